@@ -1,0 +1,212 @@
+"""The checked program: what a `.lmp` file denotes, free of syntax and of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lmppl.errors import Span
+from lmppl.ir.expr import Expr, Reference, walk
+from lmppl.ir.types import Interval, Type
+
+Decidable = Literal["constant", "safety", "automaton", "liveness", "additive", "end"]
+TEXT_DISTRIBUTIONS = frozenset({"lm", "markov", "ngram", "extern"})
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """An argument of the model, of a reward or of an extern."""
+
+    name: str
+    type: Type
+    span: Span
+    default: Expr | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """The right-hand side of `~`: a built-in by name with its arguments as expressions.
+
+    `kind` is `lm`, `markov`, `ngram`, `extern` (an `extern lm`, with the name in `extern`),
+    `categorical` or `bernoulli`. Arguments that were not written are absent.
+    """
+
+    kind: str
+    arguments: Mapping[str, Expr]
+    span: Span
+    extern: str | None = None
+
+    @property
+    def is_text(self) -> bool:
+        return self.kind in TEXT_DISTRIBUTIONS
+
+    def argument(self, name: str) -> Expr | None:
+        return self.arguments.get(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A latent choice `name ~ distribution`; sites are drawn in program order."""
+
+    name: str
+    distribution: Distribution
+    type: Type
+    span: Span
+
+    @property
+    def is_text(self) -> bool:
+        return self.distribution.is_text
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a potential before anything is run.
+
+    `range` bounds the log potential in nats. `decidable` says when its value is known (see
+    language.md, "Staged checks"). `noise` says whether two evaluations on the same draw agree.
+    """
+
+    range: Interval
+    decidable: Decidable
+    noise: Literal["none", "seeded", "unbiased"] = "none"
+    gradient: bool = False
+    cost: Literal["free", "cheap", "model"] = "cheap"
+
+
+@dataclass(frozen=True, slots=True)
+class Potential:
+    """A `factor` (log potential = the expression) or a `require` (0 where it holds, −∞ elsewhere).
+
+    `when` restricts a `require`: where the condition is false, the potential is 0. `stage` is the
+    index of the last site it depends on, −1 if it depends on none: the earliest point at which
+    its inputs exist.
+    """
+
+    label: str
+    kind: Literal["factor", "require"]
+    expr: Expr
+    facts: Facts
+    stage: int
+    span: Span
+    when: Expr | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RewardSource:
+    """Where a declared reward comes from: `vader`, `lexicon`, `count`, `classifier`,
+    `reward_model`, `ensemble` (with `members`) or `extern`."""
+
+    kind: str
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    members: tuple[RewardSource, ...] = ()
+    span: Span | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """A named score. An uncertain reward's `type.kind` is `uncertain`."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    type: Type
+    source: RewardSource
+    span: Span
+    inputs: Literal["text", "tokens"] = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Extern:
+    """An `extern function` or `extern lm` that the host program gives by name."""
+
+    name: str
+    kind: Literal["function", "lm"]
+    parameters: tuple[Parameter, ...]
+    type: Type | None
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Let:
+    """A deterministic value `let name = expr` of a model; `stage` as in `Potential`."""
+
+    name: str
+    expr: Expr
+    stage: int
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One returned value; `name` is the identifier, or the source text of an expression."""
+
+    name: str
+    expr: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """`expect statistic(expr) op bound`: a claim about the posterior that does not change it."""
+
+    label: str
+    statistic: Literal["mean", "probability", "quantile", "std"]
+    expr: Expr
+    operator: Literal["<", "<=", ">", ">=", "=="]
+    bound: Expr
+    span: Span
+    source: str
+    q: Expr | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InferSpec:
+    """An `infer method(options) [as name]` line."""
+
+    method: str
+    options: Mapping[str, object]
+    span: Span
+    name: str | None = None
+    option_spans: Mapping[str, Span] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A checked model: sites in program order, potentials with facts, outputs and infer lines."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    sites: tuple[Site, ...]
+    lets: tuple[Let, ...]
+    potentials: tuple[Potential, ...]
+    outputs: tuple[Output, ...]
+    expectations: tuple[Expectation, ...]
+    rewards: Mapping[str, Reward]
+    externs: Mapping[str, Extern]
+    infers: tuple[InferSpec, ...]
+    source: str
+    path: str | None
+    base_dir: str
+    digest: str
+    span: Span
+
+    def site(self, name: str) -> Site:
+        return next(site for site in self.sites if site.name == name)
+
+    def let(self, name: str) -> Let:
+        return next(let for let in self.lets if let.name == name)
+
+    @property
+    def text_sites(self) -> tuple[Site, ...]:
+        return tuple(site for site in self.sites if site.is_text)
+
+    def sites_of(self, expr: Expr) -> frozenset[str]:
+        """The names of the sites that the value of an expression depends on, through lets."""
+        names: set[str] = set()
+        for node in walk(expr):
+            if isinstance(node, Reference):
+                if node.role == "site":
+                    names.add(node.name)
+                elif node.role == "let":
+                    names |= self.sites_of(self.let(node.name).expr)
+        return frozenset(names)
