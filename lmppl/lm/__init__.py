@@ -1,0 +1,1 @@
+"""Language models: the Hugging Face adapter, tables that are exact, and what both keep."""
