@@ -1,0 +1,171 @@
+"""Drawing tokens from logits: one normalisation, one float64 CDF, no Python over rows.
+
+`torch.multinomial` and the exponential race touch the whole vocabulary with expensive operations;
+here a row costs one exponential per token and a search. Wide vocabularies are searched in two
+levels, so that only one block of a row is cumulated in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_BLOCK = 256
+_WIDE = 4096
+_CHUNK = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Tokens and what they cost; all `[rows]`.
+
+    `log_prob` is the log probability of the token under the distribution of the logits (before
+    any mask), float64. `log_mass` is the log of the probability that the mask allowed: 0 without a
+    mask, −inf where nothing was allowed (the token is then meaningless).
+    """
+
+    tokens: Tensor
+    log_prob: Tensor
+    log_mass: Tensor
+
+
+def draw_tokens(
+    logits: Tensor, uniforms: Tensor, *, index: Tensor | None = None, mask: Tensor | None = None
+) -> Drawn:
+    """One token per row from softmax(logits) restricted to the mask and renormalised.
+
+    `logits` is `[physical, vocab]`, unnormalised; row i reads `logits[index[i]]` (`index` is
+    `[rows]`, absent when it is the identity). `uniforms` is `[rows]`, float64 in [0, 1): the draw is
+    the inverse of the CDF there. `mask` is `[rows, vocab]`, true where a token is allowed.
+    """
+    if mask is not None and index is not None:
+        logits, index = logits.index_select(0, index), None
+    highest = logits.amax(-1, keepdim=True)
+    if logits.shape[-1] < _WIDE:
+        tokens, allowed, total = _draw_narrow(logits, highest, uniforms, index, mask)
+    else:
+        tokens, allowed, total = _draw_wide(logits, highest, uniforms, index, mask)
+    rows = torch.arange(tokens.shape[0], device=tokens.device) if index is None else index
+    log_total = total.log() if index is None else total.log().index_select(0, index)
+    log_prob = logits[rows, tokens].double() - highest[rows, 0].double() - log_total
+    if mask is None:
+        return Drawn(tokens, log_prob, torch.zeros_like(log_prob))
+    return Drawn(tokens, log_prob, torch.clamp(allowed.log() - log_total, max=0.0))
+
+
+def _weight_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _weights(logits: Tensor, highest: Tensor) -> Tensor:
+    """exp(logits − highest) in float32 or better."""
+    dtype = _weight_dtype(logits.dtype)
+    return (logits.to(dtype) - highest.to(dtype)).exp_()
+
+
+def _draw_narrow(
+    logits: Tensor, highest: Tensor, uniforms: Tensor, index: Tensor | None, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens `[rows]`, allowed weight `[rows]`, total weight `[physical]`, by one CDF a row."""
+    weights = _weights(logits, highest)
+    total = None if mask is None else weights.sum(-1).double()
+    if mask is not None:
+        weights = weights.mul_(mask)
+    cumulative = weights.cumsum(-1, dtype=torch.float64)
+    allowed = cumulative[:, -1]
+    if total is None:
+        total = allowed
+    if index is not None:
+        cumulative, allowed = cumulative.index_select(0, index), allowed.index_select(0, index)
+    point = _below(uniforms * allowed, allowed)
+    tokens = torch.searchsorted(cumulative, point.unsqueeze(-1), right=True).squeeze(-1)
+    return tokens.clamp_(max=logits.shape[-1] - 1), allowed, total
+
+
+def _draw_wide(
+    logits: Tensor, highest: Tensor, uniforms: Tensor, index: Tensor | None, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_draw_narrow`, in two levels: the block of `_BLOCK` tokens, then the token in it."""
+    num_physical, vocab = logits.shape
+    num_blocks = -(-vocab // _BLOCK)
+    sums = logits.new_empty((num_physical, num_blocks), dtype=torch.float64)
+    total = None if mask is None else sums.new_empty(num_physical)
+    stored = logits.new_zeros(
+        (num_physical, num_blocks * _BLOCK), dtype=_weight_dtype(logits.dtype)
+    )
+    # A few rows at a time, so that the passes over a row find it in cache.
+    chunk = max(1, _CHUNK // vocab) if logits.device.type == "cpu" else num_physical
+    for first in range(0, num_physical, chunk):
+        rows = slice(first, first + chunk)
+        weights = stored[rows]
+        weights[:, :vocab].copy_(logits[rows]).sub_(highest[rows]).exp_()
+        blocks = weights.view(weights.shape[0], num_blocks, _BLOCK)
+        if mask is not None:
+            assert total is not None
+            total[rows] = blocks.sum(-1).double().sum(-1)
+            weights[:, :vocab].mul_(mask[rows])
+        sums[rows] = blocks.sum(-1).double()
+    cumulative = sums.cumsum(-1)
+    blocks = stored.view(num_physical, num_blocks, _BLOCK)
+    if total is None:
+        total = cumulative[:, -1]
+    rows_of = torch.arange(num_physical, device=logits.device) if index is None else index
+    if index is not None:
+        cumulative = cumulative.index_select(0, index)
+    allowed = cumulative[:, -1]
+    point = _below(uniforms * allowed, allowed)
+    block = torch.searchsorted(cumulative, point.unsqueeze(-1), right=True)
+    block = block.clamp_(max=num_blocks - 1)
+    before = cumulative.gather(1, (block - 1).clamp(min=0)).masked_fill_(block == 0, 0.0)
+    inner = blocks[rows_of, block.squeeze(-1)].cumsum(-1, dtype=torch.float64)
+    # The sums of a block in two orders differ in the last bits.
+    rest = _below(torch.clamp(point - before.squeeze(-1), min=0.0), inner[:, -1])
+    offset = torch.searchsorted(inner, rest.unsqueeze(-1), right=True)
+    tokens = (block * _BLOCK + offset).squeeze(-1)
+    return tokens.clamp_(max=vocab - 1), allowed, total
+
+
+def _below(point: Tensor, total: Tensor) -> Tensor:
+    """`point`, moved strictly below `total`, so that the search ends at a token of weight > 0."""
+    return torch.minimum(point, torch.nextafter(total, torch.zeros_like(total)))
+
+
+@dataclass(frozen=True, slots=True)
+class Warp:
+    """How `temperature`, `top_k` and `top_p` change the prior; applied in that order, renormalised.
+
+    Top-p keeps the smallest set of most probable tokens whose probability reaches `top_p`
+    (Holtzman et al. 2020, arXiv:1904.09751). Tokens that tie with the last kept one by top-k stay.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+    @property
+    def is_identity(self) -> bool:
+        return self.temperature == 1.0 and self.top_k is None and self.top_p is None
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Logits `[..., vocab]` of the changed distribution, −inf where a token was cut."""
+        if self.is_identity:
+            return logits
+        if self.temperature != 1.0:
+            # Divide in float32 or better: a half-precision quotient would move the distribution.
+            logits = logits.to(_weight_dtype(logits.dtype)) / self.temperature
+        if self.top_k is not None and self.top_k < logits.shape[-1]:
+            kth = logits.topk(self.top_k, -1).values[..., -1:]
+            logits = logits.masked_fill(logits < kth, -math.inf)
+        if self.top_p is not None and self.top_p < 1.0:
+            ordered, order = logits.sort(-1, descending=True, stable=True)
+            probs = ordered.softmax(-1, dtype=torch.float64)
+            cut_sorted = probs.cumsum(-1) - probs >= self.top_p
+            cut = torch.zeros_like(cut_sorted).scatter(-1, order, cut_sorted)
+            logits = logits.masked_fill(cut, -math.inf)
+        return logits
+
+
+IDENTITY_WARP = Warp()
