@@ -1,0 +1,200 @@
+"""Keys and values of a batch of prefixes, in storage that is allocated once and moved in place.
+
+Rows are aligned at the right: a batch has `columns` columns, row `i` starts at column `pads[i]`,
+and every row ends at the last column.  A step therefore writes one column for all rows, a ragged
+batch needs only the mask `column >= pads[row]`, and a sliding window over columns is a sliding
+window over positions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedConfig
+from transformers.cache_utils import (
+    Cache,
+    CacheLayerMixin,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+)
+
+
+def attention_windows(config: PreTrainedConfig) -> tuple[int | None, ...] | None:
+    """The sliding window of every layer (None: full attention), in layer order.
+
+    None as a whole where some layer keeps anything but keys and values of past tokens
+    (state-space, convolution, compressed or shared layers): such prefixes cannot be cut or copied
+    by row here and are recomputed.
+    """
+    layers = DynamicCache(config=config).layers
+    if not layers:
+        return None
+    windows: list[int | None] = []
+    for layer in layers:
+        if type(layer) is DynamicLayer:
+            windows.append(None)
+        elif type(layer) is DynamicSlidingWindowLayer:
+            windows.append(int(layer.sliding_window))
+        else:
+            return None
+    return tuple(windows)
+
+
+class KVStorage(Cache):
+    """Keys, values and token ids of up to `num_rows` rows and `num_columns` columns.
+
+    A forward pass reads and writes the window set by `focus`.  `version` counts the writes, so that
+    a batch that was written over is noticed when it is used again.
+    """
+
+    def __init__(
+        self,
+        windows: tuple[int | None, ...],
+        num_rows: int,
+        num_columns: int,
+        device: torch.device,
+    ) -> None:
+        self.num_rows = num_rows
+        self.num_columns = num_columns
+        self.version = 0
+        self.tokens = torch.zeros(num_rows, num_columns, dtype=torch.long, device=device)
+        self.first_row = 0
+        self.last_row = num_rows
+        self.column = 0
+        super().__init__(layers=[PreallocatedLayer(self, window) for window in windows])
+
+    def focus(self, first_row: int, last_row: int, column: int) -> None:
+        """Let the next forward pass write rows `first_row:last_row` from `column` on."""
+        self.first_row, self.last_row, self.column = first_row, last_row, column
+
+    def reserve(self, num_rows: int, num_columns: int, filled_columns: int) -> None:
+        """Grow to hold at least so many rows and columns, geometrically, keeping what is filled."""
+        if num_rows <= self.num_rows and num_columns <= self.num_columns:
+            return
+        rows = self.num_rows if num_rows <= self.num_rows else num_rows
+        columns = self.num_columns
+        if num_columns > columns:
+            columns = max(num_columns, columns + columns // 2)
+        self.tokens = _enlarged(self.tokens[:, :, None], rows, columns, filled_columns)[:, :, 0]
+        # Layer by layer, so that the old and the new storage never exist together in full.
+        for layer in self.layers:
+            if layer.keys is not None:
+                layer.keys = _enlarged(layer.keys, rows, columns, filled_columns)
+                layer.values = _enlarged(layer.values, rows, columns, filled_columns)
+        self.num_rows, self.num_columns = rows, columns
+
+    def copy_rows(self, targets: Tensor, sources: Tensor, num_columns: int) -> None:
+        """Write rows `sources` over rows `targets`, the first `num_columns` columns of them.
+
+        No target may be a source of another row; a row that stays is simply not mentioned.
+        """
+        columns = self.tokens[:, :num_columns]
+        columns.index_copy_(0, targets, columns.index_select(0, sources))
+        for layer in self.layers:
+            for stored in (layer.keys, layer.values):
+                view = stored.narrow(2, 0, num_columns)
+                place = targets.to(view.device)
+                view.index_copy_(0, place, view.index_select(0, sources.to(view.device)))
+
+    def realigned(
+        self,
+        rows: Tensor,
+        shifts: Tensor,
+        *,
+        filled_columns: int,
+        num_columns: int,
+        capacity: int,
+    ) -> KVStorage:
+        """New storage whose row `i`, column `j` is row `rows[i]`, column `j + shifts[i]` of this.
+
+        This storage has `filled_columns`, the new one `num_columns` of them and room for
+        `capacity`.  Columns from outside hold something finite that the caller must mask.
+        """
+        new = KVStorage(
+            tuple(layer.window for layer in self.layers),
+            rows.shape[0],
+            max(capacity, num_columns),
+            self.tokens.device,
+        )
+        source = torch.arange(num_columns, device=rows.device) + shifts[:, None]
+        source = source.clamp_(0, filled_columns - 1)
+        new.tokens[:, :num_columns] = self.tokens[rows[:, None], source]
+        for old_layer, new_layer in zip(self.layers, new.layers, strict=True):
+            if old_layer.keys is None:
+                continue
+            place = source.to(old_layer.keys.device)[:, None, :, None]
+            for name in ("keys", "values"):
+                old = getattr(old_layer, name)
+                heads, dim = old.shape[1], old.shape[3]
+                stored = old.new_zeros(rows.shape[0], heads, new.num_columns, dim)
+                picked = old.narrow(2, 0, filled_columns).index_select(0, rows.to(old.device))
+                moved = picked.gather(2, place.expand(-1, heads, -1, dim))
+                stored.narrow(2, 0, num_columns).copy_(moved)
+                setattr(new_layer, name, stored)
+            new_layer.is_initialized = True
+        return new
+
+
+class PreallocatedLayer(CacheLayerMixin):
+    """One layer's keys and values, `[rows, kv heads, columns, head dim]` in the model's dtype."""
+
+    is_sliding = False
+    is_croppable = True
+
+    def __init__(self, storage: KVStorage, window: int | None) -> None:
+        super().__init__()
+        self.storage = storage
+        self.window = window
+        self.is_sliding = window is not None
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        rows, columns = self.storage.num_rows, self.storage.num_columns
+        for name, states in (("keys", key_states), ("values", value_states)):
+            heads, dim = states.shape[1], states.shape[3]
+            # Zeros and not empty: columns before a row's first are masked, but NaN * 0 is NaN.
+            setattr(self, name, states.new_zeros(rows, heads, columns, dim))
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        storage = self.storage
+        keys, values = self.keys, self.values
+        num_rows = storage.last_row - storage.first_row
+        if num_rows != storage.num_rows:
+            keys = keys.narrow(0, storage.first_row, num_rows)
+            values = values.narrow(0, storage.first_row, num_rows)
+        column, length = storage.column, key_states.shape[2]
+        keys.narrow(2, column, length).copy_(key_states)
+        values.narrow(2, column, length).copy_(value_states)
+        first = self._first_visible_column()
+        visible = column + length - first
+        return keys.narrow(2, first, visible), values.narrow(2, first, visible)
+
+    def _first_visible_column(self) -> int:
+        return 0 if self.window is None else max(0, self.storage.column - self.window + 1)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        first = self._first_visible_column()
+        return self.storage.column + query_length - first, first
+
+    def get_seq_length(self) -> int:
+        return self.storage.column
+
+    def get_max_length(self) -> int:
+        return -1 if self.window is None else self.window
+
+
+def _enlarged(stored: Tensor, rows: int, columns: int, filled_columns: int) -> Tensor:
+    """`stored` `[rows, ..., columns, dim]` copied into larger storage of zeros."""
+    time = stored.dim() - 2
+    shape = list(stored.shape)
+    shape[0], shape[time] = rows, columns
+    new = stored.new_zeros(shape)
+    filled = min(filled_columns, stored.shape[time])
+    new[: stored.shape[0]].narrow(time, 0, filled).copy_(stored.narrow(time, 0, filled))
+    return new

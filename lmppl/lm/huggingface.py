@@ -1,0 +1,777 @@
+"""Causal language models of Hugging Face transformers, stepped with a cache of our own."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lmppl.errors import InternalError
+from lmppl.lm.cache import KVStorage, attention_windows
+from lmppl.lm.protocol import Prefixes, Prompt
+from lmppl.lm.refusal import refusal
+from lmppl.lm.tokenization import PromptEncoder, vocabulary_of
+
+# A shared prefix shorter than this is cheaper to compute again than to copy.
+_WORTH_SHARING = 8
+_DEFAULT_ROOM = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Cached:
+    """Prefixes in the first rows of `storage`, right-aligned in `columns` columns.
+
+    `pads` `[U]` is the first column of each row; None when all are 0.
+    """
+
+    storage: KVStorage
+    version: int
+    columns: int
+    pads: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Recomputed:
+    """Prefixes of a model whose state cannot be kept: their tokens, right-aligned, and no more."""
+
+    tokens: Tensor
+    pads: Tensor
+
+
+class HuggingFaceLM:
+    """A causal language model as transformers loads it, in evaluation mode.
+
+    `max_rows` bounds the rows of one forward pass (None: unlimited; it is halved when the device
+    runs out of memory); the results do not depend on it.  `notes` says what a user should know of
+    how this model is run.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        name: str,
+        digest: Callable[[], str] | None = None,
+        max_rows: int | None = None,
+    ) -> None:
+        config = model.config.get_text_config(decoder=True)
+        self.name = name
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.max_rows = max_rows
+        self.max_context: int | None = getattr(config, "max_position_embeddings", None)
+        self.vocab = vocabulary_of(tokenizer, _num_logits(model), _end_ids(model, tokenizer))
+        self.notes: tuple[str, ...] = ()
+        self._encode = PromptEncoder(tokenizer, _start_id(model, tokenizer))
+        self._encoded: dict[Prompt, tuple[int, ...]] = {}
+        self._digest_of = digest
+        self._digest: str | None = None
+        self._inspect(config)
+
+    def _inspect(self, config: Any) -> None:
+        """Find out how the model wants to be called."""
+        self.device = next(self.model.parameters()).device
+        accepted = inspect.signature(_innermost(self.model).forward).parameters
+        self._keeps_logits = "logits_to_keep" in accepted
+        windows = attention_windows(config)
+        if windows is None:
+            self._recompute("a layer keeps a state that cannot be cut or copied by row")
+        elif "position_ids" not in accepted or "past_key_values" not in accepted:
+            windows = None
+            self._recompute("its forward pass takes no positions or no cache")
+        self._windows = windows
+        sdpa = getattr(config, "_attn_implementation", None) == "sdpa"
+        # Where every layer sees every column, one mask serves all layers and can be given ready.
+        self._takes_mask = sdpa and windows is not None and not any(windows)
+        on_cpu = self.device.type == "cpu"
+        self._prefill_tokens = 8_192 if on_cpu else 65_536
+        self._max_log_probs = 2**24 if on_cpu else 2**28
+        self._positions = torch.arange(self.max_context or 4_096, device=self.device)
+
+    def _recompute(self, reason: str) -> None:
+        self.notes += (f"{self.name} is recomputed from scratch at every token: {reason}",)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the files, or of the parameters where there are none; computed once."""
+        if self._digest is None:
+            self._digest = self._digest_of() if self._digest_of else _digest_of_parameters(self)
+        return self._digest
+
+    def with_model(self, model: nn.Module, name: str | None = None) -> HuggingFaceLM:
+        """The same tokenizer and vocabulary over another module of the same architecture.
+
+        The module may be a trainable copy or a peft model; it is used as it is at each call, so
+        that its parameters may change between calls (prefixes from before are then stale).
+        """
+        other = object.__new__(HuggingFaceLM)
+        other.__dict__.update(self.__dict__)
+        other.model, other.name = model.eval(), name or self.name
+        other._digest_of, other._digest = None, None
+        other.notes = ()
+        other._inspect(_innermost(model).config.get_text_config(decoder=True))
+        return other
+
+    # --- starting -------------------------------------------------------------------------------
+
+    def start(self, prompts: Sequence[Prompt], *, max_new_tokens: int | None = None) -> Prefixes:
+        """Prefixes of no tokens after each prompt, a logical row each; equal prompts once.
+
+        Raises:
+            InferenceError: LMP912, prompt and `max_new_tokens` exceed the context.
+        """
+        distinct = list(dict.fromkeys(prompts))
+        rank = {prompt: row for row, prompt in enumerate(distinct)}
+        index = torch.tensor([rank[prompt] for prompt in prompts], device=self.device)
+        encoded = [self._prompt_ids(prompt) for prompt in distinct]
+        for prompt, ids in zip(distinct, encoded, strict=True):
+            self._require_room(len(ids), max_new_tokens or 0, prompt)
+        tokens, pads = self._right_aligned(encoded)
+        room = tokens.shape[1] + (_DEFAULT_ROOM if max_new_tokens is None else max_new_tokens)
+        state, logits = self._prefill(tokens, pads, 0, room)
+        identity = len(distinct) == len(prompts)
+        return Prefixes(index, logits, 0, state, identity, identity)
+
+    def resume(
+        self,
+        prompts: Sequence[Prompt],
+        tokens: Tensor,
+        lengths: Tensor,
+        *,
+        max_new_tokens: int | None = None,
+    ) -> Prefixes:
+        """Prefixes of given continuations, `tokens[i, :lengths[i]]` after prompt `i`.
+
+        One batched pass; equal rows once, and a prompt that all rows share once.
+
+        Raises:
+            InferenceError: LMP912, a row or `max_new_tokens` exceeds the context.
+        """
+        sequences = self._sequences(prompts, tokens, lengths)
+        distinct = list(dict.fromkeys(sequences))
+        rank = {sequence: row for row, sequence in enumerate(distinct)}
+        index = torch.tensor([rank[sequence] for sequence in sequences], device=self.device)
+        for (prompt_ids, ids), prompt in zip(sequences, prompts, strict=True):
+            self._require_room(len(prompt_ids), max(len(ids), max_new_tokens or 0), prompt)
+        whole = [prompt_ids + ids for prompt_ids, ids in distinct]
+        aligned, pads = self._right_aligned(whole)
+        room = aligned.shape[1] + _DEFAULT_ROOM
+        if max_new_tokens is not None:
+            room = max(len(prompt_ids) for prompt_ids, _ in distinct) + max_new_tokens
+        shared = _num_shared([prompt_ids for prompt_ids, _ in distinct])
+        state, logits = self._prefill(aligned, pads, shared, room)
+        counts = [len(ids) for _, ids in distinct]
+        identity = len(distinct) == len(prompts)
+        return Prefixes(index, logits, self._lengths(counts), state, identity, identity)
+
+    def _prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
+        if (ids := self._encoded.get(prompt)) is None:
+            ids = self._encoded[prompt] = tuple(self._encode(prompt))
+        return ids
+
+    def _sequences(
+        self, prompts: Sequence[Prompt], tokens: Tensor, lengths: Tensor
+    ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        rows, counts = tokens.tolist(), lengths.tolist()
+        return [
+            (self._prompt_ids(prompt), tuple(row[:count]))
+            for prompt, row, count in zip(prompts, rows, counts, strict=True)
+        ]
+
+    def _require_room(self, num_prompt: int, num_new: int, prompt: Prompt) -> None:
+        if self.max_context is None or num_prompt + num_new <= self.max_context:
+            return
+        shown = repr(prompt) if len(repr(prompt)) <= 60 else repr(prompt)[:57] + "..."
+        raise refusal(
+            "LMP912",
+            f"a prompt of {num_prompt} tokens and a text of {num_new} do not fit "
+            f"the {self.max_context} tokens of context of {self.name}",
+            notes=(f"the prompt is {shown}",),
+            help=f"use max_tokens={max(0, self.max_context - num_prompt)} or less, "
+            "or a shorter prompt",
+        )
+
+    def _right_aligned(self, sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
+        """The sequences `[rows, columns]`, filled with token 0 on the left, and their pads."""
+        columns = max(len(sequence) for sequence in sequences)
+        rows = [[0] * (columns - len(sequence)) + list(sequence) for sequence in sequences]
+        tokens = torch.tensor(rows, dtype=torch.long, device=self.device)
+        counts = [columns - len(sequence) for sequence in sequences]
+        return tokens, torch.tensor(counts, device=self.device) if any(counts) else None
+
+    def _lengths(self, counts: Sequence[int]) -> Tensor | int:
+        if len(set(counts)) == 1:
+            return counts[0]
+        return torch.tensor(counts, device=self.device)
+
+    # --- stepping -------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def extend(self, prefixes: Prefixes, tokens: Tensor) -> Prefixes:
+        """Every logical row followed by its token; rows that are then equal are computed once.
+
+        Rows stay where they are in storage as long as one of their continuations lives; other
+        continuations are copied to rows that are free.  So dropping finished rows or resampling
+        moves only what changes, at most once.
+        """
+        state = prefixes.state
+        if isinstance(state, _Recomputed):
+            return self._extend_recomputed(prefixes, state, tokens)
+        if not isinstance(state, _Cached):
+            raise InternalError("these prefixes belong to another language model")
+        _require_unspent(state)
+        storage, columns, pads = state.storage, state.columns, state.pads
+        index, lengths = prefixes.index, prefixes.lengths
+        identity, one_to_one = prefixes.identity, prefixes.one_to_one
+        if identity:
+            rows, parents = prefixes.num_rows, None
+        elif one_to_one:
+            rows, parents = prefixes.num_rows, None
+            tokens = torch.empty_like(tokens).index_copy_(0, index, tokens)
+        else:
+            placed = _place(index, tokens, self.vocab.size)
+            rows, parents, index, tokens = (
+                placed.num_rows,
+                placed.parents,
+                placed.index,
+                placed.tokens,
+            )
+            one_to_one = rows == prefixes.num_rows
+            identity = (
+                one_to_one
+                and placed.targets is None
+                and bool(torch.equal(index, torch.arange(rows, device=index.device)))
+            )
+        self._check_context(columns + 1, pads)
+        storage.reserve(max(rows, prefixes.num_rows), columns + 1, columns)
+        if parents is not None:
+            if placed.targets is not None:
+                storage.copy_rows(placed.targets, placed.sources, columns)
+            pads = None if pads is None else pads.index_select(0, parents)
+            if isinstance(lengths, Tensor):
+                lengths = lengths.index_select(0, parents)
+        storage.tokens[:rows, columns] = tokens
+        storage.version += 1
+        logits = self._advance(storage, rows, columns, columns + 1, pads)
+        new = _Cached(storage, storage.version, columns + 1, pads)
+        return Prefixes(index, logits, lengths + 1, new, identity, one_to_one)
+
+    @torch.no_grad()
+    def crop(self, prefixes: Prefixes, lengths: Tensor) -> Prefixes | None:
+        """The first `lengths` `[rows]` tokens after the prompt of every row, from the cache.
+
+        The kept keys and values are copied, so `prefixes` stays usable; the last kept token is
+        computed again, for its logits.  None for a model that is recomputed anyway.
+        """
+        state = prefixes.state
+        if isinstance(state, _Recomputed):
+            return None
+        if not isinstance(state, _Cached):
+            raise InternalError("these prefixes belong to another language model")
+        _require_unspent(state)
+        rows = prefixes.index
+        pads = torch.zeros_like(rows) if state.pads is None else state.pads.index_select(0, rows)
+        old_lengths = prefixes.row_lengths()
+        if bool((lengths < 0).any()) or bool((lengths > old_lengths).any()):
+            raise InternalError("crop asks for more tokens than there are, or for less than none")
+        base = state.columns + 1
+        keys, inverse = torch.unique(rows * base + lengths, return_inverse=True)
+        rows, new_lengths = keys // base, keys % base
+        first_seen = torch.empty_like(rows).index_copy_(0, inverse, prefixes.index)
+        pads = torch.empty_like(rows).index_copy_(0, inverse, pads)
+        dropped = torch.empty_like(rows).index_copy_(0, inverse, old_lengths) - new_lengths
+        totals = state.columns - pads - dropped
+        columns = int(totals.max())
+        new_pads: Tensor | None = columns - totals
+        storage = state.storage.realigned(
+            first_seen,
+            pads - (columns - totals),
+            filled_columns=state.columns,
+            num_columns=columns,
+            capacity=state.storage.num_columns,
+        )
+        if not bool((columns - totals).any()):
+            new_pads = None
+        logits = self._advance(storage, rows.shape[0], columns - 1, columns, new_pads)
+        shortest, longest = int(new_lengths.min()), int(new_lengths.max())
+        new = _Cached(storage, storage.version, columns, new_pads)
+        identity = rows.shape[0] == prefixes.num_rows and bool(
+            torch.equal(inverse, torch.arange(rows.shape[0], device=inverse.device))
+        )
+        return Prefixes(
+            inverse,
+            logits,
+            longest if shortest == longest else new_lengths,
+            new,
+            identity,
+            rows.shape[0] == prefixes.num_rows,
+        )
+
+    def _check_context(self, columns: int, pads: Tensor | None) -> None:
+        if self.max_context is None or columns <= self.max_context:
+            return
+        if pads is None or columns - int(pads.min()) > self.max_context:
+            raise refusal(
+                "LMP912",
+                f"a prompt and its text are longer than the {self.max_context} tokens of context "
+                f"of {self.name}",
+                help="use a smaller max_tokens or a shorter prompt",
+            )
+
+    # --- the forward pass -----------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _prefill(
+        self, tokens: Tensor, pads: Tensor | None, num_shared: int, room: int
+    ) -> tuple[_Cached | _Recomputed, Tensor]:
+        """State and next-token logits `[rows, vocab]` of right-aligned `tokens`.
+
+        The first `num_shared` tokens of all rows are the same; `room` columns will be needed.
+        """
+        num_rows, columns = tokens.shape
+        if self._windows is None:
+            pads = (
+                torch.zeros(num_rows, dtype=torch.long, device=self.device)
+                if pads is None
+                else pads
+            )
+            return _Recomputed(tokens, pads), self._recomputed_logits(tokens, pads)
+        if self.max_context is not None:
+            room = min(room, max(self.max_context, columns))
+        storage, first = self._shared_storage(tokens, pads, num_shared, room)
+        logits = self._advance(storage, num_rows, first, columns, pads)
+        return _Cached(storage, storage.version, columns, pads), logits
+
+    def _shared_storage(
+        self, tokens: Tensor, pads: Tensor | None, num_shared: int, room: int
+    ) -> tuple[KVStorage, int]:
+        """Storage for `tokens`, and the column from which it is still to be computed."""
+        num_rows, columns = tokens.shape
+        assert self._windows is not None
+        shortest = columns - (0 if pads is None else int(pads.max()))
+        # Every row keeps at least its last token to compute, which gives the logits.
+        num_shared = min(num_shared, shortest - 1)
+        if num_rows == 1 or num_shared < _WORTH_SHARING:
+            storage = KVStorage(self._windows, num_rows, max(room, columns), self.device)
+            storage.tokens[:, :columns] = tokens
+            return storage, 0
+        start = columns - shortest
+        row = 0 if pads is None else int(pads.argmax())
+        prefix = KVStorage(self._windows, 1, num_shared, self.device)
+        prefix.tokens.copy_(tokens[row : row + 1, start : start + num_shared])
+        self._advance(prefix, 1, 0, num_shared, None)
+        origin = torch.zeros(num_rows, dtype=torch.long, device=self.device)
+        storage = prefix.realigned(
+            origin,
+            origin if pads is None else -pads,
+            filled_columns=num_shared,
+            num_columns=columns,
+            capacity=max(room, columns),
+        )
+        storage.tokens[:, :columns] = tokens
+        # The longest row has the most columns left, and the fewest pads: none.
+        return storage, num_shared
+
+    def _advance(
+        self, storage: KVStorage, num_rows: int, first: int, last: int, pads: Tensor | None
+    ) -> Tensor:
+        """Fill columns `first:last` of the first `num_rows` rows; the logits after the last."""
+        width = last - first
+        if width == 1:
+            limit = num_rows
+        else:
+            limit = max(1, self._prefill_tokens // width)
+        if self.max_rows is not None:
+            limit = min(limit, self.max_rows)
+        if num_rows <= limit:
+            logits = self._attempt(storage, 0, num_rows, first, last, pads)
+            if logits is not None:
+                return logits[:, -1]
+        parts = []
+        done = 0
+        while done < num_rows:
+            limit = min(limit, self.max_rows or limit)
+            until = min(num_rows, done + limit)
+            part = self._attempt(storage, done, until, first, last, pads)
+            if part is not None:
+                parts.append(part[:, -1])
+                done = until
+        return torch.cat(parts)
+
+    def _attempt(
+        self,
+        storage: KVStorage,
+        first_row: int,
+        last_row: int,
+        first: int,
+        last: int,
+        pads: Tensor | None,
+    ) -> Tensor | None:
+        """Logits, or None after the device ran out of memory and `max_rows` was halved."""
+        try:
+            return self._forward(storage, first_row, last_row, first, last, pads)
+        except torch.OutOfMemoryError:
+            if last_row - first_row == 1:
+                raise
+            self.max_rows = (last_row - first_row) // 2
+            self._note(f"out of memory: at most {self.max_rows} rows are computed at once")
+            torch.cuda.empty_cache()
+            return None
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes += (text,)
+
+    def _forward(
+        self,
+        storage: KVStorage,
+        first_row: int,
+        last_row: int,
+        first: int,
+        last: int,
+        pads: Tensor | None,
+        every_logit: bool = False,
+    ) -> Tensor:
+        """Logits `[rows, 1 or last - first, vocab]` of columns `first:last` of some rows."""
+        if last > self._positions.shape[0]:
+            self._positions = torch.arange(2 * last, device=self.device)
+        positions = self._positions[first:last].unsqueeze(0)
+        mask = None
+        if pads is not None:
+            pads = pads[first_row:last_row, None]
+            mask = self._positions[:last] >= pads
+            positions = (positions - pads).clamp_(min=0)
+            if self._takes_mask:
+                mask = self._ready_mask(mask, first, last)
+        storage.focus(first_row, last_row, first)
+        options: dict[str, Any] = {}
+        if self._keeps_logits and not every_logit:
+            options["logits_to_keep"] = 1
+        return self.model(
+            input_ids=storage.tokens[first_row:last_row, first:last],
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=storage,
+            use_cache=True,
+            **options,
+        ).logits
+
+    def _ready_mask(self, visible: Tensor, first: int, last: int) -> Tensor:
+        """`[rows, 1, queries, columns]`: causal, no column before a row's first.
+
+        A query before its row's first column sees itself alone, because a softmax over nothing
+        is NaN, and NaN spreads even from where it is masked.
+        """
+        if last - first == 1:
+            return visible[:, None, None, :]
+        columns = self._positions[:last]
+        queries = self._positions[first:last, None]
+        seen = visible[:, None, :] & (columns <= queries)
+        return (seen | (columns == queries))[:, None]
+
+    # --- scoring --------------------------------------------------------------------------------
+
+    def token_log_probs(
+        self,
+        prompts: Sequence[Prompt],
+        tokens: Tensor,
+        lengths: Tensor,
+        *,
+        gradient: bool = False,
+    ) -> Tensor:
+        """float32 `[rows, length]`: log p(token t | prompt, tokens before t), untempered, in nats.
+
+        0 at and past `lengths` `[rows]`.  Rows are computed in micro-batches by length, and the
+        scores over the vocabulary are never held for all of them.  With `gradient`, in one pass
+        that can be differentiated with respect to the model's parameters.
+        """
+        sequences = self._sequences(prompts, tokens, lengths)
+        for (prompt_ids, ids), prompt in zip(sequences, prompts, strict=True):
+            self._require_room(len(prompt_ids), len(ids), prompt)
+        result = torch.zeros(tokens.shape, dtype=torch.float32, device=self.device)
+        if not sequences or tokens.shape[1] == 0:
+            return result
+        distinct = list(dict.fromkeys(sequences))
+        distinct.sort(key=lambda sequence: len(sequence[0]) + len(sequence[1]))
+        rank = {sequence: row for row, sequence in enumerate(distinct)}
+        index = torch.tensor([rank[sequence] for sequence in sequences], device=self.device)
+        rows = []
+        for batch in self._batches(distinct, 2**62 if gradient else None):
+            with torch.set_grad_enabled(gradient and torch.is_grad_enabled()):
+                rows += self._score(batch, tokens.shape[1], gradient)
+        return torch.stack(rows).index_select(0, index)
+
+    def _batches(
+        self,
+        sequences: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
+        budget: int | None,
+    ) -> Iterator[Sequence[tuple[tuple[int, ...], tuple[int, ...]]]]:
+        """Consecutive runs of `sequences`, longest last, that fit the budget of log probs."""
+        budget = budget or self._max_log_probs
+        first = 0
+        while first < len(sequences):
+            last = first + 1
+            while last < len(sequences):
+                count = last + 1 - first
+                width = sum(map(len, sequences[last]))
+                if count * width * self.vocab.size > budget or (
+                    self.max_rows is not None and count > self.max_rows
+                ):
+                    break
+                last += 1
+            yield sequences[first:last]
+            first = last
+
+    def _score(
+        self,
+        sequences: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
+        width: int,
+        gradient: bool,
+    ) -> list[Tensor]:
+        """A row `[width]` of token log probs for each sequence."""
+        # The last token of a sequence is scored but never fed.
+        fed = [
+            (prompt_ids + ids)[: len(prompt_ids) + max(0, len(ids) - 1)]
+            for prompt_ids, ids in sequences
+        ]
+        scored = torch.zeros(len(sequences), width, dtype=torch.long)
+        for row, (_, ids) in enumerate(sequences):
+            scored[row, : len(ids)] = torch.tensor(ids, dtype=torch.long)
+        scored = scored.to(self.device)
+        aligned, pads = self._right_aligned(fed)
+        columns = aligned.shape[1]
+        counts = torch.tensor([len(ids) for _, ids in sequences], device=self.device)
+        # Column c of row i predicts its token `c - (columns - counts[i])`.
+        offsets = columns - counts.clamp(min=1)
+        total = torch.zeros(len(sequences), width, dtype=torch.float32, device=self.device)
+        place = torch.arange(width, device=self.device) + offsets[:, None]
+        live = torch.arange(width, device=self.device) < counts[:, None]
+        shared = _num_shared([prompt_ids for prompt_ids, _ in sequences])
+        for first, logits in self._all_logits(aligned, pads, gradient, columns - width, shared):
+            last = first + logits.shape[1]
+            here = live & (place >= first) & (place < last)
+            at = (place - first).clamp(0, logits.shape[1] - 1)
+            wanted = _gathered(logits, at, scored)
+            total = total + torch.where(here, wanted, 0.0)
+        return list(total)
+
+    def _all_logits(
+        self,
+        tokens: Tensor,
+        pads: Tensor | None,
+        gradient: bool,
+        needed_from: int,
+        num_shared: int,
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Logits of every column from `needed_from` on, in chunks with their first column."""
+        num_rows, columns = tokens.shape
+        needed_from = max(0, needed_from)
+        if self._windows is None:
+            yield from self._all_logits_recomputed(tokens, pads)
+            return
+        if gradient:
+            yield 0, self._forward_without_cache(tokens, pads)
+            return
+        num_shared = min(num_shared, needed_from)
+        storage, done = self._shared_storage(tokens, pads, num_shared, columns)
+        if needed_from > done:
+            self._forward(storage, 0, num_rows, done, needed_from, pads)
+        step = max(1, self._max_log_probs // (num_rows * self.vocab.size))
+        for first in range(needed_from, columns, step):
+            last = min(columns, first + step)
+            yield first, self._forward(storage, 0, num_rows, first, last, pads, every_logit=True)
+
+    def _forward_without_cache(self, tokens: Tensor, pads: Tensor | None) -> Tensor:
+        columns = tokens.shape[1]
+        positions = torch.arange(columns, device=self.device).unsqueeze(0)
+        mask = None
+        if pads is not None:
+            mask = positions >= pads[:, None]
+            positions = (positions - pads[:, None]).clamp_(min=0)
+            if self._takes_mask:
+                if columns > self._positions.shape[0]:
+                    self._positions = torch.arange(2 * columns, device=self.device)
+                mask = self._ready_mask(mask, 0, columns)
+        return self.model(
+            input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False
+        ).logits
+
+    # --- models whose state cannot be kept ------------------------------------------------------
+
+    @torch.no_grad()
+    def _extend_recomputed(
+        self, prefixes: Prefixes, state: _Recomputed, tokens: Tensor
+    ) -> Prefixes:
+        placed = _place(prefixes.index, tokens, self.vocab.size)
+        history = state.tokens.index_select(0, placed.parents)
+        history = torch.cat([history, placed.tokens[:, None]], dim=1)
+        pads = state.pads.index_select(0, placed.parents)
+        self._check_context(history.shape[1], pads)
+        lengths = prefixes.lengths
+        if isinstance(lengths, Tensor):
+            lengths = lengths.index_select(0, placed.parents)
+        logits = self._recomputed_logits(history, pads)
+        one_to_one = placed.num_rows == prefixes.num_rows
+        new = _Recomputed(history, pads)
+        return Prefixes(placed.index, logits, lengths + 1, new, False, one_to_one)
+
+    def _recomputed_logits(self, tokens: Tensor, pads: Tensor) -> Tensor:
+        result: Tensor | None = None
+        for rows, batch in self._equal_lengths(tokens, pads):
+            logits = self._plain_forward(batch, last_only=True)[:, -1]
+            if result is None:
+                result = logits.new_empty(tokens.shape[0], logits.shape[1])
+            result[rows] = logits
+        assert result is not None
+        return result
+
+    def _all_logits_recomputed(
+        self, tokens: Tensor, pads: Tensor | None
+    ) -> Iterator[tuple[int, Tensor]]:
+        num_rows, columns = tokens.shape
+        if pads is None:
+            pads = torch.zeros(num_rows, dtype=torch.long, device=self.device)
+        result: Tensor | None = None
+        for rows, batch in self._equal_lengths(tokens, pads):
+            logits = self._plain_forward(batch, last_only=False)
+            if result is None:
+                result = logits.new_zeros(num_rows, columns, logits.shape[2])
+            result[rows, columns - batch.shape[1] :] = logits
+        assert result is not None
+        yield 0, result
+
+    def _equal_lengths(self, tokens: Tensor, pads: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows of equal length, without padding, because a recurrent state would see it."""
+        for pad in torch.unique(pads).tolist():
+            rows = (pads == pad).nonzero()[:, 0]
+            for part in rows.split(self.max_rows or rows.shape[0]):
+                yield part, tokens[part, pad:]
+
+    def _plain_forward(self, tokens: Tensor, *, last_only: bool) -> Tensor:
+        options: dict[str, Any] = {}
+        if self._keeps_logits and last_only:
+            options["logits_to_keep"] = 1
+        return self.model(input_ids=tokens, use_cache=False, **options).logits
+
+
+@dataclass(frozen=True, slots=True)
+class _Placement:
+    """Where each distinct (parent, token) goes.
+
+    Row `r` continues `parents[r]` with `tokens[r]`; logical row `i` is row `index[i]`; rows
+    `targets` must be filled from rows `sources` first (None: no row moves).
+    """
+
+    num_rows: int
+    parents: Tensor
+    tokens: Tensor
+    index: Tensor
+    targets: Tensor | None
+    sources: Tensor
+
+
+def _place(index: Tensor, tokens: Tensor, vocab_size: int) -> _Placement:
+    """Distinct continuations in as many rows, each parent's first one where the parent was."""
+    pairs, inverse = torch.unique(index * vocab_size + tokens, return_inverse=True)
+    num_rows = pairs.shape[0]
+    parents = torch.div(pairs, vocab_size, rounding_mode="floor")
+    stays = parents < num_rows
+    # Sorted pairs put the continuations of one parent side by side.
+    stays[1:] &= parents[1:] != parents[:-1]
+    moves = ~stays
+    free = torch.ones(num_rows, dtype=torch.bool, device=index.device)
+    free[parents[stays]] = False
+    targets = free.nonzero()[:, 0]
+    rows = parents.clone()
+    rows[moves] = targets
+    sources = parents[moves]
+    by_row = torch.empty_like(rows).index_copy_(0, rows, torch.arange(num_rows, device=rows.device))
+    return _Placement(
+        num_rows,
+        parents.index_select(0, by_row),
+        (pairs - parents * vocab_size).index_select(0, by_row),
+        rows.index_select(0, inverse),
+        targets if targets.shape[0] else None,
+        sources,
+    )
+
+
+def _gathered(logits: Tensor, columns: Tensor, tokens: Tensor) -> Tensor:
+    """float32 `[rows, width]`: log softmax of `logits[row, columns]` at `tokens`."""
+    logits = logits.float()
+    normaliser = logits.logsumexp(-1).gather(1, columns)
+    rows = torch.arange(logits.shape[0], device=logits.device)[:, None]
+    return logits[rows, columns, tokens] - normaliser
+
+
+def _require_unspent(state: _Cached) -> None:
+    if state.version != state.storage.version:
+        raise InternalError(
+            "these prefixes were spent by an earlier extend, which reused their storage"
+        )
+
+
+def _num_shared(sequences: Sequence[Sequence[int]]) -> int:
+    """How many tokens all the sequences begin with."""
+    first, last = min(sequences), max(sequences)
+    count = 0
+    while count < min(len(first), len(last)) and first[count] == last[count]:
+        count += 1
+    return count
+
+
+def _innermost(model: nn.Module) -> nn.Module:
+    """The transformers model inside a peft wrapper, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _num_logits(model: nn.Module) -> int:
+    head = model.get_output_embeddings()
+    if head is not None and hasattr(head, "weight"):
+        return int(head.weight.shape[0])
+    return int(model.config.get_text_config(decoder=True).vocab_size)
+
+
+def _end_ids(model: nn.Module, tokenizer: Any) -> frozenset[int]:
+    """Every token that ends a text: any declared end token, and the start token.
+
+    A start token that is generated begins another text, so this one is over; some models (trained
+    on stories laid end to end) know no other way to stop.
+    """
+    ids: set[int] = set()
+    configs = (model.config, model.config.get_text_config(decoder=True), model.generation_config)
+    for source in configs:
+        for name in ("eos_token_id", "bos_token_id"):
+            declared = getattr(source, name, None)
+            ids.update([declared] if isinstance(declared, int) else declared or ())
+    ids.update(i for i in (tokenizer.eos_token_id, tokenizer.bos_token_id) if i is not None)
+    return frozenset(i for i in ids if 0 <= i < _num_logits(model))
+
+
+def _start_id(model: nn.Module, tokenizer: Any) -> int | None:
+    config = model.config.get_text_config(decoder=True)
+    for declared in (
+        tokenizer.bos_token_id,
+        config.bos_token_id,
+        tokenizer.eos_token_id,
+        config.eos_token_id,
+    ):
+        if isinstance(declared, int):
+            return declared
+        if declared:
+            return int(declared[0])
+    return None
+
+
+def _digest_of_parameters(lm: HuggingFaceLM) -> str:
+    sha = hashlib.sha256(lm.vocab.digest.encode())
+    for name, tensor in sorted(lm.model.state_dict().items()):
+        sha.update(name.encode())
+        sha.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,233 @@
+"""Language models by name: `builtin:…`, a directory, or a Hugging Face hub id; once per process."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from lmppl.errors import closest
+from lmppl.lm.refusal import refusal
+
+if TYPE_CHECKING:
+    from lmppl.lm.huggingface import HuggingFaceLM
+
+_BUILTIN = Path(__file__).parent / "builtin"
+_WEIGHTS = ("*.safetensors", "*.bin")
+_DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+_Key = tuple[str, str | None, str, str, bool]
+_loaded: dict[_Key, HuggingFaceLM] = {}
+_lock = threading.Lock()
+
+
+def builtin_models() -> tuple[str, ...]:
+    """The names of the models that come with the package, such as `builtin:stories`."""
+    return tuple(sorted(f"builtin:{path.parent.name}" for path in _BUILTIN.glob("*/config.json")))
+
+
+def load_language_model(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    trust_remote_code: bool = False,
+    base_dir: str | Path | None = None,
+) -> HuggingFaceLM:
+    """The causal language model named `source`, from memory if this process has loaded it before.
+
+    `source` is `builtin:NAME`, a directory (tried first, relative to `base_dir`), or a hub id.
+    `dtype` is by default float32 on a CPU and the checkpoint's own elsewhere.  A directory whose
+    files have changed is loaded again.  Nothing is printed and no global random state is moved.
+
+    Raises:
+        InferenceError: LMP910, nothing found under this name; LMP911, found but not loadable;
+            LMP914, a tokenizer that is no map from tokens to bytes.
+    """
+    place = torch.device("cpu" if device is None else device)
+    number = _number_type(dtype, place)
+    path = _resolve(str(source), base_dir)
+    where = str(source) if path is None else str(path)
+    key = (_fingerprint(where, path), revision, str(number), str(place), trust_remote_code)
+    with _lock:
+        if (known := _loaded.get(key)) is None:
+            known = _load(str(source), where, path, revision, number, place, trust_remote_code)
+            _loaded[key] = known
+        return known
+
+
+def forget_language_models() -> None:
+    """Drop every model that this process keeps loaded."""
+    with _lock:
+        _loaded.clear()
+
+
+def _number_type(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype | None:
+    """The dtype asked for; None is the checkpoint's own."""
+    if dtype is None:
+        # Half precision on a CPU is slower than float32, and less exact for nothing.
+        return torch.float32 if device.type == "cpu" else None
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in _DTYPES:
+        raise refusal(
+            "LMP911",
+            f"there is no dtype {dtype!r} for a language model",
+            help=f"use one of {', '.join(_DTYPES)}",
+        )
+    return _DTYPES[dtype]
+
+
+def _resolve(source: str, base_dir: str | Path | None) -> Path | None:
+    """The directory that `source` names; None: it can only be a hub id."""
+    if source.startswith("builtin:"):
+        path = _BUILTIN / source.removeprefix("builtin:")
+        if (path / "config.json").is_file():
+            return path
+        known = builtin_models()
+        near = closest(source, known)
+        raise refusal(
+            "LMP910",
+            f"there is no language model {source!r} in this package",
+            notes=(f"it has {', '.join(known) or 'none'}",),
+            help=f"did you mean {near!r}?" if near else None,
+        )
+    path = Path(base_dir or ".") / Path(source).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise refusal(
+                "LMP911",
+                f"the directory {source} holds no language model: it has no config.json",
+                help="name a directory written by save_pretrained",
+            )
+        return path.resolve()
+    return None
+
+
+def _fingerprint(where: str, path: Path | None) -> str:
+    if path is None:
+        return where
+    stats = [(file.name, file.stat()) for file in sorted(path.iterdir()) if file.is_file()]
+    return repr((where, [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]))
+
+
+def _load(
+    source: str,
+    where: str,
+    path: Path | None,
+    revision: str | None,
+    dtype: torch.dtype | None,
+    device: torch.device,
+    trust_remote_code: bool,
+) -> HuggingFaceLM:
+    import transformers
+
+    from lmppl.lm.huggingface import HuggingFaceLM
+
+    options = {
+        "revision": revision if path is None else None,
+        "trust_remote_code": trust_remote_code,
+        "local_files_only": path is not None,
+    }
+    options = {name: value for name, value in options.items() if value is not None}
+    try:
+        with _quiet(), torch.random.fork_rng(devices=[]):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                where, dtype="auto" if dtype is None else dtype, **options
+            ).to(device)
+    except Exception as error:
+        # transformers raises OSError, ValueError, KeyError and its own for one and the same cause.
+        raise _explain_failure(source, path, revision, trust_remote_code, error) from error
+    model.requires_grad_(False)
+    lm = HuggingFaceLM(
+        model, tokenizer, name=source, digest=None if path is None else lambda: _digest(path)
+    )
+    return lm
+
+
+def _explain_failure(
+    source: str,
+    path: Path | None,
+    revision: str | None,
+    trust_remote_code: bool,
+    error: Exception,
+) -> Exception:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+    if not trust_remote_code and "trust_remote_code" in str(error):
+        return refusal(
+            "LMP911",
+            f"{source} brings its own Python code, which is not run unless asked for",
+            help="read that code, then load it with trust_remote_code=True",
+        )
+    if path is not None:
+        files = ", ".join(sorted(file.name for file in path.iterdir())[:12])
+        return refusal(
+            "LMP911",
+            f"the directory {source} cannot be loaded as a causal language model",
+            notes=(reason, f"it holds {files}"),
+            help="it needs config.json, weights in safetensors, and tokenizer.json",
+        )
+    at = f" at revision {revision}" if revision else ""
+    return refusal(
+        "LMP910",
+        f"there is no language model {source!r}{at} to load",
+        notes=(
+            "tried: a directory of that name, then the Hugging Face hub and its local cache",
+            reason,
+        ),
+        help="check the name and the network, or give the path of a directory; "
+        f"without a network, {', '.join(builtin_models()) or 'a local directory'} always works",
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no warnings from transformers and its friends; put back afterwards."""
+    import huggingface_hub.utils as hub
+    import transformers.utils.logging as hf
+
+    names = ("transformers", "huggingface_hub")
+    levels = [(logging.getLogger(name), logging.getLogger(name).level) for name in names]
+    bar = hf.is_progress_bar_enabled()
+    hub_bars_off = hub.are_progress_bars_disabled()
+    try:
+        for logger, _ in levels:
+            logger.setLevel(logging.CRITICAL)
+        hf.disable_progress_bar()
+        hub.disable_progress_bars()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in levels:
+            logger.setLevel(level)
+        if bar:
+            hf.enable_progress_bar()
+        if not hub_bars_off:
+            hub.enable_progress_bars()
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of the names and contents of the files that determine the probabilities."""
+    sha = hashlib.sha256()
+    names = {file for pattern in _WEIGHTS for file in path.glob(pattern)}
+    names.update(path.glob("*.json"))
+    for file in sorted(names):
+        sha.update(file.name.encode() + b"\0")
+        with file.open("rb") as stream:
+            sha.update(hashlib.file_digest(stream, "sha256").digest())
+    return sha.hexdigest()

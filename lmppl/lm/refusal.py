@@ -1,0 +1,14 @@
+"""The one way in which this room says no."""
+
+from __future__ import annotations
+
+from lmppl.errors import Diagnostic, InferenceError
+
+
+def refusal(
+    code: str, message: str, *, notes: tuple[str, ...] = (), help: str | None = None
+) -> InferenceError:
+    """An error without a span: the caller, who knows the site, adds the place in the program."""
+    return InferenceError(
+        [Diagnostic(code=code, severity="error", message=message, notes=notes, help=help)]
+    )
