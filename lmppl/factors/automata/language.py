@@ -1,0 +1,213 @@
+"""Predicates as automata: what can be decided about constraints before any model is loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import combinations
+from typing import Literal
+
+from lmppl.factors.automata.alphabet import category, complement, partition
+from lmppl.factors.automata.dfa import (
+    EVERYTHING,
+    NOTHING,
+    STATE_BUDGET,
+    Dfa,
+    TooManyStates,
+    intersection,
+    live_states,
+    product,
+    shortest_accepted,
+    union,
+)
+from lmppl.factors.automata.dfa import complement as complement_dfa
+from lmppl.factors.automata.predicates import (
+    And,
+    Contains,
+    EndsWith,
+    False_,
+    Finished,
+    Length,
+    Matches,
+    Never,
+    Not,
+    Or,
+    Predicate,
+    StartsWith,
+    True_,
+    reads_only_text,
+)
+from lmppl.factors.automata.regex import regex_dfa, words_dfa
+
+Decidable = Literal["safety", "automaton", "liveness", "end"]
+
+
+@lru_cache(maxsize=256)
+def predicate_dfa(predicate: Predicate, budget: int = STATE_BUDGET) -> Dfa:
+    """The minimal automaton that accepts the texts of which the predicate holds.
+
+    Raises:
+        NotRegular: a pattern that no finite automaton decides (LMP301).
+        TooManyStates: more than `budget` states are needed (LMP301).
+        ValueError: the predicate does not depend on the text alone.
+    """
+    match predicate:
+        case Matches(pattern, ignore_case):
+            return regex_dfa(pattern, ignore_case, budget)
+        case Contains(words, ignore_case, whole_words):
+            return words_dfa(words, ignore_case=ignore_case, whole_words=whole_words, budget=budget)
+        case Never(words, ignore_case, whole_words):
+            return complement_dfa(
+                words_dfa(words, ignore_case=ignore_case, whole_words=whole_words, budget=budget)
+            )
+        case StartsWith(words, ignore_case):
+            return words_dfa(words, ignore_case=ignore_case, at_start=True, budget=budget)
+        case EndsWith(words, ignore_case):
+            return words_dfa(words, ignore_case=ignore_case, at_end=True, budget=budget)
+        case Length(unit) if unit != "tokens":
+            return _length_dfa(predicate, budget)
+        case And(parts):
+            return intersection([predicate_dfa(part, budget) for part in parts], budget)
+        case Or(parts):
+            return union([predicate_dfa(part, budget) for part in parts], budget)
+        case Not(part):
+            return complement_dfa(predicate_dfa(part, budget))
+        case True_():
+            return EVERYTHING
+        case False_():
+            return NOTHING
+        case _:
+            raise ValueError(f"{predicate} is not decided by the text alone")
+
+
+def _length_dfa(length: Length, budget: int) -> Dfa:
+    """Counts up to the first count after which the comparison no longer changes."""
+    # Counts above the bound are all alike, and so are all counts when the bound is no number.
+    cap = max(0, math.floor(length.bound) + 1) if math.isfinite(length.bound) else 0
+    if cap + 2 > budget:
+        raise TooManyStates(budget)
+    rows: tuple[tuple[int, ...], ...]
+    if length.unit == "characters":
+        alphabet, _ = partition([])
+        rows = tuple((min(count + 1, cap),) for count in range(cap + 1))
+        return Dfa(alphabet, rows, tuple(int(length.admits(count)) for count in range(cap + 1)))
+    alphabet, members = partition([complement(category(r"\s"))])
+    (letter,) = members[0]
+    # State 2 * count, plus 1 inside a word (which is already counted).
+    rows = tuple(
+        tuple(
+            2 * (count + (0 if inside else count < cap)) + 1 if cls == letter else 2 * count
+            for cls in range(alphabet.num_classes)
+        )
+        for count in range(cap + 1)
+        for inside in (False, True)
+    )
+    outputs = tuple(int(length.admits(count)) for count in range(cap + 1) for _ in range(2))
+    return intersection([Dfa(alphabet, rows, outputs), EVERYTHING], budget)
+
+
+def when_decidable(predicate: Predicate) -> Decidable:
+    """When the truth of a predicate becomes known while a text grows, as language.md names it.
+
+    `safety`: every prefix that can still be completed already satisfies it.  `liveness`: every
+    prefix can be completed.  `automaton`: prefixes may be dead, open or accepting.  `end`: too
+    large for an automaton, so only complete texts can be looked at.
+    """
+    if not reads_only_text(predicate):
+        match predicate:
+            case Finished() | Length(_, ">=" | ">"):
+                return "liveness"
+            case Length(_, "<=" | "<"):
+                return "safety"
+            case _:
+                return "automaton"
+    try:
+        dfa = predicate_dfa(predicate)
+    except TooManyStates:
+        return "end"
+    live = live_states(dfa)
+    if all(live):
+        return "safety" if all(dfa.outputs) else "liveness"
+    if all(output for output, alive in zip(dfa.outputs, live, strict=True) if alive):
+        return "safety"
+    return "automaton"
+
+
+def shortest_text(predicate: Predicate) -> str | None:
+    """A shortest text that satisfies the predicate; None where there is none (LMP302).
+
+    Parts about tokens or about how the text ended are taken to be satisfiable.
+    """
+    return shortest_accepted(predicate_dfa(relax(predicate)))
+
+
+def is_always_true(predicate: Predicate) -> bool:
+    """Whether every text satisfies the predicate."""
+    if not reads_only_text(predicate):
+        return False
+    return all(predicate_dfa(predicate).outputs)
+
+
+def is_never_true(predicate: Predicate) -> bool:
+    """Whether no text satisfies the predicate (LMP302)."""
+    return not any(predicate_dfa(relax(predicate)).outputs)
+
+
+def contradiction(
+    predicates: Sequence[Predicate], budget: int = STATE_BUDGET
+) -> tuple[int, ...] | None:
+    """Indices of a smallest set of constraints that no text satisfies together (LMP303).
+
+    None where a text satisfies all, and where deciding would take more than `budget` states.
+    Constraints that do not depend on the text alone are relaxed.
+    """
+    dfas: dict[int, Dfa] = {}
+    for index, predicate in enumerate(predicates):
+        try:
+            dfas[index] = predicate_dfa(relax(predicate), budget)
+        except TooManyStates:
+            continue
+        if not any(dfas[index].outputs):
+            return (index,)
+    for pair in combinations(dfas, 2):
+        if _disjoint([dfas[index] for index in pair], budget):
+            return pair
+    # Beyond pairs: drop from all whatever is not needed for the contradiction.
+    core = list(dfas)
+    if not _disjoint([dfas[index] for index in core], budget):
+        return None
+    for index in tuple(core):
+        rest = [other for other in core if other != index]
+        if _disjoint([dfas[other] for other in rest], budget):
+            core = rest
+    return tuple(core)
+
+
+def _disjoint(dfas: Sequence[Dfa], budget: int) -> bool:
+    try:
+        if len(dfas) == 2:
+            both = product(dfas, lambda outputs: int(all(outputs)), budget)
+            return not any(both.outputs)
+        return not any(intersection(dfas, budget).outputs)
+    except TooManyStates:
+        return False
+
+
+def relax(predicate: Predicate) -> Predicate:
+    """The strongest condition on the text alone that follows from the predicate."""
+    return _relax(predicate, positive=True)
+
+
+def _relax(predicate: Predicate, positive: bool) -> Predicate:
+    if reads_only_text(predicate):
+        return predicate
+    match predicate:
+        case And(parts):
+            return And(tuple(_relax(part, positive) for part in parts))
+        case Or(parts):
+            return Or(tuple(_relax(part, positive) for part in parts))
+        case Not(part):
+            return Not(_relax(part, not positive))
+        case _:
+            return True_() if positive else False_()
