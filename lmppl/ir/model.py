@@ -64,7 +64,9 @@ class Facts:
     """What is known of a potential before anything is run.
 
     `range` bounds the log potential in nats. `decidable` says when its value is known (see
-    language.md, "Staged checks"). `noise` says whether two evaluations on the same draw agree.
+    docs/reference, "Staged checks"); `constant` means that no text is involved: it is known once
+    the choices before its stage are drawn. `noise` says whether two evaluations on the same draw
+    agree.
     """
 
     range: Interval

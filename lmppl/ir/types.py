@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["string", "int", "real", "bool", "uncertain", "distribution"]
+# `chat` is the prompt that chat(...) makes; `unknown` is what the checker gives to an expression
+# that it has already reported, so that one mistake is reported once.
+Kind = Literal["string", "int", "real", "bool", "uncertain", "distribution", "chat", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,3 +118,5 @@ INT = Type("int")
 REAL = Type("real")
 BOOL = Type("bool")
 UNCERTAIN = Type("uncertain")
+CHAT = Type("chat")
+UNKNOWN = Type("unknown")

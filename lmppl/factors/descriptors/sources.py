@@ -1,0 +1,125 @@
+"""Where a reward can come from."""
+
+from __future__ import annotations
+
+import math
+
+from lmppl.factors.signatures import Argument, Builtin, Ranges
+from lmppl.ir.types import INT, REAL, UNCERTAIN, Interval
+
+_REVISION = Argument(
+    "revision",
+    "string",
+    "the commit or tag of a hub id",
+    required=False,
+    known="file",
+    named_only=True,
+)
+_IGNORE_CASE = Argument(
+    "ignore_case",
+    "bool",
+    "whether upper and lower case count as the same",
+    required=False,
+    default=False,
+    known="file",
+    named_only=True,
+)
+
+
+def _between(lower: float, upper: float) -> Interval:
+    return Interval(lower, upper)
+
+
+def _vader_range(ranges: Ranges) -> Interval:
+    return _between(-1.0, 1.0)
+
+
+def _count_range(ranges: Ranges) -> Interval:
+    return _between(0.0, math.inf)
+
+
+def _probability_range(ranges: Ranges) -> Interval:
+    return _between(0.0, 1.0)
+
+
+SOURCES = (
+    Builtin(
+        "vader",
+        "source",
+        (),
+        REAL,
+        "The compound sentiment of a text in [-1, 1], by the VADER word lists.",
+        "reward sentiment(t: string): real<lower=-1, upper=1> = vader()",
+        result_range=_vader_range,
+    ),
+    Builtin(
+        "lexicon",
+        "source",
+        (
+            Argument("path", "string", "a file of words with weights", known="file"),
+            Argument(
+                "ignore_case",
+                "bool",
+                "whether upper and lower case count as the same",
+                required=False,
+                default=True,
+                known="file",
+                named_only=True,
+            ),
+        ),
+        REAL,
+        "The sum of the weights of the words of a text, read from a file.",
+        'reward warmth(t: string): real = lexicon("warmth.tsv")',
+    ),
+    Builtin(
+        "count",
+        "source",
+        (
+            Argument("pattern", "regex", "a regular expression", known="file"),
+            _IGNORE_CASE,
+        ),
+        INT,
+        "The number of non-overlapping matches of a regular expression.",
+        'reward exclamations(t: string): int<lower=0> = count("!")',
+        result_range=_count_range,
+    ),
+    Builtin(
+        "classifier",
+        "source",
+        (
+            Argument("model", "string", "a local directory or a hub id", known="file"),
+            Argument(
+                "label",
+                "label",
+                "the class, by name or number; the last class when not written",
+                required=False,
+                known="file",
+                named_only=True,
+            ),
+            _REVISION,
+        ),
+        REAL,
+        "The probability of a class under a sequence classifier.",
+        'reward kind(t: string): real<lower=0, upper=1> = classifier("acme/kind", label="kind")',
+        result_range=_probability_range,
+    ),
+    Builtin(
+        "reward_model",
+        "source",
+        (
+            Argument("model", "string", "a local directory or a hub id", known="file"),
+            _REVISION,
+        ),
+        REAL,
+        "The score of a sequence classifier with one output.",
+        'reward helpful(q: string, a: string): real = reward_model("acme/rm")',
+    ),
+    Builtin(
+        "ensemble",
+        "source",
+        (Argument("members", "sources", "an array of sources", known="file"),),
+        UNCERTAIN,
+        "An uncertain reward: each member is equally likely to be right.",
+        'reward helpful(t: string): uncertain = ensemble([reward_model("a"), reward_model("b")])',
+    ),
+)
