@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lmppl.errors import Diagnostic, Label, Span
+from lmppl.errors.diagnostic import Diagnostic, Label, Span
 
 _TAB_STOP = 4
 
@@ -21,8 +21,18 @@ class _Mark:
     text: str
 
 
-def draw(diagnostic: Diagnostic, sources: Mapping[str | None, str]) -> str:
-    """The diagnostic with the lines that it points at, as plain text."""
+def render(
+    diagnostics: Sequence[Diagnostic], sources: Mapping[str | None, str] | None = None
+) -> str:
+    """All diagnostics as plain text, one blank line between two."""
+    return "\n\n".join(render_diagnostic(each, sources) for each in diagnostics)
+
+
+def render_diagnostic(
+    diagnostic: Diagnostic, sources: Mapping[str | None, str] | None = None
+) -> str:
+    """One diagnostic as plain text, laid out as rustc does, with the lines that it points at."""
+    sources = sources or {}
     head = f"{diagnostic.severity}[{diagnostic.code}]: {diagnostic.message}"
     groups = _group_by_file(diagnostic)
     shown = [label for labels in groups.values() for label, _ in labels]

@@ -1,0 +1,16 @@
+"""Did you mean …?"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def closest(word: str, candidates: Iterable[str]) -> str | None:
+    """The candidate that `word` was probably meant to be, or None when nothing is near."""
+    names = sorted(set(candidates))
+    folded = {name.lower(): name for name in names}
+    if word.lower() in folded:
+        return folded[word.lower()]
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.7)
+    return near[0] if near else None
