@@ -1,0 +1,17 @@
+"""What inference returns: weighted draws, estimates with errors, and their storage."""
+
+from lmppl.posterior.draw import Draw, TextDraw
+from lmppl.posterior.estimate import Estimate, log_mean_exp
+from lmppl.posterior.expectation import ExpectationResult
+from lmppl.posterior.posterior import Posterior
+from lmppl.posterior.storage import load_posterior
+
+__all__ = [
+    "Draw",
+    "Estimate",
+    "ExpectationResult",
+    "Posterior",
+    "TextDraw",
+    "load_posterior",
+    "log_mean_exp",
+]

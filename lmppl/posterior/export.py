@@ -1,0 +1,136 @@
+"""A posterior for other tools: JSON lines, pandas, ArviZ."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from lmppl.posterior.posterior import Posterior
+
+
+def records(posterior: Posterior) -> list[dict[str, Any]]:
+    """A mapping for each draw: values of outputs and sites, weight, log densities in nats."""
+    columns: dict[str, Any] = {}
+    for name in (*posterior.names, *posterior.site_names):
+        columns.setdefault(name, posterior[name])
+    numbers: dict[str, Any] = {"weight": posterior.weights, "log_weight": posterior.log_weights}
+    if posterior.fields()["log_prior"] is not None:
+        numbers["log_prior"] = posterior.log_prior
+    potentials = {label: posterior.log_potential(label) for label in posterior.potential_labels}
+    if posterior.num_chains is not None:
+        length = len(posterior) // posterior.num_chains
+        numbers["chain"] = np.arange(len(posterior)) // length
+    made = []
+    for index in range(len(posterior)):
+        row = {
+            "values": {name: _item(column[index]) for name, column in columns.items()},
+            **{name: _item(column[index]) for name, column in numbers.items()},
+        }
+        if potentials:
+            row["log_potentials"] = {k: _item(column[index]) for k, column in potentials.items()}
+        made.append(row)
+    return made
+
+
+def to_jsonl(posterior: Posterior, path: str | os.PathLike[str] | TextIO) -> None:
+    """One JSON object a line for each draw, written to a file (whole or not at all) or a stream."""
+    lines = [
+        json.dumps(_finite(record), ensure_ascii=False, allow_nan=False) + "\n"
+        for record in records(posterior)
+    ]
+    if not isinstance(path, (str, os.PathLike)):
+        path.writelines(lines)
+        return
+    target = Path(path)
+    # A lone surrogate, which a text may get from a parameter, has no UTF-8; JSON can escape it.
+    text = "".join(lines)
+    try:
+        encoded = text.encode("utf-8")
+    except UnicodeEncodeError:
+        encoded = "".join(json.dumps(json.loads(line)) + "\n" for line in lines).encode("ascii")
+    if target.exists() and not target.is_file():
+        # A pipe or a device cannot be replaced.
+        target.write_bytes(encoded)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(encoded)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def to_pandas(posterior: Posterior) -> Any:
+    """A data frame with a row for each draw."""
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError(
+            "to_pandas needs pandas, which is not installed: pip install 'lmppl[pandas]'"
+        ) from error
+    rows = records(posterior)
+    flat = []
+    for row in rows:
+        values = row.pop("values")
+        potentials = row.pop("log_potentials", {})
+        flat.append({**values, **row, **{f"log_potential[{k}]": v for k, v in potentials.items()}})
+    return pandas.DataFrame(flat)
+
+
+def to_arviz(posterior: Posterior) -> Any:
+    """ArviZ data with every numeric value, log density and log potential, `[chain, draw]`."""
+    try:
+        import arviz
+    except ImportError as error:
+        raise ImportError(
+            "to_arviz needs arviz, which is not installed: pip install 'lmppl[arviz]'"
+        ) from error
+    if np.ptp(posterior.log_weights) > 1e-9:
+        posterior = posterior.resample(len(posterior), seed=0)
+    shape = (posterior.num_chains or 1, -1)
+    values = {}
+    for name in dict.fromkeys((*posterior.names, *posterior.site_names)):
+        column = posterior[name]
+        if isinstance(column, np.ndarray):
+            values[name] = np.array(column).reshape(shape)
+    statistics = {
+        f"log_potential_{label}": np.array(posterior.log_potential(label)).reshape(shape)
+        for label in posterior.potential_labels
+    }
+    if posterior.fields()["log_prior"] is not None:
+        # A text has no place in ArviZ; its log density stands for it among the variables.
+        density = np.array(posterior.log_density).reshape(shape)
+        statistics["lp"] = density
+        values.setdefault("log_density", density)
+    groups = {"posterior": values, "sample_stats": statistics}
+    if hasattr(arviz, "InferenceData"):
+        return arviz.from_dict(**groups)
+    return arviz.from_dict(groups)
+
+
+def _item(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _finite(value: Any) -> Any:
+    """Non-finite numbers as the strings that protobuf's JSON uses, because JSON has none."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value

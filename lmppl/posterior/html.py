@@ -1,0 +1,136 @@
+"""A posterior as HTML: a fragment for notebooks and a page that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmppl.posterior.summary import choose_draws, claim, facts, format_weight, heading
+
+if TYPE_CHECKING:
+    from lmppl.posterior.posterior import Posterior
+
+_STYLE = """
+.lmppl { font: 15px/1.45 system-ui, sans-serif; max-width: 64rem; }
+.lmppl table { border-collapse: collapse; margin: .6rem 0; }
+.lmppl th, .lmppl td { text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0;
+  border-bottom: 1px solid #8884; }
+.lmppl td.text { white-space: pre-wrap; }
+.lmppl td.number { font-variant-numeric: tabular-nums; }
+.lmppl .warning { border-left: 4px solid #d90; padding: .2rem .8rem; margin: .5rem 0; }
+.lmppl .failed { border-color: #c22; }
+.lmppl figure { margin: .8rem 0; }
+.lmppl polyline { fill: none; stroke: #27c; stroke-width: 1.5; }
+.lmppl figcaption, .lmppl caption { color: #777; text-align: left; }
+"""
+
+
+def fragment(posterior: Posterior, num_draws: int = 10) -> str:
+    """The summary as a piece of HTML."""
+    return f"<style>{_STYLE}</style><div class='lmppl'>{_body(posterior, num_draws)}</div>"
+
+
+def write_report(posterior: Posterior, path: str | os.PathLike[str]) -> None:
+    """A page with draws, evidence, warnings, diagnostics, traces of the run and the manifest."""
+    title = escape(heading(posterior))
+    sections = [f"<h1>{title}</h1>", _body(posterior, num_draws=100, headed=False)]
+    curves = _curves(posterior.info)
+    if curves:
+        sections.append("<h2>Course of the run</h2>" + "".join(curves))
+    if posterior.diagnostics:
+        rows = [(name, _value(value)) for name, value in posterior.diagnostics.items()]
+        sections.append("<h2>Diagnostics</h2>" + _table(("name", "value"), rows))
+    if posterior.checks:
+        rows = [(name, "passed" if ok else "FAILED") for name, ok in posterior.checks.items()]
+        sections.append("<h2>Checks</h2>" + _table(("check", "result"), rows))
+    if posterior.manifest:
+        manifest = json.dumps(posterior.manifest | {}, indent=2, default=_value)
+        sections.append(f"<h2>Manifest</h2><pre>{escape(manifest)}</pre>")
+    page = (
+        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
+        f"<meta name='viewport' content='width=device-width'><title>{title}</title>"
+        f"<style>{_STYLE}</style></head><body><main class='lmppl'>"
+        + "\n".join(sections)
+        + "</main></body></html>\n"
+    )
+    Path(path).write_text(page, encoding="utf-8", errors="replace")
+
+
+def _body(posterior: Posterior, num_draws: int, headed: bool = True) -> str:
+    parts = [f"<p><b>{escape(heading(posterior))}</b></p>"] if headed else []
+    parts += [f"<div class='warning'>{escape(text)}</div>" for text in posterior.warnings]
+    parts += [
+        f"<div class='warning failed'>failed check: {escape(name)}</div>"
+        for name, passed in posterior.checks.items()
+        if not passed
+    ]
+    rows = facts(posterior)
+    rows += [(f"expect {result.source}", claim(result)) for result in posterior.expectations]
+    parts.append(_table(None, rows))
+    shown = choose_draws(posterior, num_draws)
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("weight", *posterior.names))
+    body = "".join(
+        f"<tr><td class='number'>{format_weight(weight)}</td>"
+        + "".join(f"<td class='text'>{escape(_value(value))}</td>" for value in values)
+        + "</tr>"
+        for weight, values in shown.rows
+    )
+    parts.append(f"<table><caption>{escape(shown.caption)}</caption><tr>{head}</tr>{body}</table>")
+    return "".join(parts)
+
+
+def _table(head: tuple[str, ...] | None, rows: list[tuple[str, str]]) -> str:
+    top = "" if head is None else "<tr>" + "".join(f"<th>{escape(h)}</th>" for h in head) + "</tr>"
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table>{top}{body}</table>"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else str(value)
+
+
+def _curves(info: Any, prefix: str = "") -> list[str]:
+    """A line chart for every numeric series of the info."""
+    made = []
+    for name, value in info.items():
+        if isinstance(value, dict):
+            made += _curves(value, f"{prefix}{name} / ")
+            continue
+        try:
+            series = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError):
+            continue
+        if series.ndim == 1 and series.size >= 2 and np.isfinite(series).any():
+            made.append(_curve(f"{prefix}{name}", series))
+    return made
+
+
+def _curve(name: str, series: Any) -> str:
+    width, height, most = 640.0, 140.0, 640
+    if series.size > most:
+        series = series[np.linspace(0, series.size - 1, most).astype(int)]
+    finite = series[np.isfinite(series)]
+    low, high = float(finite.min()), float(finite.max())
+    span = high - low or 1.0
+    points = " ".join(
+        f"{width * i / (series.size - 1):.1f},{height * (1 - (y - low) / span):.1f}"
+        for i, y in enumerate(series.tolist())
+        if math.isfinite(y)
+    )
+    return (
+        f"<figure><svg viewBox='-4 -4 {width + 8:g} {height + 8:g}' width='{width:g}' role='img'>"
+        f"<polyline points='{points}'/></svg>"
+        f"<figcaption>{escape(name)}: from {low:.4g} to {high:.4g}</figcaption></figure>"
+    )

@@ -1,0 +1,718 @@
+"""Weighted draws with everything that is known of them."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmppl.posterior.chains import autocorrelation_ess
+from lmppl.posterior.draw import Draw, TextDraw
+from lmppl.posterior.estimate import Estimate, cluster_sums, log_mean_exp
+from lmppl.posterior.expectation import ExpectationResult, Statistic, verdict_of
+from lmppl.posterior.intervals import normal_quantile, proportion_interval
+from lmppl.posterior.plain import frozen_array, plain, readonly
+
+Floats = NDArray[np.float64]
+Function = Callable[[Any], Any]
+
+_FIELDS = (
+    "sites",
+    "outputs",
+    "tokens",
+    "log_weights",
+    "log_prior",
+    "log_potentials",
+    "log_evidence",
+    "log_evidence_reason",
+    "clusters",
+    "num_chains",
+    "enumerated",
+    "diagnostics",
+    "warnings",
+    "checks",
+    "expectations",
+    "method",
+    "manifest",
+    "complete",
+    "info",
+    "evaluator",
+    "sampler",
+    "guide",
+)
+
+
+class Posterior:
+    """Weighted draws from the posterior of a model, with evidence, diagnostics and a manifest.
+
+    Built by an engine from plain data; nothing in it can be changed afterwards (`replace` makes a
+    changed copy). All arguments are `[draws]` or by name `[draws]`:
+
+    `sites` and `outputs` are the values of the latent choices and of the returned names (in
+    order); `tokens` has, by text site, ids `[draws, length]` and lengths `[draws]`; `log_weights`
+    are accepted unnormalised (nats, −inf is a dead draw) and kept normalised; `log_potentials`
+    holds every factor and require by label, in nats.
+
+    What the draws owe each other decides their standard errors. `clusters` numbers the draws:
+    equal numbers (the same SMC ancestor, the same run) may depend on each other. `num_chains`
+    says instead that the draws are `[chains, draws]` flattened, and autocorrelation counts. With
+    neither, draws are independent. `enumerated` says that the draws are the whole support with
+    exact weights, so that expectations have no error at all.
+
+    `evaluator` maps an expression of the language to its values on the draws; `sampler` draws
+    `(n, seed)` afresh from the fitted guide. Neither is saved.
+    """
+
+    __slots__ = ("_data", "_rows")
+
+    def __init__(
+        self,
+        *,
+        sites: Mapping[str, Sequence[Any] | NDArray[Any]],
+        log_weights: Any,
+        outputs: Mapping[str, Sequence[Any] | NDArray[Any]] | None = None,
+        tokens: Mapping[str, tuple[Any, Any]] | None = None,
+        log_prior: Any = None,
+        log_potentials: Mapping[str, Any] | None = None,
+        log_evidence: Estimate | None = None,
+        log_evidence_reason: str = "",
+        clusters: Any = None,
+        num_chains: int | None = None,
+        enumerated: bool = False,
+        diagnostics: Mapping[str, Any] | None = None,
+        warnings: Sequence[str] = (),
+        checks: Mapping[str, bool] | None = None,
+        expectations: Sequence[ExpectationResult] = (),
+        method: str = "",
+        manifest: Mapping[str, Any] | None = None,
+        complete: bool = True,
+        info: Mapping[str, Any] | None = None,
+        evaluator: Callable[[str], Any] | None = None,
+        sampler: Callable[[int, int], Posterior] | None = None,
+        guide: Any = None,
+    ) -> None:
+        log_w = frozen_array(log_weights, np.float64)
+        if log_w.ndim != 1 or log_w.size == 0:
+            raise ValueError(
+                "a posterior needs at least one draw, and log weights of shape [draws]"
+            )
+        if np.isnan(log_w).any() or np.isposinf(log_w).any():
+            raise ValueError("NaN or +inf among the log weights")
+        if log_w.max() == -math.inf:
+            raise ValueError("every draw has weight zero")
+        log_total = log_mean_exp(log_w) + math.log(log_w.size)
+        # Weights that are normalised to rounding stay to the bit, so that a copy is equal.
+        normalised = log_w if abs(log_total) < 1e-12 else log_w - log_total
+        if num_chains is not None and (num_chains < 1 or log_w.size % num_chains):
+            raise ValueError(f"{log_w.size} draws cannot be {num_chains} chains of equal length")
+        self._rows = log_w.size
+        site_columns = {name: self._column(name, values) for name, values in sites.items()}
+        self._data: dict[str, Any] = {
+            "sites": site_columns,
+            "outputs": (
+                dict(site_columns)
+                if outputs is None
+                else {name: self._column(name, values) for name, values in outputs.items()}
+            ),
+            "tokens": {
+                name: (
+                    self._sized(name, frozen_array(ids, np.int64)),
+                    self._sized(name, frozen_array(lengths, np.int64)),
+                )
+                for name, (ids, lengths) in (tokens or {}).items()
+            },
+            "log_weights": readonly(normalised),
+            "log_prior": self._floats("log_prior", log_prior),
+            "log_potentials": {
+                label: self._floats(label, values)
+                for label, values in (log_potentials or {}).items()
+            },
+            "log_evidence": log_evidence,
+            "log_evidence_reason": log_evidence_reason,
+            "clusters": (
+                None
+                if clusters is None
+                else self._sized("clusters", frozen_array(clusters, np.int64))
+            ),
+            "num_chains": None if num_chains is None else int(num_chains),
+            "enumerated": bool(enumerated),
+            "diagnostics": plain(diagnostics or {}),
+            "warnings": tuple(warnings),
+            "checks": {name: bool(value) for name, value in (checks or {}).items()},
+            "expectations": tuple(expectations),
+            "method": method,
+            "manifest": plain(manifest or {}),
+            "complete": bool(complete),
+            "info": plain(info or {}),
+            "evaluator": evaluator,
+            "sampler": sampler,
+            "guide": guide,
+        }
+
+    def _column(self, name: str, values: Any) -> Any:
+        """Numbers as a read-only array `[draws]`, everything else as a tuple of plain values."""
+        if not isinstance(values, (list, tuple)):
+            values = frozen_array(values)
+        if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
+            return self._sized(name, values)
+        column = [plain(value) for value in values]
+        if column and all(isinstance(value, (bool, int, float)) for value in column):
+            return self._sized(name, frozen_array(column))
+        return self._sized(name, tuple(column))
+
+    def _floats(self, name: str, values: Any) -> Floats | None:
+        return None if values is None else self._sized(name, frozen_array(values, np.float64))
+
+    def _sized(self, name: str, column: Any) -> Any:
+        if len(column) != self._rows:
+            raise ValueError(f"{name} has {len(column)} rows and the posterior {self._rows} draws")
+        return column
+
+    def replace(self, **changes: Any) -> Posterior:
+        """A copy with some of the constructor's arguments changed."""
+        return Posterior(**{**self._data, **changes})
+
+    def fields(self) -> Mapping[str, Any]:
+        """The constructor's arguments as they are kept, for saving and for `replace`."""
+        return MappingProxyType(self._data)
+
+    # What was drawn -----------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __getitem__(self, name: str) -> list[Any] | NDArray[Any]:
+        """The values of a returned name or of a site, `[draws]`: strings as a list, numbers as an
+        array."""
+        for columns in (self._data["outputs"], self._data["sites"]):
+            if name in columns:
+                column = columns[name]
+                return list(column) if isinstance(column, tuple) else column
+        known = ", ".join(dict.fromkeys([*self._data["outputs"], *self._data["sites"]]))
+        raise KeyError(f"no value {name!r} in this posterior; it has {known}")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._data["outputs"] or name in self._data["sites"]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The returned names in order."""
+        return tuple(self._data["outputs"])
+
+    @property
+    def site_names(self) -> tuple[str, ...]:
+        """The names of the latent choices in program order."""
+        return tuple(self._data["sites"])
+
+    @property
+    def potential_labels(self) -> tuple[str, ...]:
+        """The labels of the factors and requires in program order."""
+        return tuple(self._data["log_potentials"])
+
+    @property
+    def texts(self) -> list[str]:
+        """The draws of the first text returned; of the first text site where none is returned."""
+        for columns in (self._data["outputs"], self._data["sites"]):
+            for column in columns.values():
+                if isinstance(column, tuple) and all(isinstance(v, str) for v in column):
+                    return list(column)
+        raise KeyError("this posterior has no text")
+
+    def tokens(self, name: str | None = None) -> NDArray[np.int64]:
+        """Token ids `[draws, length]` of a text, padded at the end; see `lengths`."""
+        ids: NDArray[np.int64] = self._text(name)[0]
+        return ids
+
+    def lengths(self, name: str | None = None) -> NDArray[np.int64]:
+        """The number of tokens of a text, `[draws]`, the end token counted."""
+        lengths: NDArray[np.int64] = self._text(name)[1]
+        return lengths
+
+    def _text(self, name: str | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        texts = self._data["tokens"]
+        if name is None and texts:
+            name = next((output for output in self.names if output in texts), next(iter(texts)))
+        if name not in texts:
+            known = ", ".join(texts) or "none"
+            raise KeyError(f"no tokens of a text {name!r}; those kept are of: {known}")
+        pair: tuple[NDArray[np.int64], NDArray[np.int64]] = texts[name]
+        return pair
+
+    def draws(self) -> Iterator[Draw | TextDraw]:
+        """The draws one by one, those of weight zero too.
+
+        Where the program returns a single text, a draw is that text with the other values as
+        attributes (`TextDraw`), else a mapping with attributes (`Draw`).
+        """
+        return (self.draw(index) for index in range(self._rows))
+
+    def draw(self, index: int) -> Draw | TextDraw:
+        """One draw by its index."""
+        columns = {**self._data["sites"], **self._data["outputs"]}
+        values = {name: _scalar(column[index]) for name, column in columns.items()}
+        log_weight = float(self.log_weights[index])
+        made = Draw(values, math.exp(log_weight), log_weight)
+        if len(self.names) == 1 and isinstance(values[self.names[0]], str):
+            return TextDraw(values[self.names[0]], made)
+        return made
+
+    # What the draws weigh -----------------------------------------------------------------------
+
+    @property
+    def log_weights(self) -> Floats:
+        """Normalised log weights `[draws]` in nats; −inf is a dead draw."""
+        log_w: Floats = self._data["log_weights"]
+        return log_w
+
+    @property
+    def weights(self) -> Floats:
+        """Normalised weights `[draws]`; they sum to one."""
+        return np.asarray(np.exp(self.log_weights))
+
+    @property
+    def log_prior(self) -> Floats:
+        """Log probability of each draw under the prior, `[draws]`, in nats."""
+        return self._kept("log_prior")
+
+    def log_potential(self, label: str) -> Floats:
+        """The value of a factor or require on each draw, `[draws]`, in nats."""
+        potentials = self._data["log_potentials"]
+        if label not in potentials:
+            known = ", ".join(potentials) or "none"
+            raise KeyError(f"no potential {label!r} in this posterior; its labels are: {known}")
+        values: Floats = potentials[label]
+        return values
+
+    @property
+    def log_density(self) -> Floats:
+        """Unnormalised log density of the posterior on each draw, `[draws]`: prior and
+        potentials."""
+        total = np.array(self.log_prior)
+        for values in self._data["log_potentials"].values():
+            total += values
+        return total
+
+    def _kept(self, name: str) -> Floats:
+        values: Floats | None = self._data[name]
+        if values is None:
+            raise KeyError(
+                f"this posterior does not keep the {name.replace('_', ' ')} of its draws"
+            )
+        return values
+
+    @property
+    def log_evidence(self) -> Estimate | None:
+        """The log evidence in nats, or None: `log_evidence_reason` says why."""
+        estimate: Estimate | None = self._data["log_evidence"]
+        return estimate
+
+    @property
+    def log_evidence_reason(self) -> str:
+        """Why there is no log evidence; empty where there is one."""
+        return str(self._data["log_evidence_reason"])
+
+    @property
+    def clusters(self) -> NDArray[np.int64] | None:
+        """Equal numbers mark draws that may depend on each other, `[draws]`."""
+        numbers: NDArray[np.int64] | None = self._data["clusters"]
+        return numbers
+
+    @property
+    def num_chains(self) -> int | None:
+        """The number of Markov chains that the draws are laid out in, or None."""
+        number: int | None = self._data["num_chains"]
+        return number
+
+    @property
+    def enumerated(self) -> bool:
+        """Whether the draws are the whole support with exact weights."""
+        return bool(self._data["enumerated"])
+
+    # What is known of the run -------------------------------------------------------------------
+
+    @property
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Numbers about the run by name."""
+        return MappingProxyType(self._data["diagnostics"])
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader must know before trusting the draws, in plain words."""
+        words: tuple[str, ...] = self._data["warnings"]
+        return words
+
+    @property
+    def checks(self) -> Mapping[str, bool]:
+        """Named checks that were made of the result."""
+        return MappingProxyType(self._data["checks"])
+
+    @property
+    def expectations(self) -> tuple[ExpectationResult, ...]:
+        """Each `expect` of the file with its estimate and verdict."""
+        results: tuple[ExpectationResult, ...] = self._data["expectations"]
+        return results
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """Traces of the run: per-step effective sample sizes, an ELBO curve and the like."""
+        return MappingProxyType(self._data["info"])
+
+    @property
+    def guide(self) -> Any:
+        """The fitted guide, or None."""
+        return self._data["guide"]
+
+    @property
+    def method(self) -> str:
+        """The name of the method that was run."""
+        return str(self._data["method"])
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """What was run: settings, seed, versions and digests."""
+        return MappingProxyType(self._data["manifest"])
+
+    @property
+    def complete(self) -> bool:
+        """False where the run was interrupted or ran out of its budget."""
+        return bool(self._data["complete"])
+
+    # Expectations -------------------------------------------------------------------------------
+
+    def expectation(self, f: Function | str | Any, *, confidence: float = 0.95) -> Estimate:
+        """The posterior mean of f with its standard error.
+
+        `f` is a function of a draw (see `draws`), an expression of the language such as
+        `"sentiment(text)"`, or its values `[draws]`. The mean is Σ W f over the normalised weights;
+        the error is the delta method's for a self-normalised mean, summed by cluster; for chains it
+        comes from the autocorrelation of f; for an enumerated posterior it is 0. Of a true-or-false
+        f the interval is Clopper and Pearson's at the effective number of draws, so that "never
+        seen" does not become "impossible".
+
+        Raises: ValueError where f is not a finite number on a draw of positive weight.
+        """
+        return self.statistic(f, "mean", confidence=confidence)
+
+    def statistic(
+        self,
+        f: Function | str | Any,
+        statistic: Statistic = "mean",
+        *,
+        q: float | None = None,
+        confidence: float = 0.95,
+    ) -> Estimate:
+        """The mean, probability, quantile (at level `q`) or standard deviation of f.
+
+        `f` as in `expectation`. The interval of a quantile is Woodruff's (1952): the quantiles at
+        the two ends of the interval of the level.
+        """
+        values = self.values_of(f)
+        is_condition = values.dtype.kind == "b"
+        if statistic == "probability" and not is_condition:
+            raise ValueError("a probability is of something that is true or false")
+        x = values.astype(np.float64)
+        alive = self.log_weights > -math.inf
+        if not np.isfinite(x[alive]).all():
+            raise ValueError("the function is not a finite number on every draw")
+        x = np.where(alive, x, 0.0)
+        if statistic == "quantile":
+            if q is None or not 0.0 <= q <= 1.0:
+                raise ValueError(f"a quantile needs a level q in [0, 1], not {q}")
+            return self._quantile(x, q, confidence)
+        if statistic == "std":
+            return self._standard_deviation(x, confidence)
+        mean = self._mean(x, confidence)
+        return self._condition(x, mean, confidence) if is_condition else mean
+
+    def values_of(self, f: Function | str | Any) -> NDArray[Any]:
+        """The values of f on the draws, `[draws]`, boolean where they are conditions.
+
+        A function is called on draws of positive weight only; the others read as 0.
+        """
+        if isinstance(f, str):
+            values = frozen_array(self._evaluate(f))
+        elif callable(f):
+            alive = np.flatnonzero(self.log_weights > -math.inf)
+            results = [plain(f(self.draw(int(index)))) for index in alive]
+            wrong = next((r for r in results if not isinstance(r, (bool, int, float))), None)
+            if wrong is not None or None in results:
+                raise ValueError(f"the function of a draw returned {wrong!r}, which is no number")
+            dtype = np.bool_ if all(isinstance(r, bool) for r in results) else np.float64
+            values = np.zeros(self._rows, dtype=dtype)
+            values[alive] = results
+        else:
+            values = frozen_array(f)
+        if values.shape != (self._rows,) or values.dtype.kind not in "biuf":
+            raise ValueError(
+                f"expected one number for each of {self._rows} draws, got shape {values.shape}"
+            )
+        return values
+
+    def _evaluate(self, source: str) -> Any:
+        evaluator = self._data["evaluator"]
+        if evaluator is not None:
+            return evaluator(source)
+        name = source.strip()
+        if name in self:
+            return self[name]
+        raise ValueError(
+            f"cannot evaluate {source!r}: a loaded posterior knows the names "
+            f"{', '.join([*self.names])}; give a Python function of a draw instead"
+        )
+
+    def _mean(self, x: Floats, confidence: float) -> Estimate:
+        weights = self.weights
+        mean = float(np.sum(weights * x))
+        # Rounding may carry a mean of equal values out of their range.
+        mean = min(max(mean, float(x[weights > 0].min())), float(x[weights > 0].max()))
+        if self.enumerated:
+            return Estimate.exact(mean)
+        error, degrees = self._error(x, mean)
+        return Estimate.from_error(mean, error, degrees=degrees, confidence=confidence)
+
+    def _error(self, x: Floats, mean: float) -> tuple[float, float]:
+        """The standard error of the weighted mean of x, and its degrees of freedom."""
+        if self.num_chains is not None:
+            return self._chain_error(x)
+        shares = cluster_sums(self.weights, self.clusters)
+        influence = cluster_sums(self.weights * (x - mean), self.clusters)
+        size = 1.0 / float(np.sum(shares**2))
+        total = float(np.sum(influence**2))
+        if np.ptp(x[self.weights > 0]) == 0.0:
+            return 0.0, math.inf
+        if size <= 1.0 + 1e-9:
+            return math.inf, 0.0
+        return math.sqrt(total * size / (size - 1.0)), size - 1.0
+
+    def _chain_error(self, x: Floats) -> tuple[float, float]:
+        chains = x.reshape(self.num_chains or 1, -1)
+        if np.ptp(x) == 0.0:
+            return 0.0, math.inf
+        size = autocorrelation_ess(chains)
+        if not math.isnan(size):
+            return float(x.std(ddof=1)) / math.sqrt(size), max(size - 1.0, 0.0)
+        # Chains that stand still, or are too short: each counts as one draw.
+        means = chains.mean(axis=1)
+        if means.size < 2:
+            return math.inf, 0.0
+        return float(means.std(ddof=1)) / math.sqrt(means.size), means.size - 1.0
+
+    def _independent_draws(self, x: Floats, mean: Estimate) -> float:
+        """How many independent draws the mean of a condition is worth."""
+        p = mean.value
+        if 0.0 < p < 1.0 and mean.standard_error > 0.0:
+            return max(1.0, p * (1.0 - p) / mean.standard_error**2)
+        if self.num_chains is None:
+            return 1.0 / float(np.sum(cluster_sums(self.weights, self.clusters) ** 2))
+        # A condition that never changes says nothing of mixing; the log density may.
+        size = math.nan
+        if self._data["log_prior"] is not None:
+            size = autocorrelation_ess(self.log_density.reshape(self.num_chains, -1))
+        return float(self.num_chains) if math.isnan(size) else min(size, float(self._rows))
+
+    def _condition(self, x: Floats, mean: Estimate, confidence: float) -> Estimate:
+        if mean.kind == "exact":
+            return mean
+        size = self._independent_draws(x, mean)
+        p = min(max(mean.value, 0.0), 1.0)
+        lower, upper = proportion_interval(p * size, size, confidence)
+        return Estimate(p, mean.standard_error, lower, upper, "consistent", confidence)
+
+    def _standard_deviation(self, x: Floats, confidence: float) -> Estimate:
+        mean = float(np.sum(self.weights * x))
+        squares = (x - mean) ** 2
+        deviation = math.sqrt(float(np.sum(self.weights * squares)))
+        if self.enumerated or deviation == 0.0:
+            variance = Estimate.exact(0.0) if self.enumerated else self._mean(squares, confidence)
+        else:
+            variance = self._mean((squares - deviation**2) / (2.0 * deviation), confidence)
+        if self.enumerated:
+            return Estimate.exact(deviation)
+        made = Estimate(
+            deviation,
+            variance.standard_error,
+            deviation + (variance.lower - variance.value),
+            deviation + (variance.upper - variance.value),
+            "consistent",
+            confidence,
+        )
+        return made.clipped(0.0, math.inf)
+
+    def _quantile(self, x: Floats, q: float, confidence: float) -> Estimate:
+        order = np.argsort(x, kind="stable")
+        order = order[self.weights[order] > 0.0]
+        sorted_x, cumulative = x[order], np.cumsum(self.weights[order])
+
+        def at(level: float) -> float:
+            # A level that a cumulative weight reaches up to rounding counts as reached.
+            index = int(np.searchsorted(cumulative, level - 1e-12))
+            return float(sorted_x[min(index, sorted_x.size - 1)])
+
+        value = at(q)
+        if self.enumerated:
+            return Estimate.exact(value)
+        below = self._mean((x <= value).astype(np.float64), confidence)
+        size = self._independent_draws(x, below)
+        low, high = proportion_interval(min(max(q, 0.0), 1.0) * size, size, confidence)
+        lower = at(low) if low > 0.0 else -math.inf
+        upper = at(high) if high < 1.0 else math.inf
+        z = normal_quantile(0.5 + 0.5 * confidence)
+        error = (upper - lower) / (2.0 * z)
+        return Estimate(value, error, lower, upper, "consistent", confidence)
+
+    def judge(
+        self,
+        label: str,
+        source: str,
+        statistic: Statistic,
+        values: Function | str | Any,
+        operator: str,
+        bound: float,
+        *,
+        q: float | None = None,
+        confidence: float = 0.99,
+    ) -> ExpectationResult:
+        """Whether a claim `statistic(values) operator bound` holds of the posterior.
+
+        `values` as in `expectation`. It holds, or fails, where the interval at `confidence` lies
+        on one side of the bound, and is undecided otherwise.
+        """
+        estimate = self.statistic(values, statistic, q=q, confidence=confidence)
+        return ExpectationResult(
+            label=label,
+            source=source,
+            estimate=estimate,
+            verdict=verdict_of(estimate, operator, bound),
+            statistic=statistic,
+            operator=operator,
+            bound=float(bound),
+        )
+
+    # Fewer, other or fresh draws ----------------------------------------------------------------
+
+    def resample(self, n: int | None = None, seed: int = 0) -> Posterior:
+        """`n` unweighted draws, independent given these ones; as many as there are by default.
+
+        They are not better than the weighted draws they come from: standard errors know which of
+        them are copies.
+        """
+        count = self._rows if n is None else n
+        if count < 1:
+            raise ValueError(f"cannot draw {count} times")
+        cumulative = np.cumsum(self.weights)
+        points = np.random.Generator(np.random.Philox(seed)).random(count) * cumulative[-1]
+        points = np.minimum(points, np.nextafter(cumulative[-1], 0.0))
+        return self.select(np.searchsorted(cumulative, points, side="right"), weighted=False)
+
+    def select(self, indices: Any, *, weighted: bool = True) -> Posterior:
+        """The draws at some indices, in that order, with their weights or with equal ones."""
+        rows = np.asarray(indices, dtype=np.int64)
+        if self.enumerated and not weighted:
+            clusters = None
+        elif self.num_chains is not None:
+            clusters = (np.arange(self._rows) // (self._rows // self.num_chains))[rows]
+        else:
+            clusters = (np.arange(self._rows) if self.clusters is None else self.clusters)[rows]
+        data = self._data
+        log_weights = self.log_weights[rows] if weighted else np.zeros(rows.size)
+        evaluator = data["evaluator"]
+        return self.replace(
+            sites={name: _rows_of(column, rows) for name, column in data["sites"].items()},
+            outputs={name: _rows_of(column, rows) for name, column in data["outputs"].items()},
+            tokens={name: (ids[rows], ns[rows]) for name, (ids, ns) in data["tokens"].items()},
+            log_weights=log_weights,
+            log_prior=None if data["log_prior"] is None else data["log_prior"][rows],
+            log_potentials={name: x[rows] for name, x in data["log_potentials"].items()},
+            clusters=clusters,
+            num_chains=None,
+            enumerated=False,
+            evaluator=(
+                None if evaluator is None else lambda source: np.asarray(evaluator(source))[rows]
+            ),
+        )
+
+    def sample(self, n: int, seed: int = 0) -> Posterior:
+        """`n` fresh draws from the fitted guide; without a guide, `resample(n, seed)`."""
+        sampler = self._data["sampler"]
+        if sampler is None:
+            return self.resample(n, seed)
+        fresh: Posterior = sampler(n, seed)
+        return fresh
+
+    # For people and for other tools -------------------------------------------------------------
+
+    def summary(self, num_draws: int = 8, width: int | None = None) -> str:
+        """A plain text for people: draws with weights, evidence, effective sample size, claims,
+        warnings with advice."""
+        from lmppl.posterior.summary import summarise
+
+        return summarise(self, num_draws=num_draws, width=width)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def __repr__(self) -> str:
+        state = "" if self.complete else ", incomplete"
+        return f"<Posterior of {self._rows} draws by {self.method or 'unknown'}{state}>"
+
+    def _repr_html_(self) -> str:
+        from lmppl.posterior.html import fragment
+
+        return fragment(self)
+
+    def report(self, path: str | os.PathLike[str]) -> None:
+        """Writes a self-contained HTML page about the result."""
+        from lmppl.posterior.html import write_report
+
+        write_report(self, path)
+
+    def to_pandas(self) -> Any:
+        """A data frame with a row for each draw: returned values, sites, weights, log densities.
+
+        Raises: ImportError where pandas is not installed (`pip install lmppl[pandas]`).
+        """
+        from lmppl.posterior.export import to_pandas
+
+        return to_pandas(self)
+
+    def to_arviz(self) -> Any:
+        """ArviZ data with every numeric value and the log density, `[chain, draw]`.
+
+        ArviZ knows no weights: weighted draws are resampled first (seed 0).
+
+        Raises: ImportError where arviz is not installed (`pip install lmppl[arviz]`).
+        """
+        from lmppl.posterior.export import to_arviz
+
+        return to_arviz(self)
+
+    def to_jsonl(self, path: str | os.PathLike[str] | TextIO) -> None:
+        """One JSON object a line for each draw; non-finite numbers are the strings "-Infinity",
+        "Infinity" and "NaN"."""
+        from lmppl.posterior.export import to_jsonl
+
+        to_jsonl(self, path)
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Writes the posterior to a directory as JSON and safetensors, all of it or nothing.
+
+        A fitted guide is saved beside it where it can be; functions are not saved.
+        """
+        from lmppl.posterior.storage import save_posterior
+
+        save_posterior(self, directory)
+
+
+def _rows_of(column: Any, rows: NDArray[np.int64]) -> Any:
+    if isinstance(column, tuple):
+        return [column[row] for row in rows]
+    return column[rows]
+
+
+def _scalar(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,274 @@
+"""A posterior in words: a table of draws, then what is known and how well."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from lmppl.posterior.posterior import Posterior
+
+_DEFAULT_WIDTH = 96
+_MAX_LINES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Draws chosen to be shown: a sentence that says which, and rows of weight and values."""
+
+    caption: str
+    rows: tuple[tuple[float, tuple[Any, ...]], ...]
+
+
+def choose_draws(posterior: Posterior, num_draws: int) -> Shown:
+    """The heaviest distinct results; where all weigh the same, some of them evenly spaced.
+
+    Equal results are one row with their weights added up.
+    """
+    names = posterior.names
+    columns = [posterior[name] for name in names]
+    weights = posterior.weights
+    totals: dict[tuple[Any, ...], float] = {}
+    for index in np.flatnonzero(weights > 0):
+        key = tuple(_hashable(column[index]) for column in columns)
+        totals[key] = totals.get(key, 0.0) + float(weights[index])
+    num_distinct, num_all = len(totals), len(posterior)
+    rows = [(weight, values) for values, weight in totals.items()]
+    what = "results" if num_distinct < num_all else "draws"
+    if num_distinct <= num_draws:
+        rows.sort(key=lambda row: -row[0])
+        same = "" if what == "draws" else f", from {num_all} draws"
+        caption = "1 result" if num_distinct == 1 else f"all {num_distinct} {what}"
+        return Shown(caption + same, tuple(rows))
+    if max(totals.values()) <= min(totals.values()) * (1 + 1e-9):
+        picked = [rows[i * num_distinct // num_draws] for i in range(num_draws)]
+        return Shown(f"{num_draws} of {num_distinct} draws, evenly spaced", tuple(picked))
+    rows.sort(key=lambda row: -row[0])
+    of = f"{num_distinct} distinct {what}" if what == "results" else f"{num_distinct} draws"
+    return Shown(f"the {num_draws} heaviest of {of}", tuple(rows[:num_draws]))
+
+
+def draw_table(posterior: Posterior, num_draws: int = 8, width: int | None = None) -> str:
+    """A table of draws with their weights, wrapped to the width."""
+    shown = choose_draws(posterior, num_draws)
+    names = posterior.names
+    cells = [[_cell(value) for value in values] for _, values in shown.rows]
+    room = (width or _DEFAULT_WIDTH) - 10
+    natural = [
+        max([text_width(name), *(text_width(row[i]) for row in cells)])
+        for i, name in enumerate(names)
+    ]
+    widths = _share(natural, room - 2 * max(0, len(names) - 1))
+    lines = [f"  {'weight':<6}  " + "  ".join(map(pad, names, widths))]
+    lines.append(f"  {'─' * 6}  " + "  ".join("─" * w for w in widths))
+    for (weight, _), row in zip(shown.rows, cells, strict=True):
+        wrapped = [_wrap(cell, w) for cell, w in zip(row, widths, strict=True)]
+        for number in range(max((len(w) for w in wrapped), default=1)):
+            parts = [
+                pad(w[number] if number < len(w) else "", size)
+                for w, size in zip(wrapped, widths, strict=True)
+            ]
+            head = format_weight(weight) if number == 0 else ""
+            lines.append(f"  {head:<6}  " + "  ".join(parts))
+    return "\n".join([f"{shown.caption}:", *(line.rstrip() for line in lines)])
+
+
+def facts(posterior: Posterior) -> list[tuple[str, str]]:
+    """What is known of the result: pairs of a name and a sentence."""
+    rows: list[tuple[str, str]] = []
+    if posterior.log_evidence is not None:
+        rows.append(("log evidence", str(posterior.log_evidence)))
+    elif posterior.log_evidence_reason:
+        rows.append(("log evidence", f"none: {posterior.log_evidence_reason}"))
+    diagnostics = posterior.diagnostics
+    if posterior.enumerated:
+        rows.append(("draws", f"{len(posterior)}: the whole support, with exact weights"))
+    else:
+        size = diagnostics.get("ess", 1.0 / float(np.sum(posterior.weights**2)))
+        if posterior.num_chains is not None:
+            size = diagnostics.get("ess_bulk", diagnostics.get("ess"))
+            chains = f" in {posterior.num_chains} chains"
+        else:
+            chains = ""
+        if _is_number(size):
+            text = f"{size:.1f} of {len(posterior)} draws{chains}"
+            rows.append(("effective sample size", text))
+    for name, words in _NAMED.items():
+        value = diagnostics.get(name)
+        if _is_number(value):
+            rows.append((words, f"{value:.3g}"))
+    for label in posterior.potential_labels:
+        values = posterior.log_potential(label)
+        alive = values[posterior.log_weights > -math.inf]
+        if np.isfinite(alive).all() and np.ptp(alive) > 0.0:
+            mean = posterior.expectation(np.where(np.isfinite(values), values, 0.0))
+            rows.append((f"mean of {label}", str(mean)))
+    return rows
+
+
+_NAMED = {
+    "pareto_k": "Pareto k-hat",
+    "max_weight": "largest weight",
+    "r_hat": "R-hat (largest)",
+    "acceptance_rate": "acceptance rate",
+    "elbo": "ELBO",
+}
+
+
+def summarise(posterior: Posterior, num_draws: int = 8, width: int | None = None) -> str:
+    """The whole summary as plain text."""
+    width = width or _DEFAULT_WIDTH
+    parts = [heading(posterior)]
+    if num_draws > 0 and posterior.names:
+        parts.append(draw_table(posterior, num_draws, width))
+    rows = facts(posterior)
+    if rows:
+        parts.append(_pairs(rows, width))
+    if posterior.expectations:
+        parts.append(
+            _pairs([(f"expect {r.source}", claim(r)) for r in posterior.expectations], width)
+        )
+    failed = [name for name, passed in posterior.checks.items() if not passed]
+    if failed:
+        parts.append(_bulleted("failed check: ", failed, width))
+    if posterior.warnings:
+        parts.append(_bulleted("warning: ", posterior.warnings, width))
+    return "\n\n".join(parts) + "\n"
+
+
+def heading(posterior: Posterior) -> str:
+    """One line: the method, the model, the number of draws, and whether it is complete."""
+    model = posterior.manifest.get("model")
+    of = f" of {model}" if isinstance(model, str) and model else ""
+    count = "1 draw" if len(posterior) == 1 else f"{len(posterior)} draws"
+    state = "" if posterior.complete else " — INCOMPLETE: interrupted or out of budget"
+    return f"{posterior.method or 'posterior'}{of}: {count}{state}"
+
+
+def claim(result: Any) -> str:
+    """The verdict on an `expect` line with its estimate."""
+    return f"{result.verdict}: {result.estimate}"
+
+
+def format_weight(weight: float) -> str:
+    """A weight in six characters."""
+    return f"{weight:.4f}" if weight >= 5e-5 else f"{weight:.0e}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_hashable(item) for item in value)
+    if isinstance(value, dict):
+        return tuple((key, _hashable(item)) for key, item in value.items())
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _cell(value: Any) -> str:
+    """A value on one line: control characters of a text are shown, not obeyed."""
+    if isinstance(value, str):
+        return "".join(_ESCAPED.get(c) or _visible(c) for c in value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_cell(item) for item in value) + "]"
+    return str(value)
+
+
+_ESCAPED = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
+
+
+def _visible(character: str) -> str:
+    return "\ufffd" if unicodedata.category(character) in ("Cc", "Cs") else character
+
+
+def _share(natural: list[int], room: int) -> list[int]:
+    """Widths of columns: narrow ones get what they need, the wide ones share the rest."""
+    widths = [0] * len(natural)
+    left, columns = (
+        max(room, 12 * len(natural)),
+        sorted(range(len(natural)), key=natural.__getitem__),
+    )
+    for position, column in enumerate(columns):
+        widths[column] = max(1, min(natural[column], left // (len(columns) - position)))
+        left -= widths[column]
+    return widths
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    if text_width(text) <= width:
+        return [text]
+    # Leading spaces belong to a text; the first line keeps them.
+    lead = text[: len(text) - len(text.lstrip(" "))][: width // 2]
+    lines = _wrap_wide(text.lstrip(" "), width, lead)
+    if len(lines) > _MAX_LINES:
+        lines = lines[:_MAX_LINES]
+        lines[-1] = _cut(lines[-1], width - 1) + "…"
+    return lines
+
+
+def _wrap_wide(text: str, width: int, lead: str) -> list[str]:
+    if text_width(text) == len(text):
+        return textwrap.wrap(
+            text, width, initial_indent=lead, break_long_words=True, drop_whitespace=True
+        )
+    lines, rest = [], lead + text
+    while rest:
+        line = _cut(rest, width) or rest[0]
+        lines.append(line)
+        rest = rest[len(line) :]
+    return lines
+
+
+def _cut(text: str, width: int) -> str:
+    used = 0
+    for index, character in enumerate(text):
+        used += text_width(character)
+        if used > width:
+            return text[:index]
+    return text
+
+
+def text_width(text: str) -> int:
+    """How many columns of a terminal a text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
+
+
+def pad(text: str, width: int) -> str:
+    """The text filled with spaces to a width in columns."""
+    return text + " " * max(0, width - text_width(text))
+
+
+def _pairs(rows: list[tuple[str, str]], width: int) -> str:
+    column = min(max(text_width(name) for name, _ in rows), width // 2)
+    lines: list[str] = []
+    for name, text in rows:
+        if text_width(name) > column:
+            lines.append(name)
+            name = ""
+        body = textwrap.wrap(text, max(20, width - column - 2)) or [""]
+        lines.append(f"{pad(name, column)}  {body[0]}")
+        lines.extend(" " * (column + 2) + line for line in body[1:])
+    return "\n".join(lines)
+
+
+def _bulleted(lead: str, sentences: list[str] | tuple[str, ...], width: int) -> str:
+    return "\n".join(
+        textwrap.fill(sentence, width, initial_indent=lead, subsequent_indent="  ")
+        for sentence in sentences
+    )
