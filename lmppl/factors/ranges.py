@@ -1,0 +1,79 @@
+"""The range of an expression once parameters are known: how rejection knows its envelope."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from lmppl.factors import builtin as builtin_named
+from lmppl.ir.expr import (
+    Binary,
+    Call,
+    Conditional,
+    Constant,
+    Expr,
+    Reference,
+    RewardCall,
+    Unary,
+)
+from lmppl.ir.model import Model
+from lmppl.ir.types import Interval
+
+
+def expr_range(expr: Expr, model: Model, values: Mapping[str, object]) -> Interval:
+    """An interval that holds every value the number `expr` can take, given the parameters.
+
+    `values` maps parameters to their values. Anything not known better has the range of its type,
+    which the checker found for all permitted parameters.
+    """
+
+    def of(part: Expr) -> Interval:
+        return expr_range(part, model, values)
+
+    match expr:
+        case Constant():
+            return _point(expr.value, expr.type.range)
+        case Reference(role="parameter"):
+            return _point(values.get(expr.name), expr.type.range)
+        case Reference(role="let"):
+            return of(model.let(expr.name).expr)
+        case Unary(operator="-"):
+            return -of(expr.operand)
+        case Conditional():
+            return of(expr.consequent).union(of(expr.alternative))
+        case Binary(operator="+"):
+            return of(expr.left) + of(expr.right)
+        case Binary(operator="-"):
+            return of(expr.left) - of(expr.right)
+        case Binary(operator="*"):
+            return of(expr.left) * of(expr.right)
+        case Binary(operator="/"):
+            return of(expr.left) / of(expr.right)
+        case Call():
+            builtin = builtin_named(expr.function)
+            numbers = {
+                name: of(value)
+                for name, value in expr.arguments
+                if value.type.is_number or value.type.kind == "uncertain"
+            }
+            for argument in builtin.arguments:
+                default = argument.default
+                if argument.name not in numbers and isinstance(default, (int, float)):
+                    numbers[argument.name] = Interval(float(default), float(default))
+            found = builtin.result_range(numbers)
+            return _intersection(found, expr.type.range)
+        case RewardCall():
+            return model.rewards[expr.reward].type.range
+        case _:
+            return expr.type.range
+
+
+def _point(value: object, otherwise: Interval) -> Interval:
+    if isinstance(value, (int, float)) and not math.isnan(value):
+        return Interval(float(value), float(value))
+    return otherwise
+
+
+def _intersection(a: Interval, b: Interval) -> Interval:
+    lower, upper = max(a.lower, b.lower), min(a.upper, b.upper)
+    return Interval(lower, upper) if lower <= upper else a

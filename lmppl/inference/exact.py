@@ -1,0 +1,144 @@
+"""Exact inference by enumeration: the referee of every other method."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lmppl.errors import Diagnostic, InferenceError
+from lmppl.inference.loop import Draws, Info
+from lmppl.inference.settings import Exact
+from lmppl.inference.zero_mass import zero_mass
+from lmppl.posterior import Estimate
+from lmppl.rng import Stream
+from lmppl.sequences.weights import normalise
+from lmppl.target import ChoiceStage, Target, TextRun, Traces
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All executions up to `stage`, and the texts of that stage in the making."""
+
+    traces: Traces
+    stage: int
+    run: TextRun | None
+
+
+class ExactEngine:
+    """Every execution of positive prior probability, level by level, dead prefixes pruned.
+
+    The evidence is Σ prior·Πφ over all of them and each one's weight is its posterior probability.
+    """
+
+    def __init__(self, settings: Exact, target: Target, stream: Stream) -> None:
+        self.settings, self.target, self.stream = settings, target, stream
+
+    def init(self) -> State:
+        return State(self.target.start(torch.arange(self.target.num_groups)), 0, None)
+
+    def is_done(self, state: State) -> bool:
+        return state.stage >= len(self.target.stages)
+
+    def step(self, state: State) -> tuple[State, Info]:
+        stage = self.target.stages[state.stage]
+        tokens = 0
+        if isinstance(stage, ChoiceStage):
+            new = State(self._all_values(state), state.stage + 1, None)
+        else:
+            new, tokens = self._all_tokens(state)
+        rows = new.traces.num_rows if new.run is None else new.run.num_rows
+        done = new.stage if new.run is None else int(new.run.position or 0)
+        total = None if isinstance(stage, ChoiceStage) else stage.max_tokens
+        return new, Info(stage.name, done, total, f"{rows} executions", tokens)
+
+    def _all_values(self, state: State) -> Traces:
+        """Every value of a discrete site after every execution so far."""
+        traces, number = state.traces, state.stage
+        name = self.target.stages[number].name
+        log_probs = self.target.choice_log_probs(number, traces)
+        parent, value = (log_probs > -math.inf).nonzero(as_tuple=True)
+        self._check_budget(parent.shape[0])
+        new = traces.select(parent).with_choice(name, value, log_probs[parent, value])
+        return self._prune(self.target.apply_potentials(new, number))
+
+    def _all_tokens(self, state: State) -> tuple[State, int]:
+        """Every token that may follow every text that is still open."""
+        stage, number = self.target.stages[state.stage], state.stage
+        assert not isinstance(stage, ChoiceStage)
+        traces, run = state.traces, state.run
+        if run is None:
+            prompts = self.target.prompts(number, traces)
+            run = stage.begin(prompts, self.target.automata(number, traces, prompts))
+        run = stage.extend(run)
+        assert run.prefixes is not None
+        log_probs = stage.warp(run.prefixes.row_logits()).double().log_softmax(-1)
+        possible = log_probs > -math.inf
+        mask = stage.mask(run)
+        if mask is not None:
+            possible &= mask
+        parent, token = possible.nonzero(as_tuple=True)
+        is_open = torch.zeros(run.num_rows, dtype=torch.bool, device=run.tokens.device)
+        is_open[run.open] = True
+        closed = (~is_open).nonzero().squeeze(-1)
+        rows = torch.cat([closed, run.open[parent]])
+        self._check_budget(rows.shape[0])
+        traces, run = traces.select(rows), run.select(rows)
+        run = stage.place(run, token, log_probs[parent, token])
+        if run.num_open:
+            return State(traces, number, run), token.shape[0]
+        traces = traces.with_text(stage.name, stage.finish(run), run.log_prior)
+        traces = self._prune(self.target.apply_potentials(traces, number))
+        return State(traces, number + 1, None), token.shape[0]
+
+    def _prune(self, traces: Traces) -> Traces:
+        alive = traces.total_log_potential() > -math.inf
+        return traces if bool(alive.all()) else traces.select(alive.nonzero().squeeze(-1))
+
+    def _check_budget(self, size: int) -> None:
+        if size > self.settings.max_sequences:
+            raise InferenceError(
+                [
+                    Diagnostic(
+                        "LMP416",
+                        "error",
+                        f"exact needs more than {self.settings.max_sequences:,} executions"
+                        f" ({size:,} so far)",
+                        help="lower max_tokens, use a smaller vocabulary, raise max_sequences, or"
+                        " use smc",
+                    )
+                ]
+            )
+
+    def result(self, state: State, *, complete: bool) -> list[Draws]:
+        if not self.is_done(state):
+            nothing = state.traces.select(torch.zeros(0, dtype=torch.long))
+            return [Draws(nothing, nothing.log_density(), None, complete=False)]
+        return [self._of_group(state.traces, group) for group in range(self.target.num_groups)]
+
+    def _of_group(self, traces: Traces, group: int) -> Draws:
+        traces = traces.select((traces.group == group).nonzero().squeeze(-1))
+        if traces.num_rows == 0:
+            raise zero_mass(self.target, "no execution has positive weight")
+        log_density = traces.log_density()
+        evidence = Estimate.exact(float(torch.logsumexp(log_density, 0)))
+        order = log_density.argsort(descending=True, stable=True)
+        traces, log_density = traces.select(order), log_density[order]
+        diagnostics = {"num_executions": traces.num_rows}
+        if self.settings.num_samples is None:
+            return Draws(traces, log_density, evidence, exact=True, diagnostics=diagnostics)
+        chosen = self._sample(log_density, self.settings.num_samples, group)
+        uniform = torch.zeros(chosen.shape[0], dtype=torch.float64)
+        return Draws(traces.select(chosen), uniform, evidence, diagnostics=diagnostics)
+
+    def _sample(self, log_density: Tensor, size: int, group: int) -> Tensor:
+        cumulative = normalise(log_density).exp().cumsum(-1)
+        stream = self.stream.child("draws", group)
+        points = stream.uniforms(torch.arange(size, device=log_density.device)) * cumulative[-1]
+        return torch.searchsorted(cumulative, points, right=True).clamp_(
+            max=log_density.shape[0] - 1
+        )
+
+

@@ -1,0 +1,86 @@
+"""Runs a method on a target, from settings to posteriors."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+import sys
+from dataclasses import replace
+from typing import Any
+
+from lmppl.errors import Diagnostic, LmpError
+from lmppl.inference.loop import Budget, run
+from lmppl.inference.results import ParseExpression, posterior_of
+from lmppl.inference.settings import Settings
+from lmppl.posterior import Posterior
+from lmppl.progress import ProgressListener
+from lmppl.rng import Stream, fresh_seed
+from lmppl.target import Target
+
+_BUDGET = re.compile(r"\s*([\d_.]+(?:e\d+)?)\s*(s|sec|seconds?|m|min|minutes?|h|hours?|k?\s*tokens?)\s*$")
+
+
+def execute(
+    target: Target,
+    settings: Settings,
+    *,
+    progress: ProgressListener | bool | None = None,
+    budget: float | str | None = None,
+    parse: ParseExpression | None = None,
+) -> list[Posterior]:
+    """One posterior per binding of the target."""
+    seed = fresh_seed() if settings.seed is None else settings.seed
+    settings = replace(settings, seed=seed)
+    module, _, name = settings.engine.partition(":")
+    engine: Any = getattr(importlib.import_module(module), name)(
+        settings, target, Stream.from_seed(seed)
+    )
+    outcome = run(engine, budget=parse_budget(budget), progress=_listener(progress))
+    return [
+        posterior_of(
+            target, draws, group, settings=settings, seed=seed, outcome=outcome, parse=parse
+        )
+        for group, draws in enumerate(outcome.draws)
+    ]
+
+
+def _listener(progress: ProgressListener | bool | None) -> ProgressListener | None:
+    if callable(progress):
+        return progress
+    if progress is None:
+        progress = sys.stderr.isatty()
+    if not progress:
+        return None
+    from lmppl.inference.terminal import TerminalProgress
+
+    return TerminalProgress()
+
+
+def parse_budget(budget: float | str | None) -> Budget:
+    """Seconds as a number, or a string such as "90s", "2min" or "100000 tokens".
+
+    Raises:
+        LmpError: LMP405, not a budget.
+    """
+    if budget is None:
+        return Budget()
+    if isinstance(budget, (int, float)) and not isinstance(budget, bool) and budget > 0:
+        return Budget(seconds=float(budget))
+    found = _BUDGET.match(str(budget))
+    if found is None:
+        raise LmpError(
+            [
+                Diagnostic(
+                    "LMP405",
+                    "error",
+                    f"{budget!r} is not a budget",
+                    help='give seconds as a number, or "90s", "2min", "100000 tokens"',
+                )
+            ]
+        )
+    amount, unit = float(found[1].replace("_", "")), found[2].replace(" ", "")
+    if "token" in unit:
+        return Budget(num_tokens=amount * (1000 if unit.startswith("k") else 1))
+    seconds = amount * {"s": 1, "m": 60, "h": 3600}[unit[0]]
+    return Budget(seconds=seconds if seconds > 0 else math.inf)

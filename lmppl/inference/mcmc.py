@@ -1,0 +1,241 @@
+"""Metropolis–Hastings on texts: suffixes and blocks regenerated, discrete sites by Gibbs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmppl.diagnostics import chain_diagnostics
+from lmppl.inference.loop import Draws, Info
+from lmppl.inference.moves import (
+    Move,
+    block_move,
+    gibbs_move,
+    suffix_move,
+)
+from lmppl.inference.proposing import propose
+from lmppl.inference.settings import MCMC, SMC
+from lmppl.inference.smc import SMCEngine
+from lmppl.inference.zero_mass import zero_mass
+from lmppl.rng import Stream
+from lmppl.sequences.weights import normalise
+from lmppl.target import ChoiceStage, Target, Traces, concatenate
+
+_START_PARTICLES = 16
+_CUT_BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All chains at one step; rows are `[bindings, chains]` flat.
+
+    `kept` are the states after warmup. `accepted` and `proposed` `[rows]` count text moves;
+    `by_cut` `[2, bins]` counts accepted and proposed suffix moves by relative cut position.
+    """
+
+    traces: Traces
+    num_steps: int
+    kept: tuple[Traces, ...]
+    accepted: Tensor
+    proposed: Tensor
+    moved: Tensor
+    by_cut: Tensor
+
+
+class MCMCEngine:
+    """Vectorised Metropolis–Hastings chains over executions.
+
+    A suffix move keeps the first c tokens, c uniform on 0..L−1, and draws the rest from the
+    (masked) prior; with masses m_t of the mask it is accepted with probability
+
+        min(1, Πφ(x')/Πφ(x) · Π_{t≥c} m'_t / Π_{t≥c} m_t · L/L'),
+
+    where L/L' is there because a text of L tokens offers L cuts. A block move redraws a few tokens
+    in the middle and keeps what follows. A discrete site is drawn from its full conditional.
+    """
+
+    def __init__(self, settings: MCMC, target: Target, stream: Stream) -> None:
+        self.settings, self.target, self.stream = settings, target, stream
+        self.num_rows = target.num_groups * settings.num_chains
+        self.total = settings.warmup_steps + settings.num_samples * settings.thinning
+
+    def init(self) -> State:
+        traces = self._start_from_smc() if self.settings.start == "smc" else self._start_from_prior()
+        zeros = torch.zeros(self.num_rows, dtype=torch.long, device=self.target.device)
+        return State(
+            traces=traces,
+            num_steps=0,
+            kept=(),
+            accepted=zeros,
+            proposed=zeros,
+            moved=zeros.bool(),
+            by_cut=torch.zeros((2, _CUT_BINS), dtype=torch.long, device=self.target.device),
+        )
+
+    def _start_from_smc(self) -> Traces:
+        """One particle of an independent small run for every chain."""
+        settings = SMC(num_particles=_START_PARTICLES, num_runs=self.settings.num_chains)
+        engine = SMCEngine(settings, self.target, self.stream.child("start"), record=True)
+        state = engine.init()
+        while not engine.is_done(state):
+            state, _ = engine.step(state)
+        return self._pick(state.traces, state.log_weight)
+
+    def _start_from_prior(self) -> Traces:
+        size = self.num_rows * _START_PARTICLES
+        groups = torch.arange(self.target.num_groups).repeat_interleave(
+            self.settings.num_chains * _START_PARTICLES
+        )
+        found = propose(
+            self.target, groups, torch.arange(size), self.stream.child("start"), record=True
+        )
+        if found.rows.numel() == 0:
+            raise zero_mass(self.target, f"none of {size} draws of the prior has positive weight")
+        weight = torch.full((size,), -math.inf, dtype=torch.float64, device=self.target.device)
+        weight[found.rows] = 0.0
+        slot = torch.zeros(size, dtype=torch.long, device=self.target.device)
+        slot[found.rows] = torch.arange(found.rows.shape[0], device=self.target.device)
+        return self._pick(found.traces.select(slot), weight.view(self.num_rows, -1))
+
+    def _pick(self, traces: Traces, log_weight: Tensor) -> Traces:
+        """One row for every chain by weight; a chain without a living one takes another chain's."""
+        alive = (log_weight > -math.inf).any(-1)
+        groups = torch.arange(self.num_rows, device=alive.device) // self.settings.num_chains
+        donor = torch.arange(self.num_rows, device=alive.device)
+        for group in range(self.target.num_groups):
+            mine = (groups == group) & alive
+            if not bool(mine.any()):
+                raise zero_mass(self.target, "no chain found a start of positive weight")
+            living = mine.nonzero().squeeze(-1)
+            lost = ((groups == group) & ~alive).nonzero().squeeze(-1)
+            donor[lost] = living[torch.arange(lost.shape[0], device=lost.device) % living.shape[0]]
+        weights = normalise(log_weight[donor]).exp().cumsum(-1)
+        numbers = torch.arange(self.num_rows, device=weights.device)
+        points = self.stream.child("pick").uniforms(numbers) * weights[:, -1]
+        chosen = torch.searchsorted(weights, points.unsqueeze(-1), right=True).squeeze(-1)
+        size = log_weight.shape[1]
+        return traces.select(donor * size + chosen.clamp(max=size - 1))
+
+    def is_done(self, state: State) -> bool:
+        return state.num_steps >= self.total
+
+    def step(self, state: State) -> tuple[State, Info]:
+        number = state.num_steps
+        stream = self.stream.child("step", number)
+        choice = torch.arange(3)
+        pick = stream.child("kind").uniforms(choice).tolist()
+        site = min(int(pick[0] * len(self.target.stages)), len(self.target.stages) - 1)
+        move = self._move(state.traces, site, pick[1], stream)
+        new = self._record(state, move, text=not isinstance(self.target.stages[site], ChoiceStage))
+        new = replace(new, num_steps=number + 1)
+        after = new.num_steps - self.settings.warmup_steps
+        if after > 0 and after % self.settings.thinning == 0:
+            new = replace(new, kept=(*new.kept, _light(new.traces)))
+        rate = float(new.accepted.sum()) / max(1, int(new.proposed.sum()))
+        stage = "warmup" if after <= 0 else "steps"
+        message = f"acceptance {rate:.2f}" if int(new.proposed.sum()) else ""
+        return new, Info(stage, new.num_steps, self.total, message, move.num_tokens)
+
+    def _move(self, traces: Traces, site: int, pick: float, stream: Stream) -> Move:
+        if isinstance(self.target.stages[site], ChoiceStage):
+            return gibbs_move(self.target, traces, site, stream)
+        if pick < self.settings.block_probability:
+            return block_move(self.target, traces, site, stream, self.settings.block_size)
+        return suffix_move(self.target, traces, site, stream)
+
+    def _record(self, state: State, move: Move, *, text: bool) -> State:
+        state = replace(state, traces=move.traces, moved=state.moved | move.moved)
+        if not text:
+            return state
+        by_cut = state.by_cut
+        if move.cut is not None:
+            bins = (move.cut * _CUT_BINS).long().clamp(0, _CUT_BINS - 1)
+            by_cut = by_cut.clone()
+            by_cut[0].index_add_(0, bins, move.accepted.long())
+            by_cut[1].index_add_(0, bins, torch.ones_like(bins))
+        return replace(
+            state,
+            accepted=state.accepted + move.accepted,
+            proposed=state.proposed + 1,
+            by_cut=by_cut,
+        )
+
+    def result(self, state: State, *, complete: bool) -> list[Draws]:
+        if not state.kept:
+            nothing = state.traces.select(torch.zeros(0, dtype=torch.long))
+            return [Draws(nothing, nothing.log_density(), None, complete=False)] * (
+                self.target.num_groups
+            )
+        return [self._of_group(state, group, complete) for group in range(self.target.num_groups)]
+
+    def _of_group(self, state: State, group: int, complete: bool) -> Draws:
+        chains, draws = self.settings.num_chains, len(state.kept)
+        here = torch.arange(group * chains, (group + 1) * chains, device=state.moved.device)
+        kept = concatenate([_light(traces.select(here)) for traces in state.kept])
+        # Kept step by step; the Posterior wants each chain's draws together.
+        order = torch.arange(draws * chains).view(draws, chains).t().reshape(-1)
+        traces = kept.select(order.to(here.device))
+        columns = {"log density": traces.log_density()}
+        columns.update(traces.log_potential)
+        table = {
+            name: value.cpu().numpy().reshape(chains, draws) for name, value in columns.items()
+        }
+        facts = chain_diagnostics(table)
+        proposed = int(state.proposed[here].sum())
+        still = int((~state.moved[here]).sum())
+        by_cut = state.by_cut.cpu().numpy()
+        diagnostics = {
+            "num_chains": chains,
+            "num_draws_per_chain": draws,
+            "acceptance_rate": int(state.accepted[here].sum()) / max(1, proposed),
+            "num_chains_that_never_moved": still,
+            **facts,
+        }
+        checks = {
+            "every chain moved": still == 0,
+            "R-hat below 1.01": _below(facts.get("r_hat"), 1.01),
+        }
+        with np.errstate(invalid="ignore", divide="ignore"):
+            rates = by_cut[0] / by_cut[1]
+        return Draws(
+            traces,
+            torch.zeros(traces.num_rows, dtype=torch.float64),
+            None,
+            log_evidence_reason="Markov chains do not estimate the evidence; use smc or importance",
+            num_chains=chains,
+            diagnostics=diagnostics,
+            checks=checks,
+            warnings=_warnings(still, chains),
+            info={"acceptance_by_cut": rates, "proposals_by_cut": by_cut[1]},
+            complete=complete,
+        )
+
+
+def _warnings(still: int, chains: int) -> Sequence[str]:
+    if not still:
+        return ()
+    return (
+        f"{still} of {chains} chains never moved: their draws say where they started, not what the"
+        " posterior is. Run longer, or use smc",
+    )
+
+
+def _below(values: object, bound: float) -> bool:
+    """Whether every R-hat is known and below the bound; one that is not known is not converged."""
+    if not isinstance(values, dict):
+        return False
+    return all(v is not None and not math.isnan(v) and v < bound for v in values.values())
+
+
+def _light(traces: Traces) -> Traces:
+    """The traces without what only moves need."""
+    texts = {
+        name: replace(text, token_log_prob=None, token_log_mass=None)
+        for name, text in traces.texts.items()
+    }
+    return replace(traces, texts=texts)

@@ -1,0 +1,218 @@
+"""Moves that leave the posterior invariant: what a Markov chain over executions is made of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lmppl.rng import Stream
+from lmppl.sequences.drawing import draw_tokens
+from lmppl.target import ChoiceStage, Target, TextBatch, TextStage, Traces, draw_choices
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """The executions after a move, `[rows]`: which were accepted and which have changed.
+
+    `cut` is the relative position of a suffix move's cut in [0, 1), None for other moves.
+    """
+
+    traces: Traces
+    accepted: Tensor
+    moved: Tensor
+    num_tokens: int
+    cut: Tensor | None = None
+
+
+def suffix_move(target: Target, traces: Traces, site: int, stream: Stream) -> Move:
+    """Keeps a uniformly chosen prefix of a text and draws the rest again from the (masked) prior."""
+    stage = _text_stage(target, site)
+    old = traces.texts[stage.name]
+    rows = torch.arange(traces.num_rows, device=stage.device)
+    share = stream.child("cut").uniforms(rows)
+    cut = torch.minimum((share * old.lengths).long(), old.lengths - 1)
+    prompts = target.prompts(site, traces)
+    automata = target.automata(site, traces, prompts)
+    run = stage.begin(prompts, automata, kept=old, kept_lengths=cut, record=True)
+    uniforms = stream.child("tokens")
+    run, log_mass = stage.complete(run, lambda at, step: uniforms.uniforms(at, step))
+    dead = log_mass == -math.inf
+    num_tokens = int((run.positions - cut).sum())
+    if bool(dead.any()):
+        # An unfinished text must not be scored: such a proposal is the old text, and is refused.
+        new = replace(stage.finish(run))
+        new = old.merge(new, ~dead)
+    else:
+        new = stage.finish(run)
+    columns = torch.arange(stage.max_tokens, device=stage.device)
+    after_cut = columns >= cut.unsqueeze(-1)
+    log_proposal_ratio = _masses(new, after_cut) - _masses(old, after_cut)
+    log_lengths = old.lengths.double().log() - new.lengths.double().log()
+    proposal = traces.with_text(stage.name, new, _log_prior(new))
+    proposal, log_rest = _rescore_later(target, traces, proposal, site)
+    log_ratio = log_proposal_ratio + log_lengths + log_rest
+    log_ratio = log_ratio.masked_fill(dead, -math.inf)
+    return _decide(traces, proposal, log_ratio, stream, stage.name, num_tokens, share)
+
+
+def block_move(
+    target: Target, traces: Traces, site: int, stream: Stream, block_size: int
+) -> Move:
+    """Draws a block of tokens in the middle of a text again and keeps what follows.
+
+    A final end token, or the token that completes a stop string, stays. Ends are excluded inside
+    the block, so that the length and with it the choice of blocks stays the same.
+    """
+    stage = _text_stage(target, site)
+    old = traces.texts[stage.name]
+    rows = torch.arange(traces.num_rows, device=stage.device)
+    inner = old.lengths - old.finished.long()
+    size = inner.clamp(max=block_size)
+    start = (stream.child("start").uniforms(rows) * (inner - size + 1)).long()
+    movable = inner > 0
+    prompts = target.prompts(site, traces)
+    automata = target.automata(site, traces, prompts)
+    # Old and new side by side in one batch: the old half is forced to its own tokens.
+    twice = torch.cat([rows, rows])
+    run = stage.begin(
+        prompts + prompts,
+        automata.select(twice),
+        kept=old.select(twice),
+        kept_lengths=torch.cat([start, start]),
+        record=True,
+    )
+    forced = twice.shape[0] // 2
+    tokens = old.tokens.clone()
+    log_q_old = torch.zeros(traces.num_rows, dtype=torch.float64, device=stage.device)
+    log_q_new = torch.zeros_like(log_q_old)
+    possible = movable.clone()
+    uniforms = stream.child("tokens")
+    num_tokens = 0
+    for offset in range(block_size):
+        inside = (offset < size) & possible
+        going = torch.cat([inside, inside])[run.open]
+        run = run.close(going)
+        if not run.num_open:
+            break
+        run = stage.extend(run)
+        assert run.prefixes is not None
+        allowed = ~stage.is_eos.expand(run.num_open, -1)
+        mask = stage.mask(run)
+        if mask is not None:
+            allowed = allowed & mask
+        is_old = run.open < forced
+        row = run.open % forced
+        position = start[row] + offset
+        logits = stage.warp(run.prefixes.row_logits())
+        drawn = draw_tokens(logits, uniforms.uniforms(row, offset), mask=allowed)
+        own = old.tokens[row, position]
+        token = torch.where(is_old, own, drawn.tokens)
+        log_probs = logits.double().log_softmax(-1)
+        chosen = log_probs.gather(1, token.unsqueeze(-1)).squeeze(-1)
+        log_q = chosen - drawn.log_mass
+        log_q_old = log_q_old.index_add(0, row[is_old], log_q[is_old])
+        log_q_new = log_q_new.index_add(0, row[~is_old], log_q[~is_old])
+        stuck = drawn.log_mass[~is_old] == -math.inf
+        possible[row[~is_old][stuck]] = False
+        tokens[row[~is_old], position[~is_old]] = token[~is_old]
+        num_tokens += int((~is_old).sum())
+        run = stage.place(run, token, chosen, drawn.log_mass)
+    candidate = _with_tokens(stage, replace(old, tokens=tokens), prompts)
+    retraced, valid = stage.retrace(prompts, automata, candidate)
+    possible = possible & valid
+    new = old.merge(retraced, possible)
+    proposal = traces.with_text(stage.name, new, _log_prior(new))
+    proposal, log_rest = _rescore_later(target, traces, proposal, site)
+    log_ratio = _log_prior(new) - _log_prior(old) + log_q_old - log_q_new + log_rest
+    log_ratio = torch.where(possible, log_ratio, -math.inf)
+    return _decide(traces, proposal, log_ratio, stream, stage.name, num_tokens, None)
+
+
+def gibbs_move(target: Target, traces: Traces, site: int, stream: Stream) -> Move:
+    """Draws a discrete site from its full conditional, every value scored in one batch."""
+    stage = target.stages[site]
+    assert isinstance(stage, ChoiceStage)
+    num_rows, size = traces.num_rows, stage.size
+    rows = torch.arange(num_rows, device=traces.group.device)
+    every = rows.repeat_interleave(size)
+    value = torch.arange(size, device=rows.device).repeat(num_rows)
+    many = traces.select(every)
+    log_probs = target.choice_log_probs(site, many)
+    log_prob = log_probs.gather(1, value.unsqueeze(-1)).squeeze(-1)
+    proposal = many.with_choice(stage.name, value, log_prob)
+    proposal, log_rest = _rescore_later(target, many, proposal, site)
+    log_joint = (log_prob + log_rest).view(num_rows, size)
+    drawn = draw_choices(log_joint.log_softmax(-1), stream.child("gibbs").uniforms(rows))
+    chosen = proposal.select(rows * size + drawn.clamp(max=size - 1))
+    moved = chosen.choices[stage.name] != traces.choices[stage.name]
+    return Move(chosen, torch.ones_like(moved), moved, 0)
+
+
+def _text_stage(target: Target, site: int) -> TextStage:
+    stage = target.stages[site]
+    assert isinstance(stage, TextStage)
+    return stage
+
+
+def _masses(text: TextBatch, where: Tensor) -> Tensor:
+    assert text.token_log_mass is not None
+    return torch.where(where, text.token_log_mass, 0.0).sum(-1)
+
+
+def _log_prior(text: TextBatch) -> Tensor:
+    assert text.token_log_prob is not None
+    return text.token_log_prob.sum(-1)
+
+
+def _with_tokens(stage: TextStage, text: TextBatch, prompts: list) -> TextBatch:  # type: ignore[type-arg]
+    """The batch with the strings of its tokens."""
+    return replace(text, strings=tuple(stage.decode(text, prompts)))
+
+
+def _rescore_later(
+    target: Target, old: Traces, new: Traces, site: int
+) -> tuple[Traces, Tensor]:
+    """What a new value of `site` changes after it: log prior of later sites, and potentials.
+
+    Returns the new executions with everything recomputed, and the log ratio new / old, `[rows]`.
+    """
+    log_ratio = torch.zeros(new.num_rows, dtype=torch.float64, device=new.group.device)
+    for number in range(site + 1, len(target.stages)):
+        stage = target.stages[number]
+        if not target.depends_on(number, site):
+            continue
+        if isinstance(stage, ChoiceStage):
+            log_prior = target.log_prior_at(number, new)
+        else:
+            prompts = target.prompts(number, new)
+            automata = target.automata(number, new, prompts)
+            text, possible = stage.retrace(prompts, automata, new.texts[stage.name])
+            log_prior = torch.where(possible, _log_prior(text), -math.inf)
+            new = new.with_text(stage.name, text, log_prior)
+        log_ratio = log_ratio + log_prior - old.log_prior[stage.name]
+        new = replace(new, log_prior={**new.log_prior, stage.name: log_prior})
+    for number in range(site, len(target.stages)):
+        new = target.apply_potentials(new, number)
+    gain = new.total_log_potential() - old.total_log_potential()
+    return new, log_ratio + gain
+
+
+def _decide(
+    old: Traces,
+    proposal: Traces,
+    log_ratio: Tensor,
+    stream: Stream,
+    name: str,
+    num_tokens: int,
+    cut: Tensor | None,
+) -> Move:
+    rows = torch.arange(old.num_rows, device=log_ratio.device)
+    accepted = stream.child("accept").uniforms(rows).log() < log_ratio
+    before, after = old.texts[name], proposal.texts[name]
+    changed = (before.tokens != after.tokens).any(-1) | (before.lengths != after.lengths)
+    return Move(
+        old.merge(proposal, accepted), accepted, accepted & changed, num_tokens, cut
+    )

@@ -1,0 +1,184 @@
+"""Rejection sampling: independent exact draws, at a cost of one over the acceptance rate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lmppl.diagnostics import clopper_pearson
+from lmppl.errors import Diagnostic, InferenceError
+from lmppl.factors.ranges import expr_range
+from lmppl.inference.loop import Draws, Info
+from lmppl.inference.proposing import propose
+from lmppl.inference.settings import Rejection
+from lmppl.inference.zero_mass import zero_mass
+from lmppl.posterior import Estimate
+from lmppl.rng import Stream
+from lmppl.target import Target, Traces, concatenate
+
+# Rounding in the interval arithmetic of the bound and in the evaluation of the factors.
+_SLACK = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Per binding: the accepted executions and the number of the attempt that gave each."""
+
+    accepted: tuple[Traces, ...]
+    attempts: tuple[tuple[int, ...], ...]
+    num_attempts: int
+
+
+class RejectionEngine:
+    """Draws x ~ π0 and keeps it with probability Πφ(x) / exp(B), B an upper bound of Σ log φ.
+
+    What is kept are independent draws of the posterior, and the acceptance rate times exp(B) is
+    the evidence. Attempts stop at the n-th acceptance, where (n−1)/(attempts−1) is unbiased for
+    the rate (Haldane 1945).
+    """
+
+    def __init__(self, settings: Rejection, target: Target, stream: Stream) -> None:
+        self.settings, self.target, self.stream = settings, target, stream
+        self.log_bound = torch.tensor(
+            [self._log_bound(group) for group in range(target.num_groups)], dtype=torch.float64
+        ).to(target.device)
+
+    def _log_bound(self, group: int) -> float:
+        values = self.target.bindings[group]
+        total = 0.0
+        for potential in self.target.model.potentials:
+            if potential.kind != "factor":
+                continue
+            upper = expr_range(potential.expr, self.target.model, values).upper
+            if upper == math.inf:
+                raise InferenceError(
+                    [
+                        Diagnostic(
+                            "LMP410",
+                            "error",
+                            f"rejection needs an upper bound of factor {potential.label}, which"
+                            " has none",
+                            span=potential.span,
+                            help="declare the reward's range, as in"
+                            " `reward r(t: string): real<lower=-1, upper=1>`",
+                        )
+                    ],
+                    {self.target.model.path: self.target.model.source},
+                )
+            total += upper
+        return total
+
+    def init(self) -> State:
+        nothing = self.target.start(torch.zeros(0, dtype=torch.long))
+        groups = self.target.num_groups
+        return State((nothing,) * groups, ((),) * groups, 0)
+
+    def is_done(self, state: State) -> bool:
+        wanted = self.settings.num_samples
+        return state.num_attempts >= self.settings.max_attempts or all(
+            len(numbers) >= wanted for numbers in state.attempts
+        )
+
+    def step(self, state: State) -> tuple[State, Info]:
+        settings, target = self.settings, self.target
+        size = min(settings.batch_size, settings.max_attempts - state.num_attempts)
+        wanting = [
+            g for g, numbers in enumerate(state.attempts) if len(numbers) < settings.num_samples
+        ]
+        groups = torch.tensor(wanting).repeat_interleave(size)
+        numbers = torch.arange(state.num_attempts, state.num_attempts + size).repeat(len(wanting))
+        counters = groups * settings.max_attempts + numbers
+        proposals = propose(target, groups, counters, self.stream, masked=False)
+        kept = self._accept(proposals.traces, proposals.log_weight, counters[proposals.rows.cpu()])
+        traces = proposals.traces.select(kept)
+        attempt = numbers[proposals.rows[kept].cpu()]
+        accepted, attempts = list(state.accepted), list(state.attempts)
+        for group in wanting:
+            at = (traces.group == group).nonzero().squeeze(-1)
+            at = at[: settings.num_samples - len(attempts[group])]
+            if at.shape[0]:
+                found = traces.select(at)
+                old = accepted[group]
+                accepted[group] = concatenate([old, found]) if old.num_rows else found
+                attempts[group] = attempts[group] + tuple(attempt[at.cpu()].tolist())
+        new = State(tuple(accepted), tuple(attempts), state.num_attempts + size)
+        done = min(len(numbers) for numbers in new.attempts)
+        message = f"{new.num_attempts} attempts"
+        return new, Info("draws", done, settings.num_samples, message, proposals.num_tokens)
+
+    def _accept(self, traces: Traces, log_weight: Tensor, counters: Tensor) -> Tensor:
+        """Positions of the executions to keep, in order."""
+        log_ratio = log_weight - self.log_bound[traces.group]
+        above = log_ratio > _SLACK * (1.0 + self.log_bound[traces.group].abs())
+        if bool(above.any()):
+            row = int(above.nonzero()[0])
+            raise InferenceError(
+                [
+                    Diagnostic(
+                        "LMP904",
+                        "error",
+                        f"a draw has log weight {float(log_weight[row]):.6g}, above the bound"
+                        f" {float(self.log_bound[traces.group[row]]):.6g} that rejection rests on",
+                        help="a reward returned more than its declared upper bound: correct the"
+                        " declaration, or use smc",
+                    )
+                ]
+            )
+        uniforms = self.stream.child("accept").uniforms(counters.to(self.target.device))
+        return (uniforms.log() < log_ratio).nonzero().squeeze(-1)
+
+    def result(self, state: State, *, complete: bool) -> list[Draws]:
+        return [
+            self._of_group(state, group, complete) for group in range(self.target.num_groups)
+        ]
+
+    def _of_group(self, state: State, group: int, complete: bool) -> Draws:
+        traces, numbers = state.accepted[group], state.attempts[group]
+        wanted, found = self.settings.num_samples, len(numbers)
+        enough = found >= wanted
+        attempts = numbers[-1] + 1 if enough else state.num_attempts
+        if found == 0 and attempts:
+            _, upper = clopper_pearson(0, attempts)
+            raise zero_mass(
+                self.target,
+                f"none of {attempts} attempts was accepted (acceptance below {upper:.2g} with 95%"
+                " confidence)",
+            )
+        lower, upper = clopper_pearson(found, attempts) if attempts else (0.0, 1.0)
+        log_bound = float(self.log_bound[group])
+        evidence = None
+        if found:
+            rate = found / attempts
+            if enough and found > 1:
+                rate = (found - 1) / (attempts - 1)
+            evidence = Estimate(
+                value=log_bound + math.log(rate),
+                standard_error=math.sqrt((1.0 - rate) / found),
+                lower=log_bound + math.log(lower),
+                upper=log_bound + math.log(upper),
+                kind="unbiased" if not enough or found > 1 else "consistent",
+                confidence=0.95,
+            )
+        warnings = []
+        if not enough and complete:
+            warnings.append(
+                f"only {found} of {wanted} draws were accepted in max_attempts="
+                f"{self.settings.max_attempts} attempts; they are exact draws all the same."
+                " Raise max_attempts, or use smc"
+            )
+        return Draws(
+            traces,
+            torch.zeros(found, dtype=torch.float64),
+            evidence,
+            diagnostics={
+                "num_attempts": attempts,
+                "acceptance_rate": found / attempts if attempts else math.nan,
+                "acceptance_interval": (lower, upper),
+                "log_bound": log_bound,
+            },
+            warnings=warnings,
+            complete=complete and enough,
+        )

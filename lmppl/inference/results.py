@@ -1,0 +1,172 @@
+"""From an engine's draws to a Posterior: verification, manifest, expectations, warnings."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import torch
+
+from lmppl.diagnostics import advice, weight_diagnostics
+from lmppl.errors import InternalError
+from lmppl.inference.loop import Draws, Outcome
+from lmppl.inference.settings import Settings
+from lmppl.ir.expr import Expr
+from lmppl.posterior import ExpectationResult, Posterior, verdict_of
+from lmppl.target import Target
+
+_PACKAGES = ("lmppl", "torch", "transformers", "pyro-ppl", "numpy")
+
+ParseExpression = Callable[[str], Expr]
+
+
+def posterior_of(
+    target: Target,
+    draws: Draws,
+    group: int,
+    *,
+    settings: Settings,
+    seed: int,
+    outcome: Outcome,
+    parse: ParseExpression | None = None,
+) -> Posterior:
+    """The Posterior of one binding.
+
+    Raises:
+        InternalError: a draw breaks a requirement, which no engine may let through.
+    """
+    traces = draws.traces
+    _verify(target, draws)
+    log_weight = draws.log_weight.cpu().numpy()
+    weight_facts: Mapping[str, Any] = {}
+    if not draws.exact and draws.num_chains is None:
+        weight_facts = weight_diagnostics(log_weight)
+    diagnostics = {**weight_facts, **draws.diagnostics}
+    warnings = [*draws.warnings]
+    for name, value in diagnostics.items():
+        advised = advice(name, value)
+        if advised is not None:
+            warnings.append(advised)
+    if outcome.stopped_by is not None:
+        warnings.append(f"incomplete: {outcome.stopped_by}")
+    texts = {name: text for name, text in traces.texts.items()}
+    sites: dict[str, Any] = {}
+    for stage in target.stages:
+        if stage.name in texts:
+            sites[stage.name] = list(texts[stage.name].strings)
+        else:
+            support = stage.support  # type: ignore[union-attr]
+            sites[stage.name] = [support[i] for i in traces.choices[stage.name].tolist()]
+    evaluator = None
+    if parse is not None:
+
+        def evaluator(source: str) -> np.ndarray:
+            expr = parse(source)
+            values = target.evaluate(expr, traces)
+            return values.astype(bool) if expr.type.kind == "bool" else values
+
+    posterior = Posterior(
+        sites=sites,
+        outputs=target.outputs(traces),  # type: ignore[arg-type]
+        tokens={n: (t.tokens.cpu().numpy(), t.lengths.cpu().numpy()) for n, t in texts.items()},
+        log_weights=log_weight,
+        log_prior=traces.total_log_prior().cpu().numpy(),
+        log_potentials={
+            p.label: traces.log_potential[p.label].cpu().numpy() for p in target.model.potentials
+        },
+        log_evidence=draws.log_evidence,
+        log_evidence_reason=draws.log_evidence_reason,
+        clusters=draws.clusters,
+        num_chains=draws.num_chains,
+        enumerated=draws.exact,
+        diagnostics=diagnostics,
+        warnings=warnings,
+        checks={"every draw satisfies every require": True, **draws.checks},
+        method=settings.name,
+        manifest=_manifest(target, group, settings, seed, outcome),
+        complete=draws.complete and outcome.stopped_by is None,
+        info=draws.info,
+        evaluator=evaluator,
+        sampler=draws.sampler,
+        guide=draws.guide,
+    )
+    return posterior.replace(expectations=_expectations(target, draws, posterior, group))
+
+
+def _verify(target: Target, draws: Draws) -> None:
+    """No draw of positive weight may break a requirement or have a density of zero."""
+    log_density = draws.traces.log_density()
+    if not bool(torch.isfinite(log_density).all()):
+        row = int((~torch.isfinite(log_density)).nonzero()[0])
+        broken = [
+            label
+            for label, value in draws.traces.log_potential.items()
+            if float(value[row]) == -math.inf
+        ]
+        raise InternalError(f"draw {row} has density zero (broken: {', '.join(broken) or 'none'})")
+
+
+def _expectations(
+    target: Target, draws: Draws, posterior: Posterior, group: int
+) -> list[ExpectationResult]:
+    """Each `expect` of the file, estimated at 99 % confidence."""
+    results = []
+    for claim in target.model.expectations:
+        values = target.evaluate(claim.expr, draws.traces)
+        if claim.expr.type.kind == "bool":
+            values = values.astype(bool)
+        bound = float(target.evaluate(claim.bound, draws.traces)[0])
+        q = None if claim.q is None else float(target.evaluate(claim.q, draws.traces)[0])
+        estimate = posterior.statistic(values, claim.statistic, q=q, confidence=0.99)
+        results.append(
+            ExpectationResult(
+                label=claim.label,
+                source=claim.source,
+                estimate=estimate,
+                verdict=verdict_of(estimate, claim.operator, bound),
+                statistic=claim.statistic,
+                operator=claim.operator,
+                bound=bound,
+            )
+        )
+    return results
+
+
+def _manifest(
+    target: Target, group: int, settings: Settings, seed: int, outcome: Outcome
+) -> dict[str, Any]:
+    """Everything that is needed to run this again."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    scored = {
+        name: {"seconds": scorer.seconds, "num_scored": scorer.num_scored}
+        for name, scorer in target.scorers.items()
+    }
+    return {
+        "model": target.model.name,
+        "path": target.model.path,
+        "parameters": dict(target.bindings[group]),
+        "method": settings.name,
+        "settings": asdict(settings),  # type: ignore[call-overload]
+        "seed": seed,
+        "versions": versions,
+        "digests": dict(target.digests),
+        "device": str(target.device),
+        "num_threads": torch.get_num_threads(),
+        "seconds": outcome.seconds,
+        "num_tokens": outcome.num_tokens,
+        "num_steps": outcome.num_steps,
+        "rewards": scored,
+        "language_models": [
+            {"name": lm.name, "notes": list(lm.notes)} for lm in target.language_models()
+        ],
+    }

@@ -1,0 +1,304 @@
+"""Sequential Monte Carlo over tokens."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmppl.diagnostics import genealogical_variance
+from lmppl.inference.loop import Draws, Info
+from lmppl.inference.proposing import draw_choice_site
+from lmppl.inference.settings import SMC
+from lmppl.inference.zero_mass import zero_mass
+from lmppl.posterior import Estimate
+from lmppl.rng import Stream
+from lmppl.sequences.resampling import systematic_resample
+from lmppl.sequences.weights import effective_sample_size, log_mean_exp
+from lmppl.target import ChoiceStage, Target, TextRun, TextStage, Traces
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Populations of particles, one per binding and run; rows are `[populations, particles]` flat.
+
+    `log_weight` `[populations, particles]` is since the last resampling, whose factors
+    `log_evidence` `[populations]` holds. `log_twist` `[rows]` is the lookahead score contained in
+    the weights, to be divided out. `eve` `[rows]` is each particle's ancestor at the start.
+    """
+
+    traces: Traces
+    stage: int
+    run: TextRun | None
+    log_weight: Tensor
+    log_evidence: Tensor
+    log_twist: Tensor
+    eve: Tensor
+    num_resamplings: Tensor
+    num_steps: int
+    ess: tuple[Tensor, ...]
+
+
+class SMCEngine:
+    """A population of texts grown token by token (Doucet and Johansen 2009; Lew et al. 2023,
+    arXiv:2306.03081).
+
+    The proposal is the prior masked by what the constraints allow with the tokens that remain; the
+    weight is the mass that the mask kept. With lookahead, log φ of the unfinished text multiplies
+    the weights as a twist and is divided out when the text is complete, so the target is the same.
+    Resampling is systematic, when the effective sample size falls below a share of the particles,
+    and never after the last step. The evidence estimate is unbiased.
+    """
+
+    def __init__(
+        self, settings: SMC, target: Target, stream: Stream, *, record: bool = False
+    ) -> None:
+        """`record` keeps what each token cost, for methods that go on from the particles."""
+        self.settings, self.target, self.stream = settings, target, stream
+        self.record = record
+        self.num_populations = target.num_groups * settings.num_runs
+        self.shape = (self.num_populations, settings.num_particles)
+        self.counters = torch.arange(self.num_populations * settings.num_particles).to(
+            target.device
+        )
+
+    def init(self) -> State:
+        device = self.target.device
+        groups = torch.arange(self.target.num_groups).repeat_interleave(
+            self.settings.num_runs * self.settings.num_particles
+        )
+        traces = self.target.start(groups)
+        flat = torch.zeros(traces.num_rows, dtype=torch.float64, device=device)
+        return State(
+            traces=traces,
+            stage=0,
+            run=None,
+            log_weight=traces.total_log_potential().view(self.shape),
+            log_evidence=flat.new_zeros(self.num_populations),
+            log_twist=flat,
+            eve=self.counters.clone(),
+            num_resamplings=torch.zeros(self.num_populations, dtype=torch.long, device=device),
+            num_steps=0,
+            ess=(),
+        )
+
+    def is_done(self, state: State) -> bool:
+        return state.stage >= len(self.target.stages)
+
+    def step(self, state: State) -> tuple[State, Info]:
+        number = state.stage
+        stage = self.target.stages[number]
+        if isinstance(stage, ChoiceStage):
+            new, changed, tokens = self._draw_choice(state), True, 0
+            done, total = 1, 1
+        else:
+            new, changed, tokens = self._draw_token(state, stage)
+            total = stage.max_tokens
+            done = total if new.run is None else int(new.run.position or 0)
+        new = replace(new, num_steps=state.num_steps + 1)
+        if not changed:
+            return new, Info(stage.name, done, total, num_tokens=tokens)
+        self._require_mass(new)
+        ess = effective_sample_size(new.log_weight)
+        new = replace(new, ess=(*new.ess, ess))
+        if not self.is_done(new):
+            new = self._resample(new, ess)
+        return new, Info(stage.name, done, total, num_tokens=tokens)
+
+    def _draw_choice(self, state: State) -> State:
+        number, before = state.stage, state.traces.total_log_potential()
+        uniforms = self.stream.child("site", number)
+        traces = draw_choice_site(self.target, number, state.traces, uniforms, self.counters)
+        traces = self.target.apply_potentials(traces, number)
+        gain = traces.total_log_potential() - before
+        return self._weighed(replace(state, traces=traces, stage=number + 1), gain)
+
+    def _draw_token(self, state: State, stage: TextStage) -> tuple[State, bool, int]:
+        """One more token for every open text; whether weights changed; how many tokens."""
+        number, run = state.stage, state.run
+        if run is None:
+            prompts = self.target.prompts(number, state.traces)
+            automata = self.target.automata(number, state.traces, prompts)
+            run = stage.begin(prompts, automata, record=self.record)
+        watched = not run.automata.is_trivial
+        uniforms = self.stream.child("site", number).uniforms(self.counters, run.position or 0)
+        run, step = stage.step(run, uniforms)
+        state = replace(state, run=run)
+        changed = False
+        if watched:
+            loss = torch.zeros_like(state.log_twist).index_copy(0, step.rows, step.log_mass)
+            state = self._weighed(state, loss)
+            if run.num_open:
+                alive = state.log_weight.view(-1)[run.open] > -math.inf
+                run = run.close(alive) if not bool(alive.all()) else run
+                state = replace(state, run=run)
+            changed = True
+        if run.num_open == 0:
+            return self._finish_text(state, stage), True, step.rows.shape[0]
+        if self.settings.lookahead == "prefix" and self.target.has_lookahead(number):
+            state, looked = self._look_ahead(state, step.rows)
+            changed = changed or looked
+        return state, changed, step.rows.shape[0]
+
+    def _look_ahead(self, state: State, moved: Tensor) -> tuple[State, bool]:
+        """Scores unfinished texts every few tokens, and those that have just ended at once."""
+        run = state.run
+        assert run is not None and run.position is not None
+        rows = moved
+        if run.position % self.settings.lookahead_every:
+            rows = moved[run.finished[moved]]
+            if rows.shape[0] == 0:
+                return state, False
+        alive = state.log_weight.view(-1)[rows] > -math.inf
+        rows = rows[alive]
+        guess = self.target.lookahead(state.stage, state.traces, run, rows)
+        old = state.log_twist[rows]
+        twist = torch.where(torch.isnan(guess), old, guess)
+        gain = torch.zeros_like(state.log_twist).index_copy(0, rows, twist - old)
+        state = replace(state, log_twist=state.log_twist.index_copy(0, rows, twist))
+        return self._weighed(state, gain), True
+
+    def _finish_text(self, state: State, stage: TextStage) -> State:
+        """The text becomes the site's value; the twist goes out and the true factors come in."""
+        self._require_mass(state)
+        state = self._without_dead_texts(state)
+        run = state.run
+        assert run is not None
+        before = state.traces.total_log_potential()
+        traces = state.traces.with_text(stage.name, stage.finish(run), run.log_prior)
+        traces = self.target.apply_potentials(traces, state.stage)
+        gain = traces.total_log_potential() - before - state.log_twist
+        state = replace(
+            state,
+            traces=traces,
+            run=None,
+            stage=state.stage + 1,
+            log_twist=torch.zeros_like(state.log_twist),
+        )
+        return self._weighed(state, gain)
+
+    def _without_dead_texts(self, state: State) -> State:
+        """Dead particles hold unfinished texts that must not be scored: they take the place of a
+        living one, keeping weight zero."""
+        log_weight = state.log_weight.view(-1)
+        alive = log_weight > -math.inf
+        if bool(alive.all()):
+            return state
+        living = alive.nonzero()[0]
+        source = torch.where(alive, torch.arange(alive.shape[0], device=alive.device), living)
+        moved = self._select(state, source)
+        return replace(moved, log_weight=state.log_weight, eve=state.eve)
+
+    def _weighed(self, state: State, gain: Tensor) -> State:
+        # A dead particle stays dead whatever the gain: −inf + inf must not become NaN.
+        log_weight = state.log_weight.view(-1)
+        new = torch.where(log_weight == -math.inf, log_weight, log_weight + gain)
+        return replace(state, log_weight=new.view(self.shape))
+
+    def _require_mass(self, state: State) -> None:
+        if not bool((state.log_weight > -math.inf).any()):
+            raise zero_mass(self.target, f"all {self.counters.shape[0]} particles died")
+
+    def _select(self, state: State, indices: Tensor) -> State:
+        return replace(
+            state,
+            traces=state.traces.select(indices),
+            run=None if state.run is None else state.run.select(indices),
+            log_twist=state.log_twist[indices],
+            eve=state.eve[indices],
+        )
+
+    def _resample(self, state: State, ess: Tensor) -> State:
+        """Resamples the populations whose effective sample size is too small."""
+        num_particles = self.settings.num_particles
+        low = (ess < self.settings.ess_threshold * num_particles) & (ess > 0)
+        if not bool(low.any()):
+            return state
+        numbers = torch.arange(self.num_populations, device=ess.device)
+        points = self.stream.child("resample").uniforms(numbers, state.num_steps)
+        here = low.nonzero().squeeze(-1)
+        ancestors = torch.arange(num_particles, device=ess.device).repeat(self.num_populations, 1)
+        ancestors[here] = systematic_resample(state.log_weight[here], points[here])
+        flat = (ancestors + numbers.unsqueeze(-1) * num_particles).view(-1)
+        state = self._select(state, flat)
+        kept = low.unsqueeze(-1)
+        gain = torch.where(low, log_mean_exp(state.log_weight), 0.0)
+        return replace(
+            state,
+            log_weight=torch.where(kept, 0.0, state.log_weight),
+            log_evidence=state.log_evidence + gain,
+            num_resamplings=state.num_resamplings + low,
+        )
+
+    def result(self, state: State, *, complete: bool) -> list[Draws]:
+        if not self.is_done(state):
+            nothing = self.target.start(torch.zeros(0, dtype=torch.long))
+            return [Draws(nothing, nothing.log_density(), None, complete=False)]
+        return [self._of_group(state, group, complete) for group in range(self.target.num_groups)]
+
+    def _of_group(self, state: State, group: int, complete: bool) -> Draws:
+        runs, size = self.settings.num_runs, self.settings.num_particles
+        here = slice(group * runs, (group + 1) * runs)
+        log_weight = state.log_weight[here]
+        log_z = (state.log_evidence[here] + log_mean_exp(log_weight)).cpu()
+        total = (state.log_evidence[here].unsqueeze(-1) + log_weight).reshape(-1)
+        rows = torch.arange(group * runs * size, (group + 1) * runs * size, device=total.device)
+        alive = (total > -math.inf).nonzero().squeeze(-1)
+        if alive.shape[0] == 0:
+            raise zero_mass(self.target, f"all {total.shape[0]} particles died")
+        traces = state.traces.select(rows[alive])
+        eve = state.eve[rows].view(runs, size).cpu()
+        if runs > 1:
+            evidence = Estimate.from_runs(log_z.numpy())
+            clusters = (alive // size).cpu().numpy()
+        else:
+            evidence = genealogical_evidence(
+                float(log_z[0]), log_weight[0], eve[0], int(state.num_resamplings[group])
+            )
+            clusters = eve[0][alive.cpu()].numpy()
+        ess = torch.stack([e[here] for e in state.ess]).cpu().numpy() if state.ess else None
+        num_eves = [int(eve[r].unique().numel()) for r in range(runs)]
+        dead_runs = int((log_z == -math.inf).sum())
+        diagnostics = {
+            "num_particles": size,
+            "num_runs": runs,
+            "num_resamplings": state.num_resamplings[here].tolist(),
+            "num_ancestors": num_eves,
+            "num_dead_runs": dead_runs,
+            "log_evidence_runs": log_z.tolist(),
+        }
+        warnings = []
+        if dead_runs:
+            warnings.append(
+                f"{dead_runs} of {runs} runs lost all their particles; their evidence counts as"
+                " zero. Use more particles"
+            )
+        info = {} if ess is None else {"ess": ess}
+        return Draws(
+            traces,
+            total[alive],
+            evidence,
+            clusters=clusters,
+            diagnostics=diagnostics,
+            warnings=warnings,
+            info=info,
+            complete=complete,
+        )
+
+
+def genealogical_evidence(
+    log_z: float, log_weight: Tensor, eve: Tensor, num_resamplings: int
+) -> Estimate:
+    """The evidence of one run with the error that its genealogy shows (Lee and Whiteley 2018).
+
+    `log_weight` and `eve` are `[particles]`. Where one ancestor is left, the error is unknown.
+    """
+    weights = log_weight.double().cpu().numpy()
+    variance = genealogical_variance(weights, eve.numpy(), num_resamplings)
+    num_eves = np.unique(eve.numpy()[weights > -math.inf]).size
+    if num_eves < 2:
+        variance = math.inf
+    return Estimate.from_relative_variance(log_z, variance, degrees=max(num_eves - 1, 1))

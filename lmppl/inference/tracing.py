@@ -1,0 +1,30 @@
+"""Executions of the prior with every potential evaluated, whether it rules them out or not."""
+
+from __future__ import annotations
+
+import torch
+
+from lmppl.inference.proposing import draw_choice_site
+from lmppl.rng import Stream
+from lmppl.target import Automata, ChoiceStage, Target, Traces
+
+
+def prior_draws(target: Target, num_rows: int, stream: Stream) -> Traces:
+    """Unconstrained draws of the prior of binding 0, potentials evaluated, none dropped."""
+    counters = torch.arange(num_rows, device=target.device)
+    traces = target.start(torch.zeros(num_rows, dtype=torch.long))
+    for number, stage in enumerate(target.stages):
+        uniforms = stream.child("site", number)
+        if isinstance(stage, ChoiceStage):
+            traces = draw_choice_site(target, number, traces, uniforms, counters)
+        else:
+            prompts = target.prompts(number, traces)
+            automata = target.automata(number, traces, prompts) if stage.stop else Automata((None,))
+            run = stage.begin(prompts, automata)
+            step_number = 0
+            while run.num_open:
+                run, _ = stage.step(run, uniforms.uniforms(counters, step_number), masked=False)
+                step_number += 1
+            traces = traces.with_text(stage.name, stage.finish(run), run.log_prior)
+        traces = target.apply_potentials(traces, number)
+    return traces

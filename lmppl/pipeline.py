@@ -1,0 +1,350 @@
+"""load, compile, bind, infer: the one line that the whole house is built around.
+
+    text ──parse──▶ Program ──check──▶ Model ──bind──▶ Target ──infer──▶ Posterior
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmppl.checker import check, check_binding, check_constraints, check_expression, describe
+from lmppl.errors import Diagnostic, InferenceError, LmpError
+from lmppl.inference import METHODS, Settings, check_method, method_named, settings_from_options
+from lmppl.inference.planning import Plan, plan_method
+from lmppl.ir.model import InferSpec, Model
+from lmppl.syntax import parse
+
+if TYPE_CHECKING:
+    from lmppl.posterior import Posterior
+    from lmppl.progress import ProgressListener
+    from lmppl.target import Target
+
+
+@dataclass(frozen=True)
+class CompiledModel:
+    """A checked program, not yet bound to data.
+
+    Calling it with parameters, extern rewards, extern functions and extern language models by
+    name gives a `BoundModel`.
+    """
+
+    model: Model
+    source: str
+    path: str | None
+    warnings: tuple[Diagnostic, ...] = ()
+
+    def __call__(self, **values: object) -> BoundModel:
+        """The model bound to values by name; what is missing takes its default.
+
+        Raises:
+            LmpError: an unknown name, a missing or ill-typed value, a value out of its range, a
+                missing extern, or constraints that these values make impossible.
+        """
+        return _bound(self, values)
+
+    def check(self) -> tuple[Diagnostic, ...]:
+        """The warnings of the program; errors were raised when it was loaded."""
+        return self.warnings
+
+    def describe(self) -> dict[str, Any]:
+        """Parameters, sites, potentials with their facts, outputs and infer lines, for JSON."""
+        return describe(self.model)
+
+    @property
+    def pyro_model(self) -> Any:
+        """The program as an ordinary Pyro model, with every parameter at its default."""
+        return self().pyro_model
+
+    @property
+    def pyro_guide(self) -> Any:
+        """A trainable Pyro guide, with every parameter at its default; it starts at the prior."""
+        return self().pyro_guide
+
+
+@dataclass(frozen=True)
+class BoundModel:
+    """A program with its data: what inference runs on."""
+
+    compiled: CompiledModel
+    values: Mapping[str, object]
+    externs: Mapping[str, object]
+
+    @property
+    def model(self) -> Model:
+        return self.compiled.model
+
+    def target(self, *, device: str | None = None, dtype: str | None = None) -> Target:
+        """The target density with its language models and rewards loaded."""
+        return _target((self,), device, dtype)
+
+    @cached_property
+    def _lowered(self) -> tuple[Any, Any]:
+        from lmppl.lowering import lower
+
+        return lower(self.target())
+
+    @property
+    def pyro_model(self) -> Any:
+        """The program as an ordinary Pyro model: `pyro.sample` per site, `pyro.factor` per
+        potential. Any stock Pyro algorithm runs on it."""
+        return self._lowered[0]
+
+    @property
+    def pyro_guide(self) -> Any:
+        """A trainable Pyro guide for `pyro_model`; before training it is the (masked) prior."""
+        return self._lowered[1]
+
+
+def load(path: str | Path) -> CompiledModel:
+    """The program in a `.lmp` file, parsed and checked.
+
+    Raises:
+        LmpError: every error of the file, at once.
+        OSError: the file cannot be read.
+
+    >>> lmppl.load("examples/upbeat.lmp").model.name  # doctest: +SKIP
+    'upbeat'
+    """
+    file = Path(path)
+    return _compile(file.read_text(encoding="utf-8"), str(path), str(file.parent))
+
+
+def compile(source: str, *, base_dir: str | Path = ".") -> CompiledModel:
+    """A program given as text; files that it names are found relative to `base_dir`.
+
+    Raises:
+        LmpError: every error of the program, at once.
+    """
+    return _compile(source, None, str(base_dir))
+
+
+def _compile(source: str, path: str | None, base_dir: str) -> CompiledModel:
+    program = parse(source, path)
+    errors: list[Diagnostic] = []
+    try:
+        model, warnings = check(program, source=source, path=path, base_dir=base_dir)
+    except LmpError as failure:
+        # The infer lines stand apart from the model: report their mistakes in the same go.
+        errors.extend(failure.diagnostics)
+        errors.extend(_infer_mistakes_of(program))
+        raise LmpError(_in_order(errors), {path: source, **failure.sources}) from None
+    errors.extend(_infer_mistakes(model.infers))
+    if errors:
+        raise LmpError(_in_order(errors), {path: source})
+    return CompiledModel(model, source, path, tuple(warnings))
+
+
+def _in_order(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
+    return sorted(diagnostics, key=lambda d: (d.span is None, d.span.start if d.span else 0))
+
+
+def _infer_mistakes_of(program: Any) -> list[Diagnostic]:
+    """The mistakes in the infer lines of a program whose model did not check."""
+    from lmppl.checker import infer_specs
+
+    return _infer_mistakes(infer_specs(program))
+
+
+def _infer_mistakes(specs: Sequence[InferSpec]) -> list[Diagnostic]:
+    """Unknown methods and options (401–403), at their spans."""
+    found: list[Diagnostic] = []
+    for spec in specs:
+        unknown = check_method(spec.method)
+        if unknown is not None:
+            found.append(replace(unknown, span=spec.span))
+            continue
+        method = method_named(spec.method)
+        assert method is not None
+        for name, value in spec.options.items():
+            _, problems = settings_from_options(method, {name: value})
+            span = spec.option_spans.get(name, spec.span)
+            found.extend(replace(problem, span=span) for problem in problems)
+    return found
+
+
+def _bound(compiled: CompiledModel, values: Mapping[str, object]) -> BoundModel:
+    model = compiled.model
+    given = {name: value for name, value in values.items() if name not in _extern_names(model)}
+    externs = {name: value for name, value in values.items() if name in _extern_names(model)}
+    problems = list(check_binding(model, given, externs))
+    if not problems:
+        problems = [d for d in check_constraints(model, given) if d.severity == "error"]
+    if problems:
+        raise LmpError(problems, {compiled.path: compiled.source})
+    return BoundModel(compiled, given, externs)
+
+
+def _extern_names(model: Model) -> set[str]:
+    rewards = {name for name, reward in model.rewards.items() if reward.source.kind == "extern"}
+    return rewards | set(model.externs)
+
+
+def _target(bound: Sequence[BoundModel], device: str | None, dtype: str | None) -> Target:
+    from lmppl.target.binding import bind
+
+    return bind(
+        bound[0].model,
+        [each.values for each in bound],
+        bound[0].externs,
+        device=device,
+        dtype=dtype,
+    )
+
+
+Inferable = CompiledModel | BoundModel
+
+
+def explain(
+    bound: Inferable, *, method: str | None = None, infer: str | None = None, **options: object
+) -> Plan:
+    """Whether a method would run on the model, and why not; nothing is loaded or run."""
+    one = bound() if isinstance(bound, CompiledModel) else bound
+    settings = _settings(one.model, method, infer, options)
+    return plan_method(one.model, settings, dict(one.values))
+
+
+def infer(
+    bound: Inferable | Sequence[Inferable],
+    *,
+    method: str | None = None,
+    infer: str | None = None,
+    progress: ProgressListener | bool | None = None,
+    budget: float | str | None = None,
+    **options: object,
+) -> Any:
+    """The posterior of a model under a method: the file's own, a named `infer`, or any other.
+
+    `method` picks a method by name, with its options as keywords (`num_particles=256`, `seed=0`);
+    `infer` picks a named `infer` line of the file. When the method differs from the file's, only
+    the seed and the number of draws carry over. `budget` ends a run early: seconds, or a string
+    such as "30s" or "100000 tokens". A list of models bound from one program is inferred in one
+    batch and gives a list.
+
+    Raises:
+        LmpError: unknown method or option, or a method that cannot do this model (4xx).
+        InferenceError: no probability is left, a reward is not a number, and the like (9xx).
+
+    >>> post = lmppl.infer(model, method="smc", num_particles=64, seed=0)  # doctest: +SKIP
+    """
+    if isinstance(bound, Sequence):
+        return _infer_many(list(bound), method, infer, progress, budget, options)
+    return _infer_many([bound], method, infer, progress, budget, options)[0]
+
+
+def _infer_many(
+    models: list[Inferable],
+    method: str | None,
+    infer: str | None,
+    progress: ProgressListener | bool | None,
+    budget: float | str | None,
+    options: Mapping[str, object],
+) -> list[Posterior]:
+    bound = [each() if isinstance(each, CompiledModel) else each for each in models]
+    if not bound:
+        return []
+    if any(each.compiled is not bound[0].compiled for each in bound):
+        raise ValueError("a batch of models must be bindings of one loaded program")
+    model = bound[0].model
+    settings = _settings(model, method, infer, options)
+    refusals = [
+        refusal
+        for each in bound
+        for refusal in plan_method(model, settings, dict(each.values)).refusals
+    ]
+    if refusals:
+        raise InferenceError(_unique(refusals), {model.path: model.source})
+    from lmppl.inference.execution import execute
+
+    target = _target(bound, settings.device, settings.dtype)
+
+    def parse_expression(text: str) -> Any:
+        return check_expression(model, text)
+
+    return execute(target, settings, progress=progress, budget=budget, parse=parse_expression)
+
+
+def _unique(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
+    return list(dict.fromkeys(diagnostics))
+
+
+def _settings(
+    model: Model, method: str | None, infer: str | None, options: Mapping[str, object]
+) -> Settings:
+    """Python keyword, then the file's `infer`, then the method's defaults."""
+    spec = _spec(model, method, infer)
+    name = method or (spec.method if spec else None)
+    if name is None:
+        name = default_method(model)
+    unknown = check_method(name)
+    if unknown is not None:
+        raise LmpError([unknown])
+    kind = method_named(name)
+    assert kind is not None
+    values = {**_carried(spec, kind), **options}
+    settings, problems = settings_from_options(kind, values)
+    if problems:
+        raise LmpError(problems)
+    assert settings is not None
+    return settings
+
+
+def _spec(model: Model, method: str | None, infer: str | None) -> InferSpec | None:
+    """The infer line that is asked for, or the file's default one."""
+    if infer is not None:
+        for spec in model.infers:
+            if infer in (spec.name, spec.method if spec.name is None else None):
+                return spec
+        names = [spec.name or spec.method for spec in model.infers]
+        raise LmpError(
+            [
+                Diagnostic(
+                    "LMP404",
+                    "error",
+                    f"the file has no infer named {infer!r}",
+                    help=f"it has {', '.join(names) or 'none'}",
+                )
+            ]
+        )
+    default = next((spec for spec in model.infers if spec.name is None), None)
+    default = default or next(iter(model.infers), None)
+    if method is not None:
+        # The same method's own line beats the default of another method.
+        mine = [spec for spec in model.infers if spec.method == method]
+        unnamed = [spec for spec in mine if spec.name is None]
+        return next(iter(unnamed or mine), default)
+    return default
+
+
+def _carried(spec: InferSpec | None, kind: type[Settings]) -> dict[str, object]:
+    """The file's options for a method; of another method only the seed and the number of draws."""
+    if spec is None:
+        return {}
+    if spec.method == kind.name:
+        return dict(spec.options)
+    carried: dict[str, object] = {}
+    other = method_named(spec.method)
+    if "seed" in spec.options:
+        carried["seed"] = spec.options["seed"]
+    draws = spec.options.get(other.num_draws_option) if other else None
+    if draws is not None and kind.num_draws_option in {f.name for f in fields(kind)}:
+        carried[kind.num_draws_option] = draws
+    return carried
+
+
+def default_method(model: Model) -> str:
+    """The planner's choice for a file without `infer`: exact where it fits, otherwise smc."""
+    return "exact" if not model.text_sites else "smc"
+
+
+def load_engine(settings: Settings) -> Any:
+    """The engine class of a method."""
+    module, _, name = settings.engine.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+__all__ = ["METHODS", "BoundModel", "CompiledModel", "compile", "explain", "infer", "load"]

@@ -1,0 +1,215 @@
+"""Model plus data: loads language models and rewards and joins them into a Target.
+
+The only step that loads weights. The parameter values were checked against the model's types
+before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from lmppl.errors import Diagnostic, InferenceError
+from lmppl.factors import builtin
+from lmppl.factors.evaluation import Environment, evaluate
+from lmppl.factors.rewards import Scorer, load_reward
+from lmppl.ir.expr import Expr
+from lmppl.ir.model import Distribution, Model, Site
+from lmppl.lm.loading import load_language_model
+from lmppl.lm.protocol import LanguageModel
+from lmppl.lm.tables import load_markov, load_ngram
+from lmppl.sequences.drawing import Warp
+from lmppl.target.choices import ChoiceStage
+from lmppl.target.target import Target
+from lmppl.target.texts import TextStage
+
+
+def bind(
+    model: Model,
+    bindings: Sequence[Mapping[str, object]],
+    externs: Mapping[str, object],
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> Target:
+    """The Target of a model for one or several bindings of its parameters.
+
+    `bindings` give every parameter a value; `externs` hold the host's rewards, functions and
+    language models by name.
+
+    Raises:
+        InferenceError: a language model or reward cannot be loaded (91x, 92x), or several bindings
+            disagree on what a site's structure is made of (LMP926).
+    """
+    complete = [_with_defaults(model, values) for values in bindings]
+    place = torch.device(device or "cpu")
+    stages = tuple(_stage(model, site, complete, externs, device, dtype) for site in model.sites)
+    called = {
+        name: load_reward(
+            reward,
+            base_dir=model.base_dir,
+            device=device,
+            dtype=None,
+            host=_host(externs, name),
+        )
+        for name, reward in model.rewards.items()
+    }
+    functions = {
+        name: function
+        for name, extern in model.externs.items()
+        if extern.kind == "function" and callable(function := externs[name])
+    }
+    return Target(
+        model=model,
+        bindings=tuple(complete),
+        stages=stages,
+        scorers=called,
+        functions=functions,
+        device=place,
+        digests=_digests(model, stages, called),
+    )
+
+
+def _host(externs: Mapping[str, object], name: str) -> Callable[..., object] | None:
+    found = externs.get(name)
+    return found if callable(found) else None
+
+
+def _with_defaults(model: Model, values: Mapping[str, object]) -> dict[str, object]:
+    complete = {}
+    for parameter in model.parameters:
+        if parameter.name in values:
+            complete[parameter.name] = values[parameter.name]
+        elif parameter.default is not None:
+            complete[parameter.name] = _constant(model, parameter.default, complete)
+    return complete
+
+
+def _constant(model: Model, expr: Expr, values: Mapping[str, object]) -> object:
+    """The value of an expression that depends on parameters only."""
+    environment = Environment(
+        num_rows=1,
+        values=values,
+        columns={},
+        scorers={},
+        functions={},
+        lets={let.name: let.expr for let in model.lets},
+    )
+    value = evaluate(expr, environment)
+    if isinstance(value, (str, tuple)):
+        return value
+    if isinstance(value, list):
+        return value[0] if len(value) == 1 and expr.type.dimensions == 0 else tuple(value)
+    item = value.reshape(-1)  # type: ignore[attr-defined]
+    return item[0].item() if expr.type.dimensions == 0 else tuple(item.tolist())
+
+
+def _argument(
+    model: Model, site: Site, name: str, bindings: Sequence[Mapping[str, object]]
+) -> object:
+    """The value of a site's argument, the same for all bindings; its default if not written."""
+    expr = site.distribution.argument(name)
+    if expr is None:
+        signature = builtin_of(site.distribution)
+        return signature.default(name) if signature.argument(name) is not None else None
+    found = [_constant(model, expr, values) for values in bindings]
+    if any(value != found[0] for value in found):
+        raise InferenceError(
+            [
+                Diagnostic(
+                    "LMP926",
+                    "error",
+                    f"the bindings disagree on {name} of {site.name}: {found[0]!r} and others",
+                    span=expr.span,
+                    help="run the bindings one by one, or give them all the same value",
+                )
+            ],
+            {model.path: model.source},
+        )
+    return found[0]
+
+
+def builtin_of(distribution: Distribution):  # type: ignore[no-untyped-def]
+    """The descriptor of a site's distribution."""
+    from lmppl.factors import EXTERN_LM, named
+
+    return EXTERN_LM if distribution.kind == "extern" else named("distribution")[distribution.kind]
+
+
+def _stage(
+    model: Model,
+    site: Site,
+    bindings: Sequence[Mapping[str, object]],
+    externs: Mapping[str, object],
+    device: str | None,
+    dtype: str | None,
+) -> ChoiceStage | TextStage:
+    def value(name: str) -> object:
+        return _argument(model, site, name, bindings)
+
+    match site.distribution.kind:
+        case "bernoulli":
+            return ChoiceStage(site.name, (False, True))
+        case "categorical":
+            return ChoiceStage(site.name, tuple(value("values")))  # type: ignore[arg-type]
+    stop = value("stop")
+    top_k, top_p = value("top_k"), value("top_p")
+    return TextStage(
+        name=site.name,
+        lm=_language_model(model, site, value, externs, device, dtype),
+        max_tokens=int(value("max_tokens")),  # type: ignore[call-overload]
+        warp=Warp(
+            temperature=float(value("temperature")),  # type: ignore[arg-type]
+            top_k=None if top_k is None else int(top_k),  # type: ignore[call-overload]
+            top_p=None if top_p is None else float(top_p),  # type: ignore[arg-type]
+        ),
+        stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),  # type: ignore[arg-type]
+    )
+
+
+def _language_model(
+    model: Model,
+    site: Site,
+    value: Callable[[str], object],
+    externs: Mapping[str, object],
+    device: str | None,
+    dtype: str | None,
+) -> LanguageModel:
+    match site.distribution.kind:
+        case "lm":
+            revision = value("revision")
+            return load_language_model(
+                str(value("model")),
+                revision=None if revision is None else str(revision),
+                dtype=dtype,
+                device=device,
+                base_dir=model.base_dir,
+            )
+        case "markov":
+            return load_markov(str(value("path")), base_dir=model.base_dir, device=device)
+        case "ngram":
+            return load_ngram(
+                str(value("path")),
+                order=int(value("order")),  # type: ignore[call-overload]
+                base_dir=model.base_dir,
+                device=device,
+            )
+        case _:
+            assert site.distribution.extern is not None
+            found = externs[site.distribution.extern]
+            assert isinstance(found, LanguageModel)
+            return found
+
+
+def _digests(
+    model: Model, stages: Sequence[ChoiceStage | TextStage], scorers: Mapping[str, Scorer]
+) -> dict[str, str]:
+    """What the manifest records so that a run can be repeated."""
+    digests = {"model": model.digest}
+    for stage in stages:
+        if isinstance(stage, TextStage):
+            digests[f"lm {stage.name}"] = stage.lm.digest
+    for name, scorer in scorers.items():
+        digests[f"reward {name}"] = scorer.digest
+    return digests

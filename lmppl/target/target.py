@@ -1,0 +1,444 @@
+"""The Target: a bound program as the engines see it.
+
+    log density(draw) = Σ log p(site | parents) + Σ log potentials
+
+Sites are stages in program order, and each potential is applied at the earliest stage at which
+its inputs exist. A batch of rows may belong to several bindings of the parameters at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmppl.errors import Diagnostic, InferenceError
+from lmppl.factors.automata import SiteAutomaton, compile_constraint
+from lmppl.factors.automata.predicates import And, Predicate
+from lmppl.factors.constraints import as_predicate
+from lmppl.factors.evaluation import Environment, TextColumn, evaluate
+from lmppl.factors.rewards import Scorer
+from lmppl.ir.expr import Array, Call, Constant, Expr
+from lmppl.ir.model import Model, Potential
+from lmppl.lm.protocol import Chat, LanguageModel, Prompt
+from lmppl.target.choices import ChoiceStage, normalise_weights
+from lmppl.target.texts import Automata, TextRun, TextStage
+from lmppl.target.traces import TextBatch, Traces
+
+_MAX_MACHINES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class PartialText:
+    """Unfinished texts standing in for the value of a site, to be scored by a lookahead."""
+
+    name: str
+    strings: Sequence[str]
+    num_tokens: Tensor
+    finished: Tensor
+    tokens: Tensor
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model with its data, language models, rewards and functions.
+
+    `bindings` are the parameter values of each group of rows. Sites and potentials mean the same
+    under every method; nothing here knows how draws are found.
+    """
+
+    model: Model
+    bindings: tuple[Mapping[str, object], ...]
+    stages: tuple[ChoiceStage | TextStage, ...]
+    scorers: Mapping[str, Scorer]
+    functions: Mapping[str, Callable[..., object]]
+    device: torch.device
+    digests: Mapping[str, str] = field(default_factory=dict)
+    _machines: dict[tuple[int, Predicate | None, bool], SiteAutomaton | None] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    # ------------------------------------------------------------------ structure
+
+    @property
+    def num_groups(self) -> int:
+        return len(self.bindings)
+
+    def potentials_at(self, stage: int) -> tuple[Potential, ...]:
+        """The potentials whose inputs exist once stage `stage` is drawn (−1: before any)."""
+        return tuple(p for p in self.model.potentials if p.stage == stage)
+
+    def language_models(self) -> tuple[LanguageModel, ...]:
+        return tuple(stage.lm for stage in self.stages if isinstance(stage, TextStage))
+
+    def start(self, group: Tensor) -> Traces:
+        """Executions that have drawn nothing yet, one per entry of `group` (LongTensor)."""
+        return self.apply_potentials(Traces(group=group.to(self.device)), -1)
+
+    # ------------------------------------------------------------------ evaluation
+
+    def environment(self, traces: Traces, partial: PartialText | None = None) -> Environment:
+        """What expressions are evaluated against: a column per parameter and drawn site."""
+        values: dict[str, object] = {}
+        columns: dict[str, object] = {}
+        if self.num_groups == 1:
+            values.update(self.bindings[0])
+        else:
+            groups = traces.group.tolist()
+            for name in self.bindings[0]:
+                first = self.bindings[0][name]
+                if all(_same(b[name], first) for b in self.bindings):
+                    values[name] = first
+                else:
+                    columns[name] = _column([self.bindings[g][name] for g in groups])
+        for stage in self.stages:
+            if isinstance(stage, ChoiceStage) and stage.name in traces.choices:
+                picked = traces.choices[stage.name].tolist()
+                columns[stage.name] = _column([stage.support[i] for i in picked])
+        for name, text in traces.texts.items():
+            columns[name] = _text_column(text)
+        if partial is not None:
+            columns[partial.name] = TextColumn(
+                strings=partial.strings,
+                num_tokens=partial.num_tokens.cpu().numpy(),
+                finished=partial.finished.cpu().numpy(),
+                token_ids=partial.tokens,
+            )
+        return Environment(
+            num_rows=traces.num_rows,
+            values=values,
+            columns=columns,  # type: ignore[arg-type]
+            scorers=self.scorers,
+            functions=self.functions,
+            lets={let.name: let.expr for let in self.model.lets},
+        )
+
+    def apply_potentials(self, traces: Traces, stage: int) -> Traces:
+        """The traces with the potentials of `stage` evaluated by their definition."""
+        potentials = self.potentials_at(stage)
+        if not potentials:
+            return traces
+        environment = self.environment(traces)
+        return traces.with_potentials(
+            {p.label: self.log_potential(p, environment) for p in potentials}
+        )
+
+    def log_potential(self, potential: Potential, environment: Environment) -> Tensor:
+        """The log potential of every row, `[rows]` float64; −inf rules a row out.
+
+        Raises:
+            InferenceError: LMP921, NaN or +inf, naming the potential and the text.
+        """
+        num_rows = environment.num_rows
+        value = _rows(evaluate(potential.expr, environment), num_rows)
+        if potential.kind == "require":
+            holds = np.asarray(value, dtype=bool)
+            if potential.when is not None:
+                applies = _rows(evaluate(potential.when, environment), num_rows)
+                holds = holds | ~np.asarray(applies, dtype=bool)
+            return torch.from_numpy(np.where(holds, 0.0, -math.inf)).to(self.device)
+        log_value = np.asarray(value, dtype=np.float64)
+        bad = np.isnan(log_value) | (log_value == math.inf)
+        if bad.any():
+            raise self._not_a_number(potential, log_value, int(bad.argmax()), environment)
+        return torch.from_numpy(np.array(log_value)).to(self.device)
+
+    def _not_a_number(
+        self, potential: Potential, value: np.ndarray, row: int, environment: Environment
+    ) -> InferenceError:
+        texts = [
+            f"{name} = {column.strings[row]!r}"
+            for name, column in environment.columns.items()
+            if isinstance(column, TextColumn)
+        ]
+        return InferenceError(
+            [
+                Diagnostic(
+                    "LMP921",
+                    "error",
+                    f"factor {potential.label} is {value[row]} on a draw",
+                    span=potential.span,
+                    notes=tuple(texts),
+                    help="a factor must be a number or −inf; look at the reward on this text",
+                )
+            ],
+            {self.model.path: self.model.source},
+        )
+
+    def lookahead(
+        self, stage: int, traces: Traces, run: TextRun, rows: Tensor
+    ) -> Tensor:
+        """Σ of the factors of `stage` on the unfinished texts of `rows`, `[rows]` float64.
+
+        This is a guess of the final score (a twist), not a part of the target: a value that is
+        not finite, or that cannot be computed on an unfinished text, counts as nothing known (NaN).
+        """
+        text_stage = self.stages[stage]
+        assert isinstance(text_stage, TextStage)
+        partial = PartialText(
+            text_stage.name,
+            text_stage.strings(run, rows),
+            run.positions[rows],
+            run.finished[rows],
+            run.tokens[rows],
+        )
+        everyone = rows.shape[0] == traces.num_rows
+        environment = self.environment(traces if everyone else traces.select(rows), partial)
+        total = torch.zeros(rows.shape[0], dtype=torch.float64, device=self.device)
+        for potential in self.potentials_at(stage):
+            if potential.kind != "factor":
+                continue
+            try:
+                value = _rows(evaluate(potential.expr, environment), rows.shape[0])
+            except InferenceError:
+                return torch.full_like(total, math.nan)
+            total = total + torch.from_numpy(np.array(value, dtype=np.float64)).to(self.device)
+        return torch.where(torch.isfinite(total), total, math.nan)
+
+    def has_lookahead(self, stage: int) -> bool:
+        """Whether a factor of this text site can be scored on unfinished texts."""
+        return isinstance(self.stages[stage], TextStage) and any(
+            p.kind == "factor" for p in self.potentials_at(stage)
+        )
+
+    # ------------------------------------------------------------------ sites
+
+    def choice_log_probs(self, stage: int, traces: Traces) -> Tensor:
+        """log p(value | parents) of a discrete site, `[rows, values]` float64."""
+        site = self.model.sites[stage]
+        choice = self.stages[stage]
+        assert isinstance(choice, ChoiceStage)
+        environment = self.environment(traces)
+        num_rows = traces.num_rows
+        if site.distribution.kind == "bernoulli":
+            argument = site.distribution.argument("p")
+            assert argument is not None
+            p = np.asarray(_rows(evaluate(argument, environment), num_rows), dtype=np.float64)
+            weights = np.stack([1.0 - p, p], -1)
+        else:
+            argument = site.distribution.argument("probs")
+            if argument is None:
+                weights = np.ones((num_rows, choice.size))
+            else:
+                weights = _matrix(argument, environment)
+        log_probs = None
+        if weights.shape[-1] == choice.size:
+            log_probs = normalise_weights(torch.from_numpy(np.ascontiguousarray(weights)))
+        if log_probs is None:
+            raise InferenceError(
+                [
+                    Diagnostic(
+                        "LMP925",
+                        "error",
+                        f"the probabilities of {site.name} are not {choice.size} non-negative"
+                        f" numbers of which one is positive: {weights[0].tolist()}",
+                        span=site.span,
+                        help="give one probability per value; they are normalised to sum to 1",
+                    )
+                ],
+                {self.model.path: self.model.source},
+            )
+        return log_probs.to(self.device)
+
+    def prompts(self, stage: int, traces: Traces) -> list[Prompt]:
+        """The prompt of every row at a text site."""
+        argument = self.model.sites[stage].distribution.argument("prompt")
+        num_rows = traces.num_rows
+        if argument is None:
+            return [""] * num_rows
+        environment = self.environment(traces)
+        if isinstance(argument, Call) and argument.function == "chat":
+            user, system = argument.argument("user"), argument.argument("system")
+            assert user is not None
+            users = _strings(evaluate(user, environment), num_rows)
+            if system is None:
+                return [Chat(text) for text in users]
+            systems = _strings(evaluate(system, environment), num_rows)
+            return [Chat(u, s) for u, s in zip(users, systems, strict=True)]
+        return list(_strings(evaluate(argument, environment), num_rows))
+
+    def automata(self, stage: int, traces: Traces, prompts: Sequence[Prompt]) -> Automata:
+        """The automata of a text site for these rows, given their parameters and choices."""
+        text_stage = self.stages[stage]
+        assert isinstance(text_stage, TextStage)
+        watched = [p for p in self.potentials_at(stage) if p.kind == "require"]
+        if not watched and not text_stage.stop:
+            return Automata((None,))
+        keys = self._binding_keys(stage, traces, watched, prompts)
+        numbers: dict[tuple[object, ...], int] = {}
+        which = [numbers.setdefault(key, len(numbers)) for key in keys]
+        first_rows = [which.index(number) for number in range(len(numbers))]
+        if len(numbers) > _MAX_MACHINES:
+            # Sound all the same: what no automaton watches is decided on the finished text.
+            watched, first_rows, which = [], [0], [0] * len(which)
+        machines = tuple(
+            self._machine(stage, watched, traces.select(torch.tensor([row])), prompts[row] == "")
+            for row in first_rows
+        )
+        if len(machines) == 1:
+            return Automata(machines)
+        return Automata(machines, torch.tensor(which, device=self.device))
+
+    def _binding_keys(
+        self,
+        stage: int,
+        traces: Traces,
+        watched: Sequence[Potential],
+        prompts: Sequence[Prompt],
+    ) -> list[tuple[object, ...]]:
+        """What the automaton of each row depends on; equal keys share one."""
+        earlier = self._earlier_choices(stage, watched)
+        columns = [traces.group.tolist()]
+        columns += [traces.choices[name].tolist() for name in earlier]
+        text_stage = self.stages[stage]
+        assert isinstance(text_stage, TextStage)
+        if text_stage.lm.vocab.strips_leading_space:
+            columns.append([prompt == "" for prompt in prompts])
+        return list(zip(*columns, strict=True))
+
+    def _earlier_choices(self, stage: int, watched: Sequence[Potential]) -> list[str]:
+        names: set[str] = set()
+        for potential in watched:
+            names |= self.model.sites_of(potential.expr)
+            if potential.when is not None:
+                names |= self.model.sites_of(potential.when)
+        return [s.name for s in self.stages[:stage] if isinstance(s, ChoiceStage) and s.name in names]
+
+    def _machine(
+        self, stage: int, watched: Sequence[Potential], row: Traces, no_prompt: bool
+    ) -> SiteAutomaton | None:
+        text_stage = self.stages[stage]
+        assert isinstance(text_stage, TextStage)
+        values = dict(self.bindings[int(row.group[0])])
+        for choice in self.stages[:stage]:
+            if isinstance(choice, ChoiceStage) and choice.name in row.choices:
+                values[choice.name] = choice.support[int(row.choices[choice.name][0])]
+        parts: list[Predicate] = []
+        for potential in watched:
+            if potential.when is not None:
+                if text_stage.name in self.model.sites_of(potential.when):
+                    continue
+                if not all(name in row.choices for name in self.model.sites_of(potential.when)):
+                    continue
+                applies = _rows(evaluate(potential.when, self.environment(row)), 1)
+                if not bool(np.asarray(applies)[0]):
+                    continue
+            predicate = as_predicate(self.model, potential.expr, text_stage.name, values)
+            if predicate is not None:
+                parts.append(predicate)
+        if not parts and not text_stage.stop:
+            return None
+        predicate = And(tuple(parts)) if parts else None
+        strip = no_prompt and text_stage.lm.vocab.strips_leading_space
+        key = (stage, predicate, strip)
+        if key not in self._machines:
+            self._machines[key] = compile_constraint(
+                tuple(parts),
+                text_stage.lm.vocab,
+                stop=text_stage.stop,
+                max_tokens=text_stage.max_tokens,
+                strip_leading_space=strip,
+                device=self.device,
+            )
+        return self._machines[key]
+
+    def masked_labels(self, stage: int) -> tuple[str, ...]:
+        """The requirements of a text site that its automaton enforces while drawing."""
+        return tuple(
+            p.label
+            for p in self.potentials_at(stage)
+            if p.kind == "require" and p.facts.decidable in ("safety", "automaton", "liveness")
+        )
+
+    def depends_on(self, later: int, earlier: int) -> bool:
+        """Whether the distribution or the automaton of site `later` looks at site `earlier`."""
+        name = self.model.sites[earlier].name
+        parts = list(self.model.sites[later].distribution.arguments.values())
+        for potential in self.potentials_at(later):
+            parts.append(potential.expr)
+            if potential.when is not None:
+                parts.append(potential.when)
+        return any(name in self.model.sites_of(part) for part in parts)
+
+    def log_prior_at(self, stage: int, traces: Traces) -> Tensor:
+        """log p(site | parents) of the value that each row already has, `[rows]` float64."""
+        current = self.stages[stage]
+        if isinstance(current, ChoiceStage):
+            log_probs = self.choice_log_probs(stage, traces)
+            return log_probs.gather(1, traces.choices[current.name].unsqueeze(-1)).squeeze(-1)
+        return current.rescore(self.prompts(stage, traces), traces.texts[current.name])
+
+    def outputs(self, traces: Traces) -> dict[str, object]:
+        """The returned values of every row, by name in program order."""
+        environment = self.environment(traces)
+        return {
+            output.name: _listed(evaluate(output.expr, environment), traces.num_rows)
+            for output in self.model.outputs
+        }
+
+    def evaluate(self, expr: Expr, traces: Traces) -> np.ndarray:
+        """The value of a numeric or boolean expression on every row, `[rows]` float64."""
+        value = evaluate(expr, self.environment(traces))
+        return np.asarray(_rows(value, traces.num_rows), dtype=np.float64)
+
+
+def _same(a: object, b: object) -> bool:
+    return type(a) is type(b) and a == b
+
+
+def _column(values: list[object]) -> object:
+    """A column as the evaluator wants it: numbers and booleans in an array, else a list."""
+    if all(isinstance(v, bool) for v in values):
+        return np.array(values, dtype=bool)
+    if all(isinstance(v, int) for v in values):
+        return np.array(values, dtype=np.int64)
+    if all(isinstance(v, (int, float)) for v in values):
+        return np.array(values, dtype=np.float64)
+    return values
+
+
+def _text_column(text: TextBatch) -> TextColumn:
+    return TextColumn(
+        strings=text.strings,
+        num_tokens=text.num_tokens.cpu().numpy(),
+        finished=text.finished.cpu().numpy(),
+        token_ids=text.tokens,
+    )
+
+
+def _rows(value: object, num_rows: int) -> np.ndarray:
+    """A numeric result with one entry per row."""
+    return np.broadcast_to(np.asarray(value), (num_rows,))
+
+
+def _strings(value: object, num_rows: int) -> list[str]:
+    return [value] * num_rows if isinstance(value, str) else list(value)  # type: ignore[call-overload]
+
+
+def _listed(value: object, num_rows: int) -> object:
+    """Strings as a list, numbers as an array, one entry per row."""
+    if isinstance(value, TextColumn):
+        return list(value.strings)
+    if isinstance(value, str):
+        return [value] * num_rows
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    return np.array(_rows(value, num_rows))
+
+
+def _matrix(expr: Expr, environment: Environment) -> np.ndarray:
+    """The rows of an array expression, `[rows, values]`."""
+    num_rows = environment.num_rows
+    if isinstance(expr, Array):
+        columns = [
+            np.asarray(_rows(evaluate(e, environment), num_rows), dtype=np.float64)
+            for e in expr.elements
+        ]
+        return np.stack(columns, -1)
+    value = expr.value if isinstance(expr, Constant) else evaluate(expr, environment)
+    array = np.asarray(value, dtype=np.float64)
+    return np.broadcast_to(array, (num_rows, array.shape[-1]))
