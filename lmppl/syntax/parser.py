@@ -42,12 +42,13 @@ def build(scanned: Scan) -> tuple[ast.Program | None, list[Diagnostic]]:
     diagnostics = scanned.diagnostics
     tree = _tree(scanned.tokens)
     program = None
-    if tree is None:
+    if tree is None or diagnostics:
         for token in scanned.tokens:
             # What was guessed has already been complained about.
             if token.end_pos not in scanned.doubtful:
                 diagnostics.extend(literal_diagnostics(token, scanned, reserved))
-        diagnostics.extend(find_errors(scanned))
+        if tree is None:
+            diagnostics.extend(find_errors(scanned))
     else:
         builder = Builder(scanned, reserved)
         program = builder.program(tree, allowed)
