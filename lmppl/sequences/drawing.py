@@ -38,8 +38,8 @@ def draw_tokens(
     """One token per row from softmax(logits) restricted to the mask and renormalised.
 
     `logits` is `[physical, vocab]`, unnormalised; row i reads `logits[index[i]]` (`index` is
-    `[rows]`, absent when it is the identity). `uniforms` is `[rows]`, float64 in [0, 1): the draw is
-    the inverse of the CDF there. `mask` is `[rows, vocab]`, true where a token is allowed.
+    `[rows]`, absent when it is the identity). `uniforms` is `[rows]`, float64 in [0, 1): the draw
+    is the inverse of the CDF there. `mask` is `[rows, vocab]`, true where a token is allowed.
     """
     if mask is not None and index is not None:
         logits, index = logits.index_select(0, index), None
@@ -160,7 +160,7 @@ class Warp:
             kth = logits.topk(self.top_k, -1).values[..., -1:]
             logits = logits.masked_fill(logits < kth, -math.inf)
         if self.top_p is not None and self.top_p < 1.0:
-            ordered, order = logits.sort(-1, descending=True, stable=True)
+            ordered, order = logits.sort(dim=-1, descending=True, stable=True)
             probs = ordered.softmax(-1, dtype=torch.float64)
             cut_sorted = probs.cumsum(-1) - probs >= self.top_p
             cut = torch.zeros_like(cut_sorted).scatter(-1, order, cut_sorted)
