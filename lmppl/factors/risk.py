@@ -98,7 +98,7 @@ class UncertainScores:
 def mean(scores: UncertainScores) -> Floats:
     """The expected reward, `[batch]`."""
     if scores.members is not None:
-        return scores.members.mean(axis=1)
+        return _within(scores.members, scores.members.mean(axis=1))
     assert scores.gaussian_mean is not None
     return scores.gaussian_mean
 
@@ -110,14 +110,15 @@ def std(scores: UncertainScores) -> Floats:
     members, not by one less): a single member has std 0.
     """
     if scores.members is not None:
-        return scores.members.std(axis=1)
+        spread: Floats = scores.members.std(axis=1)
+        return spread
     assert scores.gaussian_std is not None
     return scores.gaussian_std
 
 
 def lcb(scores: UncertainScores, k: ArrayLike = 1.0) -> Floats:
     """The lower confidence bound `mean − k·std`, `[batch]`; a negative k is an upper bound."""
-    return mean(scores) - np.asarray(k, dtype=np.float64) * std(scores)
+    return mean(scores) - _checked("lcb", k, scores) * std(scores)
 
 
 def worst(scores: UncertainScores) -> Floats:
@@ -138,7 +139,8 @@ def worst(scores: UncertainScores) -> Floats:
                 )
             ]
         )
-    return scores.members.min(axis=1)
+    smallest: Floats = scores.members.min(axis=1)
+    return smallest
 
 
 def quantile(scores: UncertainScores, q: ArrayLike) -> Floats:
@@ -170,7 +172,7 @@ def cvar(scores: UncertainScores, alpha: ArrayLike) -> Floats:
         ordered = np.sort(scores.members, axis=1)
         num_members = ordered.shape[1]
         inside = np.clip(level[:, None] * num_members - np.arange(num_members), 0.0, 1.0)
-        return (inside * ordered).sum(axis=1) / inside.sum(axis=1)
+        return _within(ordered, (inside * ordered).sum(axis=1) / inside.sum(axis=1))
     z = _normal_quantile(level)
     density = np.exp(-0.5 * np.square(z) - _HALF_LOG_TWO_PI)
     return mean(scores) - std(scores) * density / level
@@ -197,7 +199,7 @@ def entropic(scores: UncertainScores, rho: ArrayLike) -> Floats:
     near = np.log1p(np.expm1(np.where(is_small[:, None], exponents, 0.0)).mean(axis=1))
     log_mean = np.where(is_small, near, largest + np.log(shifted))
     safe = np.where(aversion == 0.0, 1.0, aversion)
-    return centre - np.where(aversion == 0.0, 0.0, log_mean / safe)
+    return _within(scores.members, centre - np.where(aversion == 0.0, 0.0, log_mean / safe))
 
 
 def preferred(scores: UncertainScores, over: ArrayLike) -> Floats:
@@ -214,7 +216,8 @@ def preferred(scores: UncertainScores, over: ArrayLike) -> Floats:
     if scores.members is not None:
         members = scores.members
         above = (members > bar[:, None]).sum(axis=1) + 0.5 * (members == bar[:, None]).sum(axis=1)
-        return np.log((above + 0.5) / (members.shape[1] + 1.0))
+        log_share: Floats = np.log((above + 0.5) / (members.shape[1] + 1.0))
+        return log_share
     distance = mean(scores) - bar
     spread = std(scores)
     certain = np.where(distance > 0.0, 0.0, np.where(distance < 0.0, -np.inf, -math.log(2.0)))
@@ -240,9 +243,7 @@ def _log_normal_cdf(z: float) -> float:
     return -0.5 * z * z - math.log(-z) - _HALF_LOG_TWO_PI + math.log1p(series)
 
 
-def apply_rule(
-    rule: str, scores: UncertainScores, argument: ArrayLike | None = None
-) -> Floats:
+def apply_rule(rule: str, scores: UncertainScores, argument: ArrayLike | None = None) -> Floats:
     """The value of the named rule, `[batch]`; without `argument` the rule's default is used.
 
     Raises:
@@ -286,6 +287,11 @@ def _checked(rule: str, argument: ArrayLike, scores: UncertainScores) -> Floats:
                 ]
             )
     return values
+
+
+def _within(members: Floats, averages: Floats) -> Floats:
+    """The averages without the rounding that puts them outside their members: ranges are exact."""
+    return np.clip(averages, members.min(axis=1), members.max(axis=1))
 
 
 def _normal_quantile(level: Floats) -> Floats:

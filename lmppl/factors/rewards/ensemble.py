@@ -1,0 +1,33 @@
+"""Several sources as one uncertain reward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from lmppl.factors.rewards.scorer import Source, Tokens
+from lmppl.factors.rewards.texts import fingerprint
+from lmppl.factors.risk import UncertainScores
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EnsembleSource:
+    """The members' scores side by side, `[batch, members]`, in the order they are written."""
+
+    members: tuple[Source, ...]
+
+    @property
+    def digest(self) -> str:
+        return fingerprint("ensemble", *(member.digest for member in self.members))
+
+    @property
+    def cost(self) -> Literal["cheap", "model"]:
+        return "model" if any(member.cost == "model" for member in self.members) else "cheap"
+
+    def scores(self, columns: Sequence[Sequence[Any]], tokens: Tokens | None) -> UncertainScores:
+        """The scores of all members for the same batch."""
+        scores = [member.scores(columns, tokens) for member in self.members]
+        return UncertainScores(members=np.stack([np.asarray(each) for each in scores], axis=1))

@@ -1,0 +1,271 @@
+"""Rewards that the host program gives: any callable that scores a batch, or one text."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmppl.errors import InferenceError
+from lmppl.factors.rewards.scorer import Tokens, failure, shorten
+from lmppl.factors.rewards.texts import fingerprint
+from lmppl.factors.risk import UncertainScores
+
+# How many rows are tried one by one to find the text that makes a batched function raise.
+_BLAMED = 64
+
+Mode = Literal["batched", "single", "unknown"]
+
+
+@dataclass(slots=True, eq=False)
+class HostSource:
+    """A function of the host program.
+
+    Batched: `f(texts: list[str], …) -> [batch]` scores, or for an uncertain reward an array
+    `[batch, members]` or a tuple `(mean, std)` of two `[batch]`. Single: the same for one text,
+    `f(text: str, …) -> float`. The annotation of the first parameter says which (`str`, `int`,
+    `float` or `bool` means single, anything else batched); without one the function is called with
+    the first batch, and it is single if that raises or gives something that is no batch of scores,
+    while a call with the first text alone works. A function that reads tokens is always batched:
+    `f(ids, lengths, …)` with int64 arrays `[batch, length]` and `[batch]`, the end token left out.
+    """
+
+    function: Callable[..., Any]
+    name: str
+    is_uncertain: bool = False
+    reads_tokens: bool = False
+    # Which parameters are strings: those become (ids, lengths) when tokens are read.
+    is_text: tuple[bool, ...] = (True,)
+    mode: Mode = "unknown"
+
+    def __post_init__(self) -> None:
+        if self.reads_tokens:
+            self.mode = "batched"
+        elif self.mode == "unknown":
+            self.mode = _annotated_mode(self.function)
+
+    @property
+    def digest(self) -> str:
+        """The function's qualified name and source: enough to notice that it was edited."""
+        try:
+            source = inspect.getsource(self.function)
+        except (OSError, TypeError):
+            source = ""
+        module = getattr(self.function, "__module__", "")
+        qualified = getattr(self.function, "__qualname__", type(self.function).__qualname__)
+        return fingerprint("host", str(module), str(qualified), source)
+
+    @property
+    def cost(self) -> Literal["cheap", "model"]:
+        return "model"
+
+    def scores(
+        self, columns: Sequence[Sequence[Any]], tokens: Tokens | None
+    ) -> NDArray[np.float64] | UncertainScores:
+        """The scores of the batch, or its distribution.
+
+        Raises:
+            InferenceError: the function raised (LMP924) or gave no scores (LMP923).
+        """
+        arguments = self._arguments(columns, tokens)
+        if self.mode == "single":
+            return self._one_by_one(columns)
+        try:
+            raw = self.function(*arguments)
+        except Exception as error:
+            if self.mode == "unknown" and self._gives_one_score(columns):
+                self.mode = "single"
+                return self._one_by_one(columns)
+            raise self._raised(error, self._culprit(columns, tokens)) from error
+        try:
+            scores = self._batch(raw, len(columns[0]))
+        except _NotScores as refusal:
+            if self.mode == "unknown" and self._gives_one_score(columns):
+                self.mode = "single"
+                return self._one_by_one(columns)
+            raise self._refused(refusal, raw) from refusal
+        self.mode = "batched"
+        return scores
+
+    def _arguments(self, columns: Sequence[Sequence[Any]], tokens: Tokens | None) -> list[Any]:
+        if not self.reads_tokens:
+            return [list(column) for column in columns]
+        remaining = list(tokens or ())
+        arguments: list[Any] = []
+        for is_text, column in zip(self.is_text, columns, strict=True):
+            if is_text:
+                if not remaining:
+                    raise failure(
+                        "LMP923",
+                        f"`{self.name}` reads tokens, but it was called with a string that is "
+                        "not the text of a site",
+                        help='give it the text itself, or declare it with inputs="text"',
+                    )
+                arguments.extend(remaining.pop(0))
+            else:
+                arguments.append(list(column))
+        return arguments
+
+    def _one_by_one(
+        self, columns: Sequence[Sequence[Any]]
+    ) -> NDArray[np.float64] | UncertainScores:
+        rows: list[Any] = []
+        for arguments in zip(*columns, strict=True):
+            try:
+                raw = self.function(*arguments)
+            except Exception as error:
+                raise self._raised(error, arguments) from error
+            try:
+                rows.append(self._single(raw))
+            except _NotScores as refusal:
+                raise self._refused(refusal, raw) from refusal
+        if not self.is_uncertain:
+            return np.array(rows, dtype=np.float64)
+        if all(isinstance(row, tuple) for row in rows):
+            means, stds = zip(*rows, strict=True)
+            return UncertainScores(gaussian_mean=np.array(means), gaussian_std=np.array(stds))
+        if any(isinstance(row, tuple) for row in rows) or len({len(row) for row in rows}) > 1:
+            raise self._refused(_NotScores("members that differ in number from text to text"), None)
+        return UncertainScores(members=np.array(rows, dtype=np.float64))
+
+    def _gives_one_score(self, columns: Sequence[Sequence[Any]]) -> bool:
+        """Whether the function, called with the first text alone, gives the score of one text."""
+        try:
+            self._single(self.function(*(column[0] for column in columns)))
+        except Exception:
+            # Whatever it raises here, the error of the batched call is the one to report.
+            return False
+        return True
+
+    def _culprit(
+        self, columns: Sequence[Sequence[Any]], tokens: Tokens | None
+    ) -> tuple[Any, ...] | None:
+        """The first arguments on which a batched function raises by itself, if it does."""
+        for row in range(min(len(columns[0]), _BLAMED)):
+            one = [[column[row]] for column in columns]
+            one_token = None
+            if tokens is not None:
+                one_token = tuple((i[row : row + 1], n[row : row + 1]) for i, n in tokens)
+            try:
+                self.function(*self._arguments(one, one_token))
+            except Exception:
+                return tuple(column[row] for column in columns)
+        return None
+
+    def _raised(self, error: Exception, arguments: tuple[Any, ...] | None) -> InferenceError:
+        if isinstance(error, InferenceError):
+            return error
+        given = "it raised for a whole batch, and for none of its texts alone"
+        if arguments is not None:
+            given = f"it was called with {', '.join(shorten(repr(each)) for each in arguments)}"
+        return failure(
+            "LMP924",
+            f"the host function raised {type(error).__name__}: {error}",
+            notes=(given,),
+            help="a reward must give a score for every text, also for an empty or a strange one",
+        )
+
+    def _refused(self, refusal: _NotScores, raw: object) -> InferenceError:
+        wanted = (
+            "an array [batch, members], or a tuple (mean, std)"
+            if self.is_uncertain
+            else "one number for each text"
+        )
+        notes = () if raw is None else (f"it returned {shorten(repr(raw))}",)
+        return failure(
+            "LMP923",
+            f"the host function gave {refusal}",
+            notes=notes,
+            help=f"return {wanted}",
+        )
+
+    def _batch(self, raw: object, size: int) -> NDArray[np.float64] | UncertainScores:
+        if not self.is_uncertain:
+            scores = _array(raw)
+            if scores.ndim == 2 and scores.shape[1] == 1:
+                scores = scores[:, 0]  # a regression head's [batch, 1]
+            if scores.ndim != 1:
+                raise _NotScores(_shape_in_words(scores))
+            if len(scores) != size:
+                raise _NotScores(f"{len(scores)} scores for {size} texts")
+            return scores
+        if isinstance(raw, tuple) and len(raw) == 2:
+            means, stds = _array(raw[0]), _array(raw[1])
+            if means.shape != (size,) or stds.shape != (size,):
+                raise _NotScores(
+                    f"a mean of shape {list(means.shape)} and a std of shape {list(stds.shape)} "
+                    f"for {size} texts"
+                )
+            if (stds < 0.0).any() or not np.isfinite(stds).all():
+                raise _NotScores("a std that is negative or not finite")
+            return UncertainScores(gaussian_mean=means, gaussian_std=stds)
+        members = _array(raw)
+        if members.ndim != 2 or members.shape[0] != size or members.shape[1] == 0:
+            raise _NotScores(f"{_shape_in_words(members)} for {size} texts")
+        return UncertainScores(members=members)
+
+    def _single(self, raw: object) -> Any:
+        """A float, or for an uncertain reward a (mean, std) or an array of members."""
+        if not self.is_uncertain:
+            score = _array(raw)
+            if score.ndim != 0:
+                raise _NotScores(_shape_in_words(score))
+            return float(score)
+        if isinstance(raw, tuple) and len(raw) == 2:
+            mean, std = _array(raw[0]), _array(raw[1])
+            if mean.ndim or std.ndim:
+                raise _NotScores("a mean and a std that are not numbers")
+            if not np.isfinite(std) or std < 0.0:
+                raise _NotScores("a std that is negative or not finite")
+            return float(mean), float(std)
+        members = _array(raw)
+        if members.ndim != 1 or len(members) == 0:
+            raise _NotScores(_shape_in_words(members))
+        return members
+
+
+class _NotScores(Exception):
+    """What was returned is no batch of scores."""
+
+
+def _array(raw: Any) -> NDArray[np.float64]:
+    """What a host function returned as a float64 array; tensors are brought from their device."""
+    if hasattr(raw, "detach"):
+        raw = raw.detach().cpu().double().numpy()
+    elif isinstance(raw, list | tuple) and any(hasattr(each, "detach") for each in raw):
+        raw = [each.detach().cpu().double().numpy() for each in raw]
+    try:
+        return np.asarray(raw, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise _NotScores("something that is not made of numbers") from None
+
+
+def _shape_in_words(array: NDArray[np.float64]) -> str:
+    if array.ndim == 0:
+        return "a single number"
+    return f"an array of shape {list(array.shape)}"
+
+
+def _annotated_mode(function: Callable[..., Any]) -> Mode:
+    """What the annotation of the first parameter says about the function."""
+    called = function if inspect.isroutine(function) else type(function).__call__
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return "unknown"
+    if not parameters or parameters[0].annotation is inspect.Parameter.empty:
+        return "unknown"
+    annotation = parameters[0].annotation
+    if isinstance(annotation, str):
+        try:
+            annotation = typing.get_type_hints(called).get(parameters[0].name, annotation)
+        except (NameError, TypeError, AttributeError):
+            pass  # names that only a type checker sees; the spelling has to do
+    if annotation in (str, int, float, bool, "str", "int", "float", "bool"):
+        return "single"
+    return "batched"

@@ -1,0 +1,220 @@
+"""Rewards that are computed from the string alone: VADER, lexicons and pattern counts."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmppl.factors.rewards.scorer import Tokens, failure, shorten
+
+VADER_COMPONENTS = ("compound", "pos", "neg", "neu")
+REDUCTIONS = ("mean", "sum")
+
+
+@dataclass(frozen=True, slots=True)
+class VaderSource:
+    """The sentiment of a text by VADER (Hutto and Gilbert 2014, ICWSM).
+
+    `compound` lies in [-1, 1]; the shares `pos`, `neg` and `neu` in [0, 1].
+    """
+
+    component: str = "compound"
+
+    @property
+    def digest(self) -> str:
+        return fingerprint("vader", self.component, metadata.version("vaderSentiment"))
+
+    @property
+    def cost(self) -> Literal["cheap", "model"]:
+        return "cheap"
+
+    def scores(
+        self, columns: Sequence[Sequence[Any]], tokens: Tokens | None
+    ) -> NDArray[np.float64]:
+        """The component's value for each text, `[batch]`."""
+        analyze = _vader().polarity_scores
+        component = self.component
+        return np.array([analyze(text)[component] for text in columns[0]], dtype=np.float64)
+
+
+@cache
+def _vader() -> Any:
+    # Reading its lexicon takes a tenth of a second, so it happens once and only when asked for.
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+    return SentimentIntensityAnalyzer()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LexiconSource:
+    """The mean or the sum of the scores of a text's words that are in a lexicon.
+
+    Words are the maximal runs of letters, digits, `_`, `'` and `-` that begin and end with a letter
+    or digit. Words that are not in the lexicon count for nothing; a text without any that is
+    scores 0.
+    """
+
+    words: Mapping[str, float]
+    reduce: str = "mean"
+    ignore_case: bool = True
+    file_digest: str = ""
+    _word: re.Pattern[str] = field(default=re.compile(r"[^\W_](?:[\w'’-]*[^\W_])?"), repr=False)
+
+    @property
+    def digest(self) -> str:
+        return fingerprint("lexicon", self.reduce, str(self.ignore_case), self.file_digest)
+
+    @property
+    def cost(self) -> Literal["cheap", "model"]:
+        return "cheap"
+
+    def scores(
+        self, columns: Sequence[Sequence[Any]], tokens: Tokens | None
+    ) -> NDArray[np.float64]:
+        """The reduced score of each text, `[batch]`."""
+        return np.array([self._score(text) for text in columns[0]], dtype=np.float64)
+
+    def _score(self, text: str) -> float:
+        lexicon = self.words
+        if self.ignore_case:
+            text = text.lower()
+        matched = [lexicon[word] for word in self._word.findall(text) if word in lexicon]
+        if not matched:
+            return 0.0
+        total = sum(matched)
+        if self.reduce == "sum":
+            return total
+        # The mean of equal scores may round past them, and a declared range is exact.
+        return min(max(total / len(matched), min(matched)), max(matched))
+
+
+def read_lexicon(path: Path, *, reduce: str = "mean", ignore_case: bool = True) -> LexiconSource:
+    """The lexicon in a file: JSON `{"word": score}`, or lines `word<TAB>score` or `word,score`.
+
+    Columns after the second are ignored (VADER's own lexicon has two more), and so is a first line
+    whose score is not a number. With `ignore_case` two spellings of one word must agree.
+
+    Raises:
+        InferenceError: the file cannot be read, a score is not a finite number, or a word has two
+            different scores (LMP925).
+    """
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise failure("LMP925", f"the lexicon {path.name} cannot be read: {error}") from error
+    rows = _json_rows(text, path) if path.suffix == ".json" else _table_rows(text, path)
+    words: dict[str, float] = {}
+    for place, word, score in rows:
+        key = word.lower() if ignore_case else word
+        if words.setdefault(key, score) != score:
+            raise failure(
+                "LMP925",
+                f"the lexicon {path.name} gives {word!r} two scores, "
+                f"{words[key]:g} and {score:g} ({place})",
+                help="keep one of them" + (", or set ignore_case=false" if ignore_case else ""),
+            )
+    if not words:
+        raise failure("LMP925", f"the lexicon {path.name} has no words")
+    return LexiconSource(words, reduce, ignore_case, hashlib.sha256(content).hexdigest())
+
+
+def _json_rows(text: str, path: Path) -> list[tuple[str, str, float]]:
+    try:
+        table = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise failure("LMP925", f"the lexicon {path.name} is not JSON: {error}") from error
+    if not isinstance(table, dict):
+        raise failure("LMP925", f"the lexicon {path.name} must be an object of words and scores")
+    rows = []
+    for word, score in table.items():
+        if isinstance(score, bool) or not isinstance(score, int | float) or not np.isfinite(score):
+            raise failure(
+                "LMP925",
+                f"the lexicon {path.name} gives {word!r} the score {score!r}",
+                help="scores are finite numbers",
+            )
+        rows.append(("JSON", word, float(score)))
+    return rows
+
+
+def _table_rows(text: str, path: Path) -> list[tuple[str, str, float]]:
+    separator = "\t" if "\t" in text.partition("\n")[0] else ","
+    quoting = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
+    reader = csv.reader(text.splitlines(), delimiter=separator, quoting=cast(Any, quoting))
+    rows: list[tuple[str, str, float]] = []
+    for number, cells in enumerate(reader, start=1):
+        if not cells or not any(cell.strip() for cell in cells):
+            continue
+        try:
+            score = float(cells[1])
+        except (IndexError, ValueError):
+            if number == 1 and len(cells) > 1:
+                continue  # a header
+            raise failure(
+                "LMP925",
+                f"line {number} of the lexicon {path.name} has no score: "
+                f"{shorten(separator.join(cells), 80)!r}",
+                help="write `word<TAB>score` or `word,score`",
+            ) from None
+        if not np.isfinite(score):
+            raise failure(
+                "LMP925", f"line {number} of the lexicon {path.name} has the score {cells[1]}"
+            )
+        rows.append((f"line {number}", cells[0].strip(), score))
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class CountSource:
+    """The number of non-overlapping matches of a regular expression, from left to right."""
+
+    pattern: str
+    ignore_case: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            self._compiled()
+        except re.error as error:
+            raise failure(
+                "LMP925", f"{self.pattern!r} is not a regular expression: {error}"
+            ) from error
+
+    def _compiled(self) -> re.Pattern[str]:
+        # `re` keeps compiled patterns, so this is a look-up after the first time.
+        return re.compile(self.pattern, re.IGNORECASE if self.ignore_case else 0)
+
+    @property
+    def digest(self) -> str:
+        return fingerprint("count", self.pattern, str(self.ignore_case))
+
+    @property
+    def cost(self) -> Literal["cheap", "model"]:
+        return "cheap"
+
+    def scores(
+        self, columns: Sequence[Sequence[Any]], tokens: Tokens | None
+    ) -> NDArray[np.float64]:
+        """The count for each text, `[batch]`."""
+        find = self._compiled().finditer
+        return np.array([sum(1 for _ in find(text)) for text in columns[0]], dtype=np.float64)
+
+
+def fingerprint(*parts: str) -> str:
+    """SHA-256 of the parts in order, in hexadecimal."""
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(len(part.encode()).to_bytes(8, "little"))
+        sha.update(part.encode())
+    return sha.hexdigest()
