@@ -27,9 +27,9 @@ _IN_WORDS: dict[str, tuple[str, str, str]] = {
         "factor cvar(helpful(text), alpha=0.25) / beta",
     ),
     "entropic": (
-        "The certainty equivalent log(mean(exp(rho * r))) / rho; averse to risk for rho < 0.",
+        "The certainty equivalent -log(mean(exp(-rho * r))) / rho; averse to risk for rho > 0.",
         "the attitude to risk; 0 is the mean",
-        "factor entropic(helpful(text), rho=-1) / beta",
+        "factor entropic(helpful(text), rho=1) / beta",
     ),
     "preferred": (
         "The log of the probability that the reward exceeds a threshold.",
