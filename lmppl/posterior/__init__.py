@@ -2,7 +2,7 @@
 
 from lmppl.posterior.draw import Draw, TextDraw
 from lmppl.posterior.estimate import Estimate, log_mean_exp
-from lmppl.posterior.expectation import ExpectationResult
+from lmppl.posterior.expectation import ExpectationResult, verdict_of
 from lmppl.posterior.posterior import Posterior
 from lmppl.posterior.storage import load_posterior
 
@@ -14,4 +14,5 @@ __all__ = [
     "TextDraw",
     "load_posterior",
     "log_mean_exp",
+    "verdict_of",
 ]

@@ -50,7 +50,7 @@ def write_report(posterior: Posterior, path: str | os.PathLike[str]) -> None:
         rows = [(name, "passed" if ok else "FAILED") for name, ok in posterior.checks.items()]
         sections.append("<h2>Checks</h2>" + _table(("check", "result"), rows))
     if posterior.manifest:
-        manifest = json.dumps(posterior.manifest | {}, indent=2, default=_value)
+        manifest = json.dumps(dict(posterior.manifest), indent=2, default=_value)
         sections.append(f"<h2>Manifest</h2><pre>{escape(manifest)}</pre>")
     page = (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"

@@ -1,0 +1,48 @@
+"""Whether a result can be trusted: pure functions of weights and chains, and their reading."""
+
+from lmppl.diagnostics.advice import ADVISED, advice
+from lmppl.diagnostics.assessment import (
+    assess,
+    chain_diagnostics,
+    num_unique_draws,
+    weight_diagnostics,
+)
+from lmppl.diagnostics.chains import (
+    bulk_ess,
+    mean_standard_error,
+    r_hat,
+    rank_normalise,
+    split_chains,
+    stuck_chains,
+    tail_ess,
+)
+from lmppl.diagnostics.weights import (
+    ParetoTail,
+    effective_sample_size,
+    max_weight,
+    pareto_tail,
+)
+from lmppl.posterior.estimate import genealogical_variance
+from lmppl.posterior.intervals import proportion_interval as clopper_pearson
+
+__all__ = [
+    "ADVISED",
+    "ParetoTail",
+    "advice",
+    "assess",
+    "bulk_ess",
+    "chain_diagnostics",
+    "clopper_pearson",
+    "effective_sample_size",
+    "genealogical_variance",
+    "max_weight",
+    "mean_standard_error",
+    "num_unique_draws",
+    "pareto_tail",
+    "r_hat",
+    "rank_normalise",
+    "split_chains",
+    "stuck_chains",
+    "tail_ess",
+    "weight_diagnostics",
+]

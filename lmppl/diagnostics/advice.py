@@ -1,0 +1,123 @@
+"""What a number of a run means for its reader, in plain words, and what to do about it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+
+def advice(name: str, value: object) -> str | None:
+    """A warning about a diagnostic, with what to do, or None where there is nothing to say.
+
+    Names without a rule, and values that are no known number, give None.
+    """
+    rule = ADVISED.get(name)
+    if rule is None or not isinstance(value, (int, float)) or math.isnan(value):
+        return None
+    return rule(float(value))
+
+
+def _ess(value: float) -> str | None:
+    if value >= 30.0:
+        return None
+    return (
+        f"the draws are worth only {value:.1f} independent ones, too few for standard errors to "
+        "mean much; use more particles, or a method that steers towards the posterior (smc, svi)"
+    )
+
+
+def _max_weight(value: float) -> str | None:
+    if value <= 0.2:
+        return None
+    return (
+        f"one draw carries {100 * value:.0f}% of the weight, so every answer is mostly about that "
+        "draw; use more particles, or make the factors less sharp"
+    )
+
+
+def _pareto_k(value: float) -> str | None:
+    if value <= 0.7:
+        return None
+    return (
+        f"the weights have a heavy tail (Pareto k-hat {value:.2f}, trustworthy below 0.7): draws "
+        "that matter were probably never made, and the evidence is probably too low; use smc with "
+        "look-ahead, or fit a guide with svi"
+    )
+
+
+def _independent_draws(value: float) -> str | None:
+    if value >= 10.0:
+        return None
+    return (
+        f"the draws descend from about {value:.1f} independent ones, the rest are their relatives; "
+        "use more particles, several runs (num_runs), or a lower ess_threshold"
+    )
+
+
+def _r_hat(value: float) -> str | None:
+    if value <= 1.01:
+        return None
+    return (
+        f"the chains do not agree with each other (R-hat {value:.2f}, converged below 1.01); run "
+        "more steps (num_samples, warmup_steps), or start the chains from smc"
+    )
+
+
+def _bulk(value: float) -> str | None:
+    if value >= 100.0:
+        return None
+    return (
+        f"the chains are worth only {value:.0f} independent draws; run more steps (num_samples) "
+        "or more chains (num_chains)"
+    )
+
+
+def _tail(value: float) -> str | None:
+    if value >= 100.0:
+        return None
+    return (
+        f"the tails are worth only {value:.0f} independent draws: quantiles and rare events are "
+        "rough; run more steps (num_samples) or more chains (num_chains)"
+    )
+
+
+def _stuck(value: float) -> str | None:
+    if value < 1.0:
+        return None
+    chains = "a chain" if value == 1.0 else f"{value:.0f} chains"
+    return (
+        f"{chains} never moved: that is no sign of convergence; use smaller moves, a softer "
+        "factor, or start from smc"
+    )
+
+
+def _unique(value: float) -> str | None:
+    if value > 1.0:
+        return None
+    return (
+        "every draw is the same: either the posterior is that narrow or the sampler has "
+        "collapsed; compare with another method, or use more particles"
+    )
+
+
+def _acceptance(value: float) -> str | None:
+    if value >= 0.01:
+        return None
+    return (
+        f"only {100 * value:.2g}% of the proposals were accepted; use a method that steers towards "
+        "the posterior (smc), or make the factors less sharp"
+    )
+
+
+ADVISED: dict[str, Callable[[float], str | None]] = {
+    "ess": _ess,
+    "max_weight": _max_weight,
+    "pareto_k": _pareto_k,
+    "num_independent_draws": _independent_draws,
+    "r_hat": _r_hat,
+    "ess_bulk": _bulk,
+    "ess_tail": _tail,
+    "num_chains_that_never_moved": _stuck,
+    "num_unique_draws": _unique,
+    "acceptance_rate": _acceptance,
+}
