@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.posterior import Estimate
-from lmppl.progress import ProgressCallback, ProgressEvent
+from lmppl.progress import ProgressListener, ProgressEvent
 from lmppl.target import Traces
 
 State = TypeVar("State")
@@ -90,7 +90,7 @@ class Outcome:
 
 
 def run(
-    engine: Engine[State], *, budget: Budget | None = None, progress: ProgressCallback | None = None
+    engine: Engine[State], *, budget: Budget | None = None, progress: ProgressListener | None = None
 ) -> Outcome:
     """Steps the engine until it is done, the budget is spent, or the user interrupts.
 
