@@ -30,8 +30,8 @@ class Vocabulary:
     `token_bytes` has `size` entries; special tokens (end of text, padding, unused rows of the
     embedding) add nothing and have `b""`.  A text ends at any token of `eos_ids`; with none the
     text ends only at its budget.  `strips_leading_space` is true of SentencePiece-style
-    tokenizers, where the first token of a text that has nothing before it loses one leading space;
-    a generated suffix always has its prompt before it, so `decode` never strips.
+    tokenizers, where a text that has nothing before it (an empty prompt) loses one leading space.
+    `decode` reads a suffix in context and never strips; with an empty prompt its caller does.
     """
 
     size: int
@@ -171,9 +171,7 @@ class LanguageModel(Protocol):
         """
         ...
 
-    def token_log_probs(
-        self, prompts: Sequence[Prompt], tokens: Tensor, lengths: Tensor
-    ) -> Tensor:
+    def token_log_probs(self, prompts: Sequence[Prompt], tokens: Tensor, lengths: Tensor) -> Tensor:
         """float32 or better `[rows, length]`: log p(token t | prompt, tokens before t).
 
         Untempered, in nats; 0 at and past `lengths` `[rows]`.
