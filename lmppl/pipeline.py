@@ -1,6 +1,6 @@
 """load, compile, bind, infer: the one line that the whole house is built around.
 
-    text ──parse──▶ Program ──check──▶ Model ──bind──▶ Target ──infer──▶ Posterior
+text ──parse──▶ Program ──check──▶ Model ──bind──▶ Target ──infer──▶ Posterior
 """
 
 from __future__ import annotations
@@ -265,7 +265,20 @@ def _infer_many(
     def parse_expression(text: str) -> Any:
         return check_expression(model, text)
 
-    return execute(target, settings, progress=progress, budget=budget, parse=parse_expression)
+    found = execute(target, settings, progress=progress, budget=budget, parse=parse_expression)
+    return [_judged(posterior) for posterior in found]
+
+
+def _judged(posterior: Posterior) -> Posterior:
+    """The posterior with its diagnostics, and for chains with whether they agree."""
+    from lmppl.diagnostics import assess
+
+    assessed = assess(posterior)
+    if assessed.num_chains is None:
+        return assessed
+    r_hat = assessed.diagnostics.get("r_hat")
+    agree = r_hat is not None and r_hat < 1.01
+    return assessed.replace(checks={**assessed.checks, "chains agree (R-hat below 1.01)": agree})
 
 
 def _unique(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:

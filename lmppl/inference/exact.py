@@ -140,5 +140,3 @@ class ExactEngine:
         return torch.searchsorted(cumulative, points, right=True).clamp_(
             max=log_density.shape[0] - 1
         )
-
-

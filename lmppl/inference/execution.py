@@ -18,7 +18,9 @@ from lmppl.progress import ProgressListener
 from lmppl.rng import Stream, fresh_seed
 from lmppl.target import Target
 
-_BUDGET = re.compile(r"\s*([\d_.]+(?:e\d+)?)\s*(s|sec|seconds?|m|min|minutes?|h|hours?|k?\s*tokens?)\s*$")
+_BUDGET = re.compile(
+    r"\s*([\d_.]+(?:e\d+)?)\s*(s|sec|seconds?|m|min|minutes?|h|hours?|k?\s*tokens?)\s*$"
+)
 
 
 def execute(

@@ -57,9 +57,10 @@ class ImportanceEngine:
         if not state.batches:
             empty = self.target.start(torch.zeros(0, dtype=torch.long))
             return [Draws(empty, empty.log_density(), None, complete=False)]
-        traces = concatenate([batch.traces for batch in state.batches if batch.rows.numel()] or [
-            state.batches[0].traces
-        ])
+        traces = concatenate(
+            [batch.traces for batch in state.batches if batch.rows.numel()]
+            or [state.batches[0].traces]
+        )
         log_weight = torch.cat([batch.log_weight for batch in state.batches])
         if log_weight.shape[0] == 0:
             raise zero_mass(self.target, f"none of {state.num_done} draws has positive weight")

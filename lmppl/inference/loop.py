@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.posterior import Estimate
-from lmppl.progress import ProgressListener, ProgressEvent
+from lmppl.progress import ProgressEvent, ProgressListener
 from lmppl.target import Traces
 
 State = TypeVar("State")

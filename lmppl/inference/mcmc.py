@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lmppl.diagnostics import chain_diagnostics
 from lmppl.inference.loop import Draws, Info
 from lmppl.inference.moves import (
     Move,
@@ -65,7 +63,9 @@ class MCMCEngine:
         self.total = settings.warmup_steps + settings.num_samples * settings.thinning
 
     def init(self) -> State:
-        traces = self._start_from_smc() if self.settings.start == "smc" else self._start_from_prior()
+        traces = (
+            self._start_from_smc() if self.settings.start == "smc" else self._start_from_prior()
+        )
         zeros = torch.zeros(self.num_rows, dtype=torch.long, device=self.target.device)
         return State(
             traces=traces,
@@ -180,12 +180,6 @@ class MCMCEngine:
         # Kept step by step; the Posterior wants each chain's draws together.
         order = torch.arange(draws * chains).view(draws, chains).t().reshape(-1)
         traces = kept.select(order.to(here.device))
-        columns = {"log density": traces.log_density()}
-        columns.update(traces.log_potential)
-        table = {
-            name: value.cpu().numpy().reshape(chains, draws) for name, value in columns.items()
-        }
-        facts = chain_diagnostics(table)
         proposed = int(state.proposed[here].sum())
         still = int((~state.moved[here]).sum())
         by_cut = state.by_cut.cpu().numpy()
@@ -194,12 +188,8 @@ class MCMCEngine:
             "num_draws_per_chain": draws,
             "acceptance_rate": int(state.accepted[here].sum()) / max(1, proposed),
             "num_chains_that_never_moved": still,
-            **facts,
         }
-        checks = {
-            "every chain moved": still == 0,
-            "R-hat below 1.01": _below(facts.get("r_hat"), 1.01),
-        }
+        checks = {"every chain moved": still == 0}
         with np.errstate(invalid="ignore", divide="ignore"):
             rates = by_cut[0] / by_cut[1]
         return Draws(
@@ -210,26 +200,9 @@ class MCMCEngine:
             num_chains=chains,
             diagnostics=diagnostics,
             checks=checks,
-            warnings=_warnings(still, chains),
             info={"acceptance_by_cut": rates, "proposals_by_cut": by_cut[1]},
             complete=complete,
         )
-
-
-def _warnings(still: int, chains: int) -> Sequence[str]:
-    if not still:
-        return ()
-    return (
-        f"{still} of {chains} chains never moved: their draws say where they started, not what the"
-        " posterior is. Run longer, or use smc",
-    )
-
-
-def _below(values: object, bound: float) -> bool:
-    """Whether every R-hat is known and below the bound; one that is not known is not converged."""
-    if not isinstance(values, dict):
-        return False
-    return all(v is not None and not math.isnan(v) and v < bound for v in values.values())
 
 
 def _light(traces: Traces) -> Traces:

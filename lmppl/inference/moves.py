@@ -28,7 +28,7 @@ class Move:
 
 
 def suffix_move(target: Target, traces: Traces, site: int, stream: Stream) -> Move:
-    """Keeps a uniformly chosen prefix of a text and draws the rest again from the (masked) prior."""
+    """Keeps a uniformly chosen prefix of a text and draws the rest from the (masked) prior."""
     stage = _text_stage(target, site)
     old = traces.texts[stage.name]
     rows = torch.arange(traces.num_rows, device=stage.device)
@@ -58,9 +58,7 @@ def suffix_move(target: Target, traces: Traces, site: int, stream: Stream) -> Mo
     return _decide(traces, proposal, log_ratio, stream, stage.name, num_tokens, share)
 
 
-def block_move(
-    target: Target, traces: Traces, site: int, stream: Stream, block_size: int
-) -> Move:
+def block_move(target: Target, traces: Traces, site: int, stream: Stream, block_size: int) -> Move:
     """Draws a block of tokens in the middle of a text again and keeps what follows.
 
     A final end token, or the token that completes a stop string, stays. Ends are excluded inside
@@ -172,9 +170,7 @@ def _with_tokens(stage: TextStage, text: TextBatch, prompts: list) -> TextBatch:
     return replace(text, strings=tuple(stage.decode(text, prompts)))
 
 
-def _rescore_later(
-    target: Target, old: Traces, new: Traces, site: int
-) -> tuple[Traces, Tensor]:
+def _rescore_later(target: Target, old: Traces, new: Traces, site: int) -> tuple[Traces, Tensor]:
     """What a new value of `site` changes after it: log prior of later sites, and potentials.
 
     Returns the new executions with everything recomputed, and the log ratio new / old, `[rows]`.
@@ -213,6 +209,4 @@ def _decide(
     accepted = stream.child("accept").uniforms(rows).log() < log_ratio
     before, after = old.texts[name], proposal.texts[name]
     changed = (before.tokens != after.tokens).any(-1) | (before.lengths != after.lengths)
-    return Move(
-        old.merge(proposal, accepted), accepted, accepted & changed, num_tokens, cut
-    )
+    return Move(old.merge(proposal, accepted), accepted, accepted & changed, num_tokens, cut)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lmppl.diagnostics import clopper_pearson
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.factors.ranges import expr_range
 from lmppl.inference.loop import Draws, Info
@@ -16,6 +15,7 @@ from lmppl.inference.proposing import propose
 from lmppl.inference.settings import Rejection
 from lmppl.inference.zero_mass import zero_mass
 from lmppl.posterior import Estimate
+from lmppl.posterior.intervals import proportion_interval
 from lmppl.rng import Stream
 from lmppl.target import Target, Traces, concatenate
 
@@ -131,9 +131,7 @@ class RejectionEngine:
         return (uniforms.log() < log_ratio).nonzero().squeeze(-1)
 
     def result(self, state: State, *, complete: bool) -> list[Draws]:
-        return [
-            self._of_group(state, group, complete) for group in range(self.target.num_groups)
-        ]
+        return [self._of_group(state, group, complete) for group in range(self.target.num_groups)]
 
     def _of_group(self, state: State, group: int, complete: bool) -> Draws:
         traces, numbers = state.accepted[group], state.attempts[group]
@@ -141,13 +139,13 @@ class RejectionEngine:
         enough = found >= wanted
         attempts = numbers[-1] + 1 if enough else state.num_attempts
         if found == 0 and attempts:
-            _, upper = clopper_pearson(0, attempts)
+            _, upper = proportion_interval(0, attempts)
             raise zero_mass(
                 self.target,
                 f"none of {attempts} attempts was accepted (acceptance below {upper:.2g} with 95%"
                 " confidence)",
             )
-        lower, upper = clopper_pearson(found, attempts) if attempts else (0.0, 1.0)
+        lower, upper = proportion_interval(found, attempts) if attempts else (0.0, 1.0)
         log_bound = float(self.log_bound[group])
         evidence = None
         if found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmppl.diagnostics import advice, weight_diagnostics
 from lmppl.errors import InternalError
 from lmppl.inference.loop import Draws, Outcome
 from lmppl.inference.settings import Settings
@@ -43,15 +42,7 @@ def posterior_of(
     traces = draws.traces
     _verify(target, draws)
     log_weight = draws.log_weight.cpu().numpy()
-    weight_facts: Mapping[str, Any] = {}
-    if not draws.exact and draws.num_chains is None:
-        weight_facts = weight_diagnostics(log_weight)
-    diagnostics = {**weight_facts, **draws.diagnostics}
     warnings = [*draws.warnings]
-    for name, value in diagnostics.items():
-        advised = advice(name, value)
-        if advised is not None:
-            warnings.append(advised)
     if outcome.stopped_by is not None:
         warnings.append(f"incomplete: {outcome.stopped_by}")
     texts = {name: text for name, text in traces.texts.items()}
@@ -84,7 +75,7 @@ def posterior_of(
         clusters=draws.clusters,
         num_chains=draws.num_chains,
         enumerated=draws.exact,
-        diagnostics=diagnostics,
+        diagnostics=draws.diagnostics,
         warnings=warnings,
         checks={"every draw satisfies every require": True, **draws.checks},
         method=settings.name,

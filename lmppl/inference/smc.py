@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lmppl.diagnostics import genealogical_variance
 from lmppl.inference.loop import Draws, Info
 from lmppl.inference.proposing import draw_choice_site
 from lmppl.inference.settings import SMC
@@ -255,8 +253,11 @@ class SMCEngine:
             evidence = Estimate.from_runs(log_z.numpy())
             clusters = (alive // size).cpu().numpy()
         else:
-            evidence = genealogical_evidence(
-                float(log_z[0]), log_weight[0], eve[0], int(state.num_resamplings[group])
+            evidence = Estimate.from_genealogy(
+                float(log_z[0]),
+                log_weight[0].cpu().numpy(),
+                eve[0].numpy(),
+                int(state.num_resamplings[group]),
             )
             clusters = eve[0][alive.cpu()].numpy()
         ess = torch.stack([e[here] for e in state.ess]).cpu().numpy() if state.ess else None
@@ -287,18 +288,3 @@ class SMCEngine:
             info=info,
             complete=complete,
         )
-
-
-def genealogical_evidence(
-    log_z: float, log_weight: Tensor, eve: Tensor, num_resamplings: int
-) -> Estimate:
-    """The evidence of one run with the error that its genealogy shows (Lee and Whiteley 2018).
-
-    `log_weight` and `eve` are `[particles]`. Where one ancestor is left, the error is unknown.
-    """
-    weights = log_weight.double().cpu().numpy()
-    variance = genealogical_variance(weights, eve.numpy(), num_resamplings)
-    num_eves = np.unique(eve.numpy()[weights > -math.inf]).size
-    if num_eves < 2:
-        variance = math.inf
-    return Estimate.from_relative_variance(log_z, variance, degrees=max(num_eves - 1, 1))

@@ -7,18 +7,18 @@ before.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 
 from lmppl.errors import Diagnostic, InferenceError
-from lmppl.factors import builtin
 from lmppl.factors.evaluation import Environment, evaluate
 from lmppl.factors.rewards import Scorer, load_reward
 from lmppl.ir.expr import Expr
 from lmppl.ir.model import Distribution, Model, Site
 from lmppl.lm.loading import load_language_model
 from lmppl.lm.protocol import LanguageModel
-from lmppl.lm.tables import load_markov, load_ngram
+from lmppl.lm.tables import markov, ngram
 from lmppl.sequences.drawing import Warp
 from lmppl.target.choices import ChoiceStage
 from lmppl.target.target import Target
@@ -187,13 +187,12 @@ def _language_model(
                 base_dir=model.base_dir,
             )
         case "markov":
-            return load_markov(str(value("path")), base_dir=model.base_dir, device=device)
+            return markov(Path(model.base_dir) / str(value("path")), device=device or "cpu")
         case "ngram":
-            return load_ngram(
-                str(value("path")),
+            return ngram(
+                Path(model.base_dir) / str(value("path")),
                 order=int(value("order")),  # type: ignore[call-overload]
-                base_dir=model.base_dir,
-                device=device,
+                device=device or "cpu",
             )
         case _:
             assert site.distribution.extern is not None

@@ -169,9 +169,7 @@ class Target:
             {self.model.path: self.model.source},
         )
 
-    def lookahead(
-        self, stage: int, traces: Traces, run: TextRun, rows: Tensor
-    ) -> Tensor:
+    def lookahead(self, stage: int, traces: Traces, run: TextRun, rows: Tensor) -> Tensor:
         """Σ of the factors of `stage` on the unfinished texts of `rows`, `[rows]` float64.
 
         This is a guess of the final score (a twist), not a part of the target: a value that is
@@ -306,7 +304,9 @@ class Target:
             names |= self.model.sites_of(potential.expr)
             if potential.when is not None:
                 names |= self.model.sites_of(potential.when)
-        return [s.name for s in self.stages[:stage] if isinstance(s, ChoiceStage) and s.name in names]
+        return [
+            s.name for s in self.stages[:stage] if isinstance(s, ChoiceStage) and s.name in names
+        ]
 
     def _machine(
         self, stage: int, watched: Sequence[Potential], row: Traces, no_prompt: bool

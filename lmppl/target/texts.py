@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from lmppl.errors import InternalError
-from lmppl.factors.automata import SiteAutomaton, cut_at_stop
+from lmppl.factors.automata import SiteAutomaton
+from lmppl.factors.automata.predicates import cut_at_stop
 from lmppl.lm.protocol import LanguageModel, Prefixes, Prompt
 from lmppl.sequences.drawing import IDENTITY_WARP, Warp, draw_tokens
 from lmppl.target.traces import TextBatch
@@ -65,6 +66,8 @@ class Automata:
         """Tokens `[rows, vocab]` after which the text can still be completed; None: all."""
         mask: Tensor | None = None
         for machine, at in self._each(rows):
+            if isinstance(remaining, int) and not machine.masks_at(remaining):
+                continue
             if at is None:
                 return machine.mask(states, remaining)
             left = remaining if isinstance(remaining, int) else remaining[at]
@@ -87,16 +90,16 @@ class Automata:
         return dead
 
     def advance(self, rows: Tensor, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """New states `[rows]` (−1 dead) and whether a stop string was completed `[rows]`."""
+        """New states `[rows]` (−1 dead) and whether the text has ended `[rows]`."""
         new = states
         stopped = torch.zeros_like(states, dtype=torch.bool)
         for machine, at in self._each(rows):
             if at is None:
                 new = machine.advance(states, tokens)
-                return new, machine.stopped(new)
+                return new, machine.ended(new)
             part = machine.advance(states[at], tokens[at])
             new = new.index_copy(0, at, part)
-            stopped = stopped.index_copy(0, at, machine.stopped(part))
+            stopped = stopped.index_copy(0, at, machine.ended(part))
         return new, stopped
 
 
@@ -464,9 +467,7 @@ class TextStage:
 
         The texts are draws of the prior (of the masked prior where `masked`).
         """
-        return self.complete(
-            self.begin(prompts, automata, record=record), uniforms, masked=masked
-        )
+        return self.complete(self.begin(prompts, automata, record=record), uniforms, masked=masked)
 
     def complete(
         self, run: TextRun, uniforms: Uniforms, *, masked: bool = True
