@@ -1,0 +1,722 @@
+"""The constraints of one LM site as automata over its tokens, looked up in batches.
+
+A row of a batch carries one integer of state.  What may follow is a gather from a table, taking
+into account how many tokens remain: a token is allowed exactly when the text can still be
+completed, within `max_tokens`, so that every constraint holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lmppl.factors.automata.dfa import STATE_BUDGET, Dfa, TooManyStates, minimise, product
+from lmppl.factors.automata.language import predicate_dfa
+from lmppl.factors.automata.machine import ByteMachine, byte_machine
+from lmppl.factors.automata.predicates import (
+    And,
+    False_,
+    Finished,
+    Length,
+    Not,
+    Or,
+    Predicate,
+    True_,
+    reads_only_text,
+)
+from lmppl.factors.automata.tables import (
+    TableTooLarge,
+    TokenTree,
+    successors,
+    token_table,
+    token_tree,
+)
+
+TABLE_BUDGET = 64 * 2**20
+
+Kind = Literal["table", "on demand"]
+BoolArray = NDArray[np.bool_]
+
+
+class Vocabulary(Protocol):
+    """What is needed of a language model's vocabulary; see `lmppl.lm`."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def token_bytes(self) -> tuple[bytes, ...]: ...
+    @property
+    def eos_ids(self) -> frozenset[int]: ...
+    @property
+    def digest(self) -> str: ...
+
+
+# --- constraints as one automaton with labels, and what the labels say at the end of a text ------
+
+
+@dataclass(frozen=True, slots=True)
+class _EndRule:
+    """When a text may end: `accepts[output, finished, num_tokens]`, finished as 0 or 1.
+
+    An output says which of the textual parts hold; `num_tokens` runs from 0 to `max_tokens`.
+    Output 0 never accepts.
+    """
+
+    accepts: BoolArray
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether it matters how many tokens the text has."""
+        return bool((self.accepts != self.accepts[:, :, :1]).any())
+
+
+def _conjuncts(predicates: Sequence[Predicate]) -> list[Predicate]:
+    found: list[Predicate] = []
+    for predicate in predicates:
+        if isinstance(predicate, And):
+            found.extend(_conjuncts(predicate.parts))
+        elif predicate != True_():
+            found.append(predicate)
+    return list(dict.fromkeys(found))
+
+
+def _textual_parts(predicate: Predicate) -> list[Predicate]:
+    """The largest subtrees that the text alone decides."""
+    if reads_only_text(predicate):
+        return [predicate]
+    match predicate:
+        case And(parts) | Or(parts):
+            return [found for part in parts for found in _textual_parts(part)]
+        case Not(part):
+            return _textual_parts(part)
+        case _:
+            return []
+
+
+def _truth(predicate: Predicate, known: dict[Predicate, bool], tokens: int, finished: bool) -> bool:
+    if predicate in known:
+        return known[predicate]
+    match predicate:
+        case And(parts):
+            return all(_truth(part, known, tokens, finished) for part in parts)
+        case Or(parts):
+            return any(_truth(part, known, tokens, finished) for part in parts)
+        case Not(part):
+            return not _truth(part, known, tokens, finished)
+        case Finished():
+            return finished
+        case Length():
+            return predicate.admits(tokens)
+        case False_():
+            return False
+        case _:
+            return True
+
+
+def _labelled(conjuncts: Sequence[Predicate], max_tokens: int, budget: int) -> tuple[Dfa, _EndRule]:
+    """One automaton for all constraints; outputs that accept alike at every end are one."""
+    textual = [part for part in conjuncts if reads_only_text(part)]
+    mixed = [part for part in conjuncts if not reads_only_text(part)]
+    parts = [And(tuple(textual)), *dict.fromkeys(p for m in mixed for p in _textual_parts(m))]
+    signatures: dict[bytes, int] = {}
+    tables: list[BoolArray] = []
+
+    def output_of(outputs: tuple[int, ...]) -> int:
+        known = {part: bool(output) for part, output in zip(parts, outputs, strict=True)}
+        table = np.zeros((2, max_tokens + 1), dtype=bool)
+        if known[parts[0]]:
+            whole = And(tuple(mixed))
+            for finished in (False, True):
+                for tokens in range(max_tokens + 1):
+                    table[int(finished), tokens] = _truth(whole, known, tokens, finished)
+        number = signatures.setdefault(table.tobytes(), len(signatures))
+        if number == len(tables):
+            tables.append(table)
+        return number
+
+    # The first signature is that of no acceptance at all.
+    output_of((0,) * len(parts))
+    cached = lru_cache(maxsize=None)(output_of)
+    dfas = [predicate_dfa(part, budget) for part in parts]
+    dfa = minimise(product(dfas, cached, budget))
+    return dfa, _EndRule(np.stack(tables))
+
+
+# --- one automaton over tokens -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """What depends on automaton and vocabulary alone, shared between budgets and devices.
+
+    States are numbered 0 .. n-1, then for each output o a state n + o for "ended by an end token
+    with output o", then one row for the dead state (also reached by the index -1).  With a table,
+    `step` is `[rows, classes]` and `token_class` `[vocab]`; on demand `step` has no columns.
+    """
+
+    kind: Kind
+    step: NDArray[np.integer]
+    token_class: NDArray[np.integer]
+    outputs: NDArray[np.integer]
+    stopped: BoolArray
+    ended: BoolArray
+    targets: NDArray[np.integer]
+    bounds: NDArray[np.integer]
+    bytes_to_end: NDArray[np.float64]
+    longest_token: int
+    machine: ByteMachine | None = None
+    tree: TokenTree | None = None
+
+
+_steps_cache: OrderedDict[object, _Steps] = OrderedDict()
+_STEPS_CACHED = 32
+
+
+def _steps(
+    dfa: Dfa,
+    vocab: Vocabulary,
+    stop: tuple[str, ...],
+    strip_leading_space: bool,
+    budget: int,
+    on_demand: bool,
+) -> _Steps:
+    key = (dfa.digest(), vocab.digest, stop, strip_leading_space, budget, on_demand)
+    found = _steps_cache.get(key)
+    if found is None:
+        found = _build_steps(dfa, vocab, stop, strip_leading_space, budget, on_demand)
+        _steps_cache[key] = found
+        while len(_steps_cache) > _STEPS_CACHED:
+            _steps_cache.popitem(last=False)
+    else:
+        _steps_cache.move_to_end(key)
+    return found
+
+
+def _build_steps(
+    dfa: Dfa,
+    vocab: Vocabulary,
+    stop: tuple[str, ...],
+    strip_leading_space: bool,
+    budget: int,
+    on_demand: bool,
+) -> _Steps:
+    machine = byte_machine(dfa, stop, strip_leading_space)
+    eos = sorted(vocab.eos_ids)
+    # An end token adds nothing to the text, whatever bytes a tokenizer has for it.
+    token_bytes = [b"" if i in vocab.eos_ids else t for i, t in enumerate(vocab.token_bytes)]
+    num_outputs = int(max(dfa.outputs, default=0)) + 1
+    longest = max(map(len, token_bytes), default=0)
+    if on_demand:
+        outputs, stopped = machine.outputs, machine.stopped
+        num_states = machine.num_states
+        step: NDArray[np.integer] = np.zeros((num_states + num_outputs + 1, 0), dtype=np.int32)
+        token_class = np.zeros(0, dtype=np.int64)
+        targets: NDArray[np.integer] = np.zeros(0, dtype=np.int64)
+        bounds: NDArray[np.integer] = targets
+        tree = token_tree(token_bytes, machine.byte_class)
+    else:
+        # Only other tokens: an end token's column would stand for a move that nobody makes.
+        others = [i for i in range(vocab.size) if i not in vocab.eos_ids]
+        table = token_table(machine, [token_bytes[i] for i in others], budget)
+        tree = None
+        num_states = len(table.outputs) - 1
+        outputs, stopped = table.outputs[:-1], table.stopped[:-1]
+        num_classes = table.step.shape[1]
+        token_class = np.full(vocab.size, num_classes, dtype=np.int64)
+        token_class[others] = table.token_class
+        num_rows = num_states + num_outputs + 1
+        dtype = np.int16 if num_rows < 2**15 else np.int32
+        step = np.full((num_rows, num_classes + bool(eos)), -1, dtype=dtype)
+        step[:num_states, :num_classes] = table.step[:-1]
+        step[num_states:-1] = np.arange(num_states, num_states + num_outputs)[:, None]
+        if eos:
+            # A text that has ended stays as it is, whatever is fed.
+            step[:num_states, num_classes] = np.where(
+                stopped, np.arange(num_states), num_states + outputs
+            )
+        targets, bounds = successors(step, len(step) - 1)
+    distance = machine.bytes_to_end() if on_demand else np.zeros(num_states)
+    ends = np.arange(num_outputs)
+    return _Steps(
+        kind="on demand" if on_demand else "table",
+        step=step,
+        token_class=token_class,
+        outputs=np.concatenate([outputs, ends, [0]]).astype(np.int64),
+        stopped=np.concatenate([stopped, np.zeros(num_outputs + 1, dtype=bool)]),
+        ended=np.concatenate([stopped, np.ones(num_outputs, dtype=bool), [False]]),
+        targets=targets,
+        bounds=bounds,
+        bytes_to_end=np.concatenate([distance, np.where(ends > 0, 0.0, math.inf), [math.inf]]),
+        longest_token=longest,
+        machine=machine if on_demand else None,
+        tree=tree,
+    )
+
+
+def _levels(steps: _Steps, rule: _EndRule, max_tokens: int) -> BoolArray:
+    """`[levels, rows]`: whether a row's text can be completed with `remaining` tokens to come.
+
+    Level r is for r tokens remaining; levels beyond the last are equal to the last.
+    """
+    num_rows = len(steps.outputs)
+    ended = steps.ended
+    by_eos = ended & ~steps.stopped
+    open_rows = np.flatnonzero(~ended)
+    levels: list[BoolArray] = []
+    for remaining in range(max_tokens + 1):
+        tokens = max_tokens - remaining
+        level = np.zeros(num_rows, dtype=bool)
+        level[ended] = rule.accepts[steps.outputs[ended], 1, tokens]
+        # The end token itself was drawn but does not count.
+        level[by_eos] = rule.accepts[steps.outputs[by_eos], 1, max(0, tokens - 1)]
+        if remaining == 0:
+            level[open_rows] = rule.accepts[steps.outputs[open_rows], 0, tokens]
+        elif steps.kind == "table":
+            possible = levels[-1][steps.targets]
+            level[open_rows] = _any_of(possible, steps.bounds)[open_rows]
+        else:
+            reach = steps.longest_token * remaining
+            level[open_rows] = steps.bytes_to_end[open_rows] <= reach
+        level[-1] = False
+        levels.append(level)
+        # Without a count of tokens each level is the same function of the one before.
+        if (
+            steps.kind == "table"
+            and not rule.counts_tokens
+            and remaining > 0
+            and np.array_equal(level, levels[-2])
+        ):
+            break
+    return np.stack(levels)
+
+
+def _any_of(values: BoolArray, bounds: NDArray[np.integer]) -> BoolArray:
+    """For each `bounds[i]:bounds[i + 1]`, whether any value is true."""
+    total = np.concatenate([[0], np.cumsum(values)])
+    found: BoolArray = total[bounds[1:]] > total[bounds[:-1]]
+    return found
+
+
+# Rows of masks kept for levels that come again at every step.
+_MASK_BUDGET = 32 * 2**20
+
+
+@dataclass(slots=True)
+class _TokenAutomaton:
+    """Tables of one automaton on one device, for one `max_tokens`."""
+
+    steps: _Steps
+    rule: _EndRule
+    max_tokens: int
+    vocab_size: int
+    eos_ids: tuple[int, ...]
+    levels_on_host: BoolArray
+    device: torch.device
+    step: Tensor = field(init=False)
+    token_class: Tensor = field(init=False)
+    levels: Tensor = field(init=False)
+    outputs: Tensor = field(init=False)
+    ended: Tensor = field(init=False)
+    stopped: Tensor = field(init=False)
+    accepts_at_end: Tensor = field(init=False)
+    allows_all: list[bool] = field(init=False)
+    mask_cache: dict[int, Tensor] = field(init=False, default_factory=dict)
+    row_cache: OrderedDict[int, Tensor] = field(init=False, default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        steps, device = self.steps, self.device
+        self.step = torch.as_tensor(steps.step, device=device)
+        self.token_class = torch.as_tensor(steps.token_class, device=device)
+        self.levels = torch.as_tensor(self.levels_on_host, device=device)
+        self.outputs = torch.as_tensor(steps.outputs, device=device)
+        self.ended = torch.as_tensor(steps.ended, device=device)
+        self.stopped = torch.as_tensor(steps.stopped, device=device)
+        self.accepts_at_end = torch.as_tensor(self.rule.accepts, device=device)
+        self.allows_all = self._levels_that_allow_all()
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.steps.outputs)
+
+    def level_of(self, remaining: int) -> int:
+        return min(remaining, len(self.levels_on_host) - 1)
+
+    def _levels_that_allow_all(self) -> list[bool]:
+        if self.steps.kind != "table":
+            return [False] * len(self.levels_on_host)
+        if (self.steps.step[:-1] < 0).any():
+            return [False] * len(self.levels_on_host)
+        # Rows that ended at an end token come last before the dead row: nothing is drawn there.
+        num_ended = int((self.steps.ended & ~self.steps.stopped).sum())
+        reached = np.zeros(self.num_rows, dtype=bool)
+        reached[self.steps.targets[: self.steps.bounds[self.num_rows - 1 - num_ended]]] = True
+        return [bool(level[reached].all()) for level in self.levels_on_host]
+
+    def to(self, device: torch.device) -> _TokenAutomaton:
+        return _TokenAutomaton(
+            self.steps,
+            self.rule,
+            self.max_tokens,
+            self.vocab_size,
+            self.eos_ids,
+            self.levels_on_host,
+            device,
+        )
+
+    def rows(self, states: Tensor) -> Tensor:
+        """States as indices of rows: -1 becomes the last row."""
+        return torch.where(states < 0, self.num_rows - 1, states)
+
+    def advance(self, states: Tensor, tokens: Tensor) -> Tensor:
+        if self.steps.kind == "table":
+            return self.step[self.rows(states), self.token_class[tokens]].long()
+        unique, inverse = torch.unique(states, return_inverse=True)
+        return self._dense(unique)[inverse, tokens]
+
+    def mask(self, states: Tensor, level: int) -> Tensor:
+        """`[rows, vocab]`: tokens after which the text can be completed at `level`."""
+        if self.steps.kind == "on demand":
+            unique, inverse = torch.unique(states, return_inverse=True)
+            targets = self._dense(unique)
+            return self.levels[level][self.rows(targets)].index_select(0, inverse)
+        states = self.rows(states)
+        stationary = level == len(self.levels_on_host) - 1
+        if stationary and self.num_rows * self.vocab_size <= _MASK_BUDGET:
+            table = self.mask_cache.get(level)
+            if table is None:
+                every = torch.arange(self.num_rows, device=self.device)
+                table = self.mask_cache[level] = self._masks(every, level)
+            return table.index_select(0, states)
+        if self.device.type == "cpu" and len(states) > 8:
+            unique, inverse = torch.unique(states, return_inverse=True)
+            return self._masks(unique, level).index_select(0, inverse)
+        return self._masks(states, level)
+
+    def _masks(self, states: Tensor, level: int) -> Tensor:
+        possible = self.levels[level]
+        targets = self.step.index_select(0, states).long()
+        by_class = possible[self.rows(targets)]
+        return by_class.index_select(1, self.token_class)
+
+    def mask_ragged(self, states: Tensor, levels: Tensor) -> Tensor:
+        """As `mask` with a level for each row."""
+        if self.steps.kind == "on demand":
+            unique, inverse = torch.unique(states, return_inverse=True)
+            targets = self.rows(self._dense(unique)[inverse])
+            return self.levels[levels[:, None], targets]
+        targets = self.rows(self.step.index_select(0, self.rows(states)).long())
+        return self.levels[levels[:, None], targets].index_select(1, self.token_class)
+
+    def _dense(self, states: Tensor) -> Tensor:
+        """`[states, vocab]`: next states, computed where they are not cached."""
+        wanted = [state % self.num_rows for state in states.tolist()]
+        missing = [state for state in wanted if state not in self.row_cache]
+        if missing:
+            for state, row in zip(missing, self._compute(missing), strict=True):
+                self.row_cache[state] = row
+        rows = []
+        for state in wanted:
+            self.row_cache.move_to_end(state)
+            rows.append(self.row_cache[state])
+        keep = max(64, TABLE_BUDGET // (4 * max(1, self.vocab_size)))
+        while len(self.row_cache) > keep:
+            self.row_cache.popitem(last=False)
+        return torch.stack(rows).long()
+
+    def _compute(self, states: list[int]) -> Tensor:
+        machine, tree = self.steps.machine, self.steps.tree
+        if machine is None or tree is None:
+            raise ValueError("this automaton has a table")
+        num_open = machine.num_states
+        result = np.empty((len(states), self.vocab_size), dtype=np.int32)
+        inside = [i for i, state in enumerate(states) if state < num_open]
+        for i, state in enumerate(states):
+            result[i] = -1 if state == self.num_rows - 1 else state
+        if inside:
+            chosen = np.array([states[i] for i in inside], dtype=np.int32)
+            moved = tree.walk(machine.step, chosen)[:, tree.leaf]
+            if machine.dead >= 0:
+                moved[moved == machine.dead] = -1
+            at_end = np.where(machine.stopped[chosen], chosen, num_open + machine.outputs[chosen])
+            moved[:, list(self.eos_ids)] = at_end[:, None]
+            result[inside] = moved
+        return torch.as_tensor(result, device=self.device)
+
+    def accepts(self, states: Tensor, finished: Tensor, num_tokens: Tensor) -> Tensor:
+        states = self.rows(states)
+        return self.accepts_at_end[self.outputs[states], finished.long(), num_tokens]
+
+
+# --- all constraints of a site -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SiteAutomaton:
+    """The constraints of one LM site, over its tokens.
+
+    One automaton for all constraints where that fits the budget; otherwise several, side by side,
+    whose states are packed into one integer.  Then, and for automata "on demand", `is_exact` is
+    false: a token is never refused wrongly, but one may be allowed after which nothing is left.
+
+    States are LongTensors `[rows]`; -1 is the dead state.  A row that has ended keeps its state.
+    `remaining` is how many tokens may still be drawn, the next one included: `max_tokens` at the
+    start.  It is an int, or a LongTensor `[rows]` for rows at different positions.
+    """
+
+    max_tokens: int
+    parts: tuple[_TokenAutomaton, ...]
+    is_exact: bool
+
+    @property
+    def device(self) -> torch.device:
+        return self.parts[0].device
+
+    @property
+    def kind(self) -> str:
+        """How masks are found: "table", "on demand", or the kinds of the parts."""
+        kinds = list(dict.fromkeys(part.steps.kind for part in self.parts))
+        name = " and ".join(kinds)
+        return name if len(self.parts) == 1 else f"{len(self.parts)} automata: {name}"
+
+    @property
+    def num_states(self) -> int:
+        """States of all parts together (not of their product)."""
+        return sum(part.num_rows for part in self.parts)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the tables."""
+        return sum(
+            part.step.numel() * part.step.element_size() + part.levels.numel()
+            for part in self.parts
+        )
+
+    @property
+    def is_impossible(self) -> bool:
+        """Whether no sequence of tokens satisfies the constraints within `max_tokens`.
+
+        False is certain only where the automaton is exact.
+        """
+        return any(
+            not part.levels_on_host[part.level_of(self.max_tokens)][0] for part in self.parts
+        )
+
+    @property
+    def min_tokens(self) -> int | None:
+        """The fewest tokens, an end token included, of a text that satisfies the constraints.
+
+        The smallest budget that would do; None where no budget up to `max_tokens` does.  Lengths
+        in tokens count against the budget of this site.
+        """
+        possible = [
+            [bool(part.levels_on_host[part.level_of(r)][0]) for part in self.parts]
+            for r in range(self.max_tokens + 1)
+        ]
+        return next((r for r, parts in enumerate(possible) if all(parts)), None)
+
+    def to(self, device: torch.device | str) -> SiteAutomaton:
+        """The same automaton with its tables on another device."""
+        target = torch.device(device)
+        if target == self.device:
+            return self
+        return SiteAutomaton(
+            self.max_tokens, tuple(part.to(target) for part in self.parts), self.is_exact
+        )
+
+    def initial(self, rows: int) -> Tensor:
+        """`[rows]`: the state before the first token."""
+        return torch.zeros(rows, dtype=torch.long, device=self.device)
+
+    def advance(self, states: Tensor, tokens: Tensor) -> Tensor:
+        """`[rows]`: the states after one more token each; dead and ended rows stay so."""
+        return self._pack([p.advance(s, tokens) for p, s in self._split(states)])
+
+    def advance_all(self, states: Tensor, tokens: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """`[rows, length + 1]`: the states before and after each of the `tokens` `[rows, length]`.
+
+        From `lengths` `[rows]` on, where given, tokens are padding and the state stays.
+        """
+        states = states.clone()
+        found = [states]
+        for position in range(tokens.shape[1]):
+            moved = self.advance(states, tokens[:, position])
+            if lengths is not None:
+                moved = torch.where(position < lengths, moved, states)
+            states = moved
+            found.append(states)
+        return torch.stack(found, dim=1)
+
+    def mask(self, states: Tensor, remaining: int | Tensor) -> Tensor:
+        """BoolTensor `[rows, vocab]`: the tokens after which the constraints can still be met.
+
+        A row that is dead allows nothing; one that has ended and satisfies its constraints allows
+        everything, because whatever is fed changes nothing.  The tensor may be shared: do not
+        write to it.
+        """
+        masks = [
+            p.mask(s, p.level_of(_at_least_one(remaining) - 1))
+            if isinstance(remaining, int)
+            else p.mask_ragged(s, (remaining - 1).clamp(0, len(p.levels_on_host) - 1))
+            for p, s in self._split(states)
+        ]
+        return _all(masks)
+
+    def masks_at(self, remaining: int) -> bool:
+        """Whether any token could be refused to any row at this point; if not, skip the mask."""
+        return not all(p.allows_all[p.level_of(_at_least_one(remaining) - 1)] for p in self.parts)
+
+    def is_dead(self, states: Tensor, remaining: int | Tensor) -> Tensor:
+        """BoolTensor `[rows]`: the constraints can no longer be met (or are not, at the end)."""
+        alive = [
+            p.levels[p.level_of(remaining)][p.rows(s)]
+            if isinstance(remaining, int)
+            else p.levels[remaining.clamp(0, len(p.levels_on_host) - 1), p.rows(s)]
+            for p, s in self._split(states)
+        ]
+        return ~_all(alive)
+
+    def ended(self, states: Tensor) -> Tensor:
+        """BoolTensor `[rows]`: an end token was drawn or a stop string completed.
+
+        Of a dead row it is unknown, and False.
+        """
+        (part, own), *_ = self._split(states)
+        return part.ended[part.rows(own)]
+
+    def accepts(
+        self, states: Tensor, finished: Tensor | bool, num_tokens: Tensor | int | None = None
+    ) -> Tensor:
+        """BoolTensor `[rows]`: the constraints hold of the text if it ends here.
+
+        `finished` `[rows]` is false of texts that reached `max_tokens`.  `num_tokens` `[rows]`, the
+        tokens without end tokens, is needed only by constraints on the length in tokens.
+
+        Raises:
+            ValueError: `num_tokens` is needed and was not given.
+        """
+        if num_tokens is None:
+            if any(part.rule.counts_tokens for part in self.parts):
+                raise ValueError("these constraints depend on the number of tokens")
+            num_tokens = 0
+        ends = torch.as_tensor(finished, device=self.device).expand(states.shape)
+        counts = torch.as_tensor(num_tokens, device=self.device).expand(states.shape)
+        return _all([p.accepts(s, ends, counts) for p, s in self._split(states)])
+
+    def _split(self, states: Tensor) -> list[tuple[_TokenAutomaton, Tensor]]:
+        if len(self.parts) == 1:
+            return [(self.parts[0], states)]
+        found = []
+        rest = states
+        for part in self.parts:
+            own = torch.where(states < 0, -1, rest % part.num_rows)
+            found.append((part, own))
+            rest = rest // part.num_rows
+        return found
+
+    def _pack(self, states: list[Tensor]) -> Tensor:
+        if len(self.parts) == 1:
+            return states[0]
+        packed = torch.zeros_like(states[0])
+        dead = torch.zeros_like(states[0], dtype=torch.bool)
+        factor = 1
+        for part, own in zip(self.parts, states, strict=True):
+            packed = packed + factor * own.clamp_min(0)
+            dead = dead | (own < 0)
+            factor *= part.num_rows
+        return torch.where(dead, -1, packed)
+
+
+def _at_least_one(remaining: int) -> int:
+    if remaining < 1:
+        raise ValueError("no token can follow when none remains")
+    return remaining
+
+
+def _all(masks: list[Tensor]) -> Tensor:
+    result = masks[0]
+    for mask in masks[1:]:
+        result = result & mask
+    return result
+
+
+def compile_constraint(
+    predicates: Sequence[Predicate],
+    vocab: Vocabulary,
+    stop: Sequence[str] = (),
+    max_tokens: int = 1,
+    strip_leading_space: bool = False,
+    *,
+    device: torch.device | str = "cpu",
+    table_budget: int = TABLE_BUDGET,
+    state_budget: int = STATE_BUDGET,
+) -> SiteAutomaton:
+    """The automaton of an LM site that has to satisfy all predicates.
+
+    `stop` are the site's stop strings; the automaton also says when they are completed, so it is
+    useful without predicates.  `strip_leading_space` is for SentencePiece-style vocabularies where
+    nothing comes before the text.  Tables take at most `table_budget` bytes each.
+
+    Raises:
+        NotRegular: a pattern that no finite automaton decides.
+        TooManyStates: a single predicate needs more than `state_budget` states.
+        ValueError: an empty stop string, or one that contains U+FFFD.
+    """
+    if max_tokens < 0:
+        raise ValueError("max_tokens must not be negative")
+    conjuncts = _conjuncts(predicates)
+    stops = tuple(dict.fromkeys(stop))
+    eos_ids = tuple(sorted(vocab.eos_ids))
+
+    def automaton(group: Sequence[Predicate], on_demand: bool = False) -> _TokenAutomaton:
+        dfa, rule = _labelled(tuple(group), max_tokens, state_budget)
+        steps = _steps(dfa, vocab, stops, strip_leading_space, table_budget, on_demand)
+        levels = _levels(steps, rule, max_tokens)
+        return _TokenAutomaton(
+            steps, rule, max_tokens, vocab.size, eos_ids, levels, torch.device(device)
+        )
+
+    def alone(predicate: Predicate) -> _TokenAutomaton:
+        try:
+            return automaton([predicate])
+        except TableTooLarge:
+            return automaton([predicate], on_demand=True)
+
+    try:
+        parts: tuple[_TokenAutomaton, ...] = (automaton(conjuncts),)
+    except (TooManyStates, TableTooLarge) as error:
+        if len(conjuncts) > 1:
+            parts = _grouped(conjuncts, automaton, alone)
+        elif isinstance(error, TableTooLarge):
+            parts = (automaton(conjuncts, on_demand=True),)
+        else:
+            raise
+    exact = len(parts) == 1 and parts[0].steps.kind == "table"
+    return SiteAutomaton(max_tokens, parts, exact)
+
+
+def _grouped(
+    conjuncts: Sequence[Predicate],
+    together: Callable[[Sequence[Predicate]], _TokenAutomaton],
+    alone: Callable[[Predicate], _TokenAutomaton],
+) -> tuple[_TokenAutomaton, ...]:
+    """Groups of constraints that fit the budget together, as few as a greedy choice finds."""
+    groups: list[tuple[list[Predicate], _TokenAutomaton]] = []
+    for predicate in conjuncts:
+        for position, (group, _) in enumerate(groups):
+            try:
+                groups[position] = ([*group, predicate], together([*group, predicate]))
+                break
+            except (TooManyStates, TableTooLarge):
+                continue
+        else:
+            groups.append(([predicate], alone(predicate)))
+    return tuple(automaton for _, automaton in groups)

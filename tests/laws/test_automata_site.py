@@ -1,0 +1,446 @@
+"""A site's automaton against enumeration: every sequence of tokens, decoded and judged by `holds`.
+
+The referee is plain Python: it decodes, cuts at stop strings and evaluates predicates on strings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmppl.factors.automata import SiteAutomaton, compile_constraint
+from lmppl.factors.automata.predicates import (
+    And,
+    Contains,
+    EndsWith,
+    False_,
+    Finished,
+    Length,
+    Matches,
+    Never,
+    Not,
+    Or,
+    Predicate,
+    StartsWith,
+    True_,
+    cut_at_stop,
+    holds,
+)
+
+torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Vocab:
+    token_bytes: tuple[bytes, ...]
+    eos_ids: frozenset[int]
+
+    @property
+    def size(self) -> int:
+        return len(self.token_bytes)
+
+    @property
+    def digest(self) -> str:
+        return repr((self.token_bytes, sorted(self.eos_ids)))
+
+
+LETTERS = Vocab((b"a", b"b", b" ", b"ab", b""), frozenset({4}))
+PIECES = Vocab((b"a", b"\xe2\x82", b"\xac", b"\xc3", b"\xa9.", b"<eos>"), frozenset({5}))
+ENDLESS = Vocab((b"a", b"b.", b"A", b""), frozenset())
+TWO_ENDS = Vocab((b"a", b".\n", b"\n", b"", b""), frozenset({3, 4}))
+EMOJI = Vocab((b"\xf0\x9f", b"\x98\x80", b"\xed\xa0", b"a", b"</s>"), frozenset({4}))
+
+Tokens = tuple[int, ...]
+Judge = Callable[[Tokens], bool | None]
+
+
+def judge_of(
+    predicates: tuple[Predicate, ...],
+    vocab: Vocab,
+    stop: tuple[str, ...],
+    max_tokens: int,
+    strip: bool = False,
+) -> Judge:
+    """None for a sequence that goes on, else whether the finished text satisfies everything."""
+
+    def judge(tokens: Tokens) -> bool | None:
+        by_eos = bool(tokens) and tokens[-1] in vocab.eos_ids
+        text_tokens = tokens[:-1] if by_eos else tokens
+        joined = b"".join(vocab.token_bytes[token] for token in text_tokens)
+        text = joined.decode("utf-8", errors="replace")
+        text = text.removeprefix(" ") if strip else text
+        text, stopped = cut_at_stop(text, stop)
+        finished = by_eos or stopped
+        if not finished and len(tokens) < max_tokens:
+            return None
+        return all(
+            holds(p, text, num_tokens=len(text_tokens), finished=finished) for p in predicates
+        )
+
+    return judge
+
+
+def tree(judge: Judge, vocab: Vocab, max_tokens: int) -> Iterator[tuple[Tokens, bool | None, bool]]:
+    """Every sequence that can occur: (tokens, verdict if it is finished, can it be completed)."""
+
+    def visit(tokens: Tokens) -> tuple[bool, list[tuple[Tokens, bool | None, bool]]]:
+        verdict = judge(tokens)
+        if verdict is not None:
+            return verdict, [(tokens, verdict, verdict)]
+        found: list[tuple[Tokens, bool | None, bool]] = []
+        possible = False
+        for token in range(vocab.size):
+            alive, below = visit((*tokens, token))
+            possible |= alive
+            found.extend(below)
+        found.append((tokens, None, possible))
+        return possible, found
+
+    return iter(visit(())[1])
+
+
+def violations(
+    automaton: SiteAutomaton, judge: Judge, vocab: Vocab, max_tokens: int, exact: bool = True
+) -> list[str]:
+    """What the automaton gets wrong about any sequence that can occur."""
+    nodes = list(tree(judge, vocab, max_tokens))
+    alive = {tokens: possible for tokens, _, possible in nodes}
+    wrong = []
+    by_length: dict[int, list[tuple[Tokens, bool | None, bool]]] = {}
+    for node in nodes:
+        by_length.setdefault(len(node[0]), []).append(node)
+    for length, group in by_length.items():
+        states = automaton.initial(len(group))
+        for position in range(length):
+            states = automaton.advance(
+                states, torch.tensor([tokens[position] for tokens, _, _ in group])
+            )
+        remaining = max_tokens - length
+        dead = automaton.is_dead(states, remaining).tolist()
+        ended = automaton.ended(states).tolist()
+        by_eos = torch.tensor(
+            [bool(tokens) and tokens[-1] in vocab.eos_ids for tokens, _, _ in group]
+        )
+        finished = automaton.ended(states)
+        accepted = automaton.accepts(states, finished, length - by_eos.long()).tolist()
+        masks = automaton.mask(states, remaining) if remaining else None
+        if masks is not None:
+            ragged = automaton.mask(states, torch.full((len(group),), remaining))
+            if not torch.equal(masks, ragged):
+                wrong.append(f"masks of rows at {remaining} differ from the mask at {remaining}")
+        for row, (tokens, verdict, possible) in enumerate(group):
+            if exact and dead[row] == possible:
+                wrong.append(f"{tokens}: dead {dead[row]}, can be completed {possible}")
+            if dead[row] and possible:
+                wrong.append(f"{tokens}: taken for dead")
+            if verdict is not None:
+                if accepted[row] != verdict:
+                    wrong.append(f"{tokens}: accepts {accepted[row]}, holds {verdict}")
+                if verdict and ended[row] != (remaining > 0 or ended[row]):
+                    wrong.append(f"{tokens}: ended {ended[row]}")
+                continue
+            if ended[row]:
+                wrong.append(f"{tokens}: ended too early")
+            assert masks is not None
+            for token, allowed in enumerate(masks[row].tolist()):
+                should = alive[(*tokens, token)]
+                if should and not allowed:
+                    wrong.append(f"{tokens} then {token}: refused wrongly")
+                if exact and allowed and not should:
+                    wrong.append(f"{tokens} then {token}: allowed wrongly")
+                if not allowed and not automaton.masks_at(remaining):
+                    wrong.append(f"{tokens}: masks_at({remaining}) says nothing is refused")
+    return wrong
+
+
+CASES: list[tuple[Vocab, tuple[Predicate, ...], tuple[str, ...], int]] = [
+    (LETTERS, (), (), 3),
+    (LETTERS, (Matches("(ab)*"),), (), 4),
+    (LETTERS, (Matches("(aa)*"), Finished()), (), 4),
+    (LETTERS, (Never(("ba",)), Contains(("bb",))), (), 4),
+    (LETTERS, (Contains(("ab",), whole_words=True),), (), 4),
+    (LETTERS, (Length("words", "==", 2),), (), 4),
+    (LETTERS, (Length("characters", ">=", 5), Length("tokens", "<=", 3)), (), 4),
+    (LETTERS, (Length("tokens", ">=", 2), Finished()), (), 4),
+    (LETTERS, (Or((Length("tokens", "<", 2), Contains(("bb",)))),), (), 4),
+    (LETTERS, (Or((Finished(), Matches("a+"))),), (), 4),
+    (LETTERS, (Not(Finished()), Length("characters", "<=", 3)), (), 3),
+    (LETTERS, (Not(And((Finished(), Length("tokens", "==", 2)))), Never((" ",))), (), 4),
+    (LETTERS, (False_(),), (), 2),
+    (LETTERS, (StartsWith(("a",)), EndsWith(("b", "ba"))), (), 4),
+    (LETTERS, (), ("ba",), 4),
+    (LETTERS, (Matches("a*"),), ("b ", "ab"), 4),
+    (LETTERS, (Matches("[ab]*"), Finished()), ("  ", "b "), 4),
+    (LETTERS, (Length("tokens", "==", 2),), ("b",), 4),
+    (LETTERS, (EndsWith(("a",)),), ("aab", "ab"), 4),
+    (ENDLESS, (Matches("(aa)*"),), (), 5),
+    (ENDLESS, (Matches("(aa)*"),), (), 4),
+    (ENDLESS, (Never(("a",), ignore_case=True),), (), 4),
+    (ENDLESS, (Finished(), Contains(("A",))), (".",), 4),
+    (ENDLESS, (Finished(),), (), 3),
+    (TWO_ENDS, (Matches(r"a*$"),), (), 4),
+    (TWO_ENDS, (Matches(r"(?m)(^a+\.$\n?)+"),), (), 4),
+    (TWO_ENDS, (Never((".",)),), ("\n",), 4),
+    (PIECES, (Contains(("€",)),), (), 4),
+    (PIECES, (Matches("[^\ufffd]*"),), (), 4),
+    (PIECES, (Matches("(\ufffd|a)*"), Finished()), (), 4),
+    (PIECES, (Length("characters", "==", 3),), (), 4),
+    (PIECES, (Never(("a",)),), ("é",), 4),
+    (PIECES, (Matches(r"\w*"),), ("€", "."), 4),
+    (EMOJI, (Matches("\U0001f600+"),), (), 4),
+    (EMOJI, (Length("characters", "<=", 2),), (), 4),
+    (EMOJI, (EndsWith(("\ufffd",)), Not(Contains(("a\ufffd",)))), (), 4),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
+def test_masks_are_sound_and_complete_and_accepting_is_holding(
+    case: tuple[Vocab, tuple[Predicate, ...], tuple[str, ...], int],
+) -> None:
+    vocab, predicates, stop, max_tokens = case
+    automaton = compile_constraint(predicates, vocab, stop, max_tokens)
+    assert automaton.is_exact and automaton.kind == "table"
+    judge = judge_of(predicates, vocab, stop, max_tokens)
+    assert violations(automaton, judge, vocab, max_tokens) == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
+def test_automata_on_demand_and_side_by_side_never_refuse_wrongly(
+    case: tuple[Vocab, tuple[Predicate, ...], tuple[str, ...], int],
+) -> None:
+    vocab, predicates, stop, max_tokens = case
+    automaton = compile_constraint(predicates, vocab, stop, max_tokens, table_budget=16)
+    judge = judge_of(predicates, vocab, stop, max_tokens)
+    assert not automaton.is_exact or automaton.num_bytes < 1000
+    assert violations(automaton, judge, vocab, max_tokens, exact=automaton.is_exact) == []
+
+
+def test_a_leading_space_is_stripped_once_where_the_vocabulary_does() -> None:
+    predicates = (Matches(" ?a*b?"),)
+    automaton = compile_constraint(predicates, LETTERS, ("ab",), 4, strip_leading_space=True)
+    judge = judge_of(predicates, LETTERS, ("ab",), 4, strip=True)
+    assert violations(automaton, judge, LETTERS, 4) == []
+    unstripped = judge_of(predicates, LETTERS, ("ab",), 4)
+    assert violations(automaton, unstripped, LETTERS, 4) != []
+
+
+def words() -> st.SearchStrategy[tuple[str, ...]]:
+    return st.lists(st.text("ab .é\ufffd€", min_size=1, max_size=2), min_size=1, max_size=2).map(
+        tuple
+    )
+
+
+def predicates() -> st.SearchStrategy[Predicate]:
+    patterns = st.sampled_from(
+        ["a*", "(ab)*", "[^.]*", ".*b", r"\w+( \w+)*", "a{2,3}", r"\S*", "(a|é)*.?", r"\ba.*", "a$"]
+    )
+    leaves = st.one_of(
+        patterns.map(Matches),
+        st.builds(Contains, words(), st.booleans(), st.booleans()),
+        st.builds(Never, words(), st.booleans(), st.booleans()),
+        st.builds(StartsWith, words()),
+        st.builds(EndsWith, words()),
+        st.builds(
+            Length,
+            st.sampled_from(["characters", "words", "tokens"]),
+            st.sampled_from(["<=", "<", ">=", ">", "==", "!="]),
+            st.sampled_from([-1, 0, 1, 1.5, 2, 3]),
+        ),
+        st.just(Finished()),
+        st.just(True_()),
+    )
+    return st.recursive(
+        leaves,
+        lambda inner: st.one_of(
+            inner.map(Not),
+            st.lists(inner, min_size=1, max_size=3).map(lambda parts: And(tuple(parts))),
+            st.lists(inner, min_size=1, max_size=3).map(lambda parts: Or(tuple(parts))),
+        ),
+        max_leaves=4,
+    )
+
+
+def vocabularies() -> st.SearchStrategy[Vocab]:
+    token = st.one_of(
+        st.sampled_from([b"a", b"b", b" ", b".", b"ab", b"a.", b"\n", "é".encode(), b""]),
+        st.binary(max_size=2),
+        st.sampled_from([b"\xe2", b"\x82\xac", b"\xc3", b"\xa9", b"\xed\xa0", b"\xf4\x90"]),
+    )
+    return st.tuples(st.lists(token, min_size=2, max_size=4), st.booleans()).map(
+        lambda pair: Vocab(
+            (*pair[0], b"</s>") if pair[1] else tuple(pair[0]),
+            frozenset({len(pair[0])}) if pair[1] else frozenset(),
+        )
+    )
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    vocabularies(),
+    st.lists(predicates(), max_size=2).map(tuple),
+    st.lists(st.text("ab .é", min_size=1, max_size=3), max_size=2).map(tuple),
+    st.integers(0, 4),
+    st.booleans(),
+)
+def test_random_constraints_on_random_vocabularies(
+    vocab: Vocab,
+    chosen: tuple[Predicate, ...],
+    stop: tuple[str, ...],
+    max_tokens: int,
+    strip: bool,
+) -> None:
+    automaton = compile_constraint(chosen, vocab, stop, max_tokens, strip)
+    judge = judge_of(chosen, vocab, stop, max_tokens, strip)
+    assert violations(automaton, judge, vocab, max_tokens) == []
+    small = compile_constraint(chosen, vocab, stop, max_tokens, strip, table_budget=8)
+    assert violations(small, judge, vocab, max_tokens, exact=small.is_exact) == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.binary(max_size=3), max_size=5), st.sampled_from(["\ufffd", "é", "€", "\\w"]))
+def test_bytes_are_decoded_as_python_decodes_them(tokens: list[bytes], target: str) -> None:
+    vocab = Vocab((*tokens, b"a"), frozenset())
+    pattern = f"(?s)(?:{target}|[^{target}]{{2}})*"
+    automaton = compile_constraint([Matches(pattern)], vocab, (), len(tokens))
+    states = automaton.initial(1)
+    for token in range(len(tokens)):
+        states = automaton.advance(states, torch.tensor([token]))
+    text = b"".join(tokens).decode("utf-8", errors="replace")
+    assert automaton.accepts(states, False).item() == (re.fullmatch(pattern, text) is not None)
+
+
+# --- wrong automata that these laws reject --------------------------------------------------------
+
+
+class IgnoresBudget(SiteAutomaton):
+    """Masks as if there were always as many tokens left as at the start."""
+
+    def mask(self, states: torch.Tensor, remaining: int | torch.Tensor) -> torch.Tensor:
+        return super().mask(states, self.max_tokens)
+
+
+class RefusesOpenPrefixes(SiteAutomaton):
+    """Takes a text that does not hold yet for dead."""
+
+    def is_dead(self, states: torch.Tensor, remaining: int | torch.Tensor) -> torch.Tensor:
+        return ~self.accepts(states, False)
+
+
+class ForgetsTheEnd(SiteAutomaton):
+    """Goes on counting after the text has ended."""
+
+    def accepts(
+        self,
+        states: torch.Tensor,
+        finished: torch.Tensor | bool,
+        num_tokens: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        return super().accepts(states, False, num_tokens)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "chosen"),
+    [
+        (IgnoresBudget, (Contains(("bb",)),)),
+        (RefusesOpenPrefixes, (Matches("(ab)*"),)),
+        (ForgetsTheEnd, (Finished(),)),
+    ],
+)
+def test_wrong_automata_are_rejected(
+    wrong: type[SiteAutomaton], chosen: tuple[Predicate, ...]
+) -> None:
+    right = compile_constraint(chosen, LETTERS, (), 3)
+    broken = wrong(right.max_tokens, right.parts, right.is_exact)
+    assert violations(broken, judge_of(chosen, LETTERS, (), 3), LETTERS, 3) != []
+
+
+def test_a_stop_string_kept_in_the_text_is_rejected() -> None:
+    chosen = (Never(("b",)), Finished())
+    automaton = compile_constraint(chosen, LETTERS, ("b",), 3)
+
+    def keeps_the_stop(tokens: Tokens) -> bool | None:
+        verdict = judge_of((), LETTERS, ("b",), 3)(tokens)
+        if verdict is None:
+            return None
+        text = b"".join(LETTERS.token_bytes[token] for token in tokens).decode()
+        return "b" not in text and verdict and tokens[-1] in LETTERS.eos_ids
+
+    assert violations(automaton, judge_of(chosen, LETTERS, ("b",), 3), LETTERS, 3) == []
+    assert violations(automaton, keeps_the_stop, LETTERS, 3) != []
+
+
+def test_decoding_token_by_token_is_rejected() -> None:
+    chosen = (Contains(("€",)),)
+    automaton = compile_constraint(chosen, PIECES, (), 3)
+
+    def decodes_token_by_token(tokens: Tokens) -> bool | None:
+        if judge_of(chosen, PIECES, (), 3)(tokens) is None:
+            return None
+        return "€" in "".join(PIECES.token_bytes[t].decode(errors="replace") for t in tokens)
+
+    assert violations(automaton, decodes_token_by_token, PIECES, 3) != []
+
+
+# --- what else an engine relies on ----------------------------------------------------------------
+
+
+def test_a_dead_prefix_stays_dead_and_allows_nothing() -> None:
+    automaton = compile_constraint([Never(("ab",))], LETTERS, (), 4)
+    states = automaton.advance(automaton.initial(2), torch.tensor([3, 0]))
+    assert states.tolist()[0] == -1 and states.tolist()[1] >= 0
+    states = automaton.advance(states, torch.tensor([2, 1]))
+    assert states.tolist() == [-1, -1]
+    assert automaton.is_dead(states, 2).all()
+    assert not automaton.mask(states, 2).any()
+    assert not automaton.accepts(states, True).any()
+
+
+def test_ended_rows_keep_their_state() -> None:
+    automaton = compile_constraint([Matches("a*")], LETTERS, ("b",), 4)
+    states = automaton.advance(automaton.initial(2), torch.tensor([4, 1]))
+    assert automaton.ended(states).all() and automaton.accepts(states, True).all()
+    for token in range(LETTERS.size):
+        moved = automaton.advance(states, torch.tensor([token, token]))
+        assert torch.equal(moved, states)
+
+
+def test_states_along_given_tokens_are_those_of_single_steps() -> None:
+    automaton = compile_constraint([Never(("bb",))], LETTERS, (), 4)
+    tokens = torch.tensor(list(product(range(LETTERS.size), repeat=3)))
+    lengths = torch.arange(len(tokens)) % 4
+    along = automaton.advance_all(automaton.initial(len(tokens)), tokens, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        state = automaton.initial(1)
+        for position in range(3):
+            assert along[row, position] == state
+            if position < length:
+                state = automaton.advance(state, tokens[row, position : position + 1])
+        assert along[row, 3] == state
+
+
+def test_impossible_constraints_and_budgets_are_known_before_anything_is_drawn() -> None:
+    assert compile_constraint([Length("characters", ">", 8)], LETTERS, (), 4).is_impossible
+    assert not compile_constraint([Length("characters", ">", 7)], LETTERS, (), 4).is_impossible
+    automaton = compile_constraint([Length("characters", "==", 3), Finished()], LETTERS, (), 5)
+    assert automaton.min_tokens == 3
+    assert compile_constraint([False_()], LETTERS, (), 5).min_tokens is None
+
+
+def test_without_constraints_no_mask_is_needed() -> None:
+    automaton = compile_constraint([], LETTERS, ("b",), 3)
+    assert not any(automaton.masks_at(remaining) for remaining in (1, 2, 3))
+    automaton = compile_constraint([Contains(("b",))], LETTERS, (), 9)
+    assert automaton.masks_at(1)
+
+
+def test_bad_stop_strings_are_refused() -> None:
+    for stop in ("", "a\ufffd"):
+        with pytest.raises(ValueError, match="stop string"):
+            compile_constraint([], LETTERS, (stop,), 3)
