@@ -40,9 +40,9 @@ def clamped(x: float, lower: float, upper: float) -> float:
     return max(lower, min(upper, x))
 
 
-def _increasing(function: Callable[[float], float], lowest: float = -math.inf) -> Callable[
-    [Ranges], Interval
-]:
+def _increasing(
+    function: Callable[[float], float], lowest: float = -math.inf
+) -> Callable[[Ranges], Interval]:
     def result_range(ranges: Ranges) -> Interval:
         x = ranges["x"]
         return Interval(function(max(x.lower, lowest)), function(max(x.upper, lowest)))

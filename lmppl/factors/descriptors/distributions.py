@@ -76,9 +76,7 @@ DISTRIBUTIONS = (
         "lm",
         "distribution",
         (
-            Argument(
-                "model", "string", "`builtin:…`, a local directory or a hub id", known="bind"
-            ),
+            Argument("model", "string", "`builtin:…`, a local directory or a hub id", known="bind"),
             _PROMPT,
             *_DRAWING,
             Argument(
@@ -158,9 +156,7 @@ PROMPTS = (
         "function",
         (
             Argument("user", "string", "what the user says"),
-            Argument(
-                "system", "string", "the system message", required=False, named_only=True
-            ),
+            Argument("system", "string", "the system message", required=False, named_only=True),
         ),
         CHAT,
         "A prompt rendered by the tokenizer's chat template.",

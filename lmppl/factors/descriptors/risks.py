@@ -57,9 +57,11 @@ def _builtin(rule: RiskRule) -> Builtin:
         )
 
     def result_range(ranges: Ranges) -> Interval:
-        parameter = {} if rule.parameter is None else {
-            name: range for name, range in ranges.items() if name == rule.parameter
-        }
+        parameter = (
+            {}
+            if rule.parameter is None
+            else {name: range for name, range in ranges.items() if name == rule.parameter}
+        )
         return rule_range(rule.name, ranges["r"], parameter)
 
     return Builtin(

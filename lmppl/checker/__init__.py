@@ -1,0 +1,21 @@
+"""Program → Model: names, types, ranges and facts of every factor, all problems at once.
+
+    model, warnings = check(parse(source, path), source=source, path=path, base_dir=directory)
+
+Nothing here loads a tensor library; files that the program names are read, models are not loaded.
+"""
+
+from lmppl.checker.binding import check_binding
+from lmppl.checker.constraints import check_constraints
+from lmppl.checker.description import describe
+from lmppl.checker.fragments import check_expression
+from lmppl.checker.programs import check, infer_specs
+
+__all__ = [
+    "check",
+    "check_binding",
+    "check_constraints",
+    "check_expression",
+    "describe",
+    "infer_specs",
+]

@@ -1,0 +1,49 @@
+"""The digest of a model: equal for programs that denote the same posterior over the same sites."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+
+from lmppl.errors import Span
+from lmppl.ir.model import Model
+
+# No part of what is denoted: where things were written, how to compute, and what is only checked.
+_LEFT_OUT = frozenset({"span", "facts", "path", "base_dir", "digest"})
+_PARTS = ("name", "parameters", "sites", "lets", "potentials", "outputs", "rewards", "externs")
+
+
+def model_digest(model: Model, files: Mapping[str, str]) -> str:
+    """SHA-256, in hexadecimal, of the model without its spans, its layout and its `infer` lines.
+
+    `files` holds the digests of the files that the program read, by path.
+    """
+    sha = hashlib.sha256()
+    for part in _PARTS:
+        sha.update(f"{part}={_canonical(getattr(model, part))};".encode())
+    sha.update(_canonical(files).encode())
+    return sha.hexdigest()
+
+
+def _canonical(value: object) -> str:
+    if isinstance(value, Span):
+        return ""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = [
+            f"{field.name}={_canonical(getattr(value, field.name))}"
+            for field in dataclasses.fields(value)
+            if field.name not in _LEFT_OUT and not _is_source_text(value, field.name)
+        ]
+        return f"{type(value).__name__}({','.join(parts)})"
+    if isinstance(value, Mapping):
+        items = sorted((str(key), _canonical(item)) for key, item in value.items())
+        return "{" + ",".join(f"{key}:{item}" for key, item in items) + "}"
+    if isinstance(value, (tuple, list)):
+        return "[" + ",".join(_canonical(item) for item in value) + "]"
+    return repr(value)
+
+
+def _is_source_text(owner: object, field: str) -> bool:
+    """Whether a field holds the user's own words; a reward's `source` is not text but a source."""
+    return field == "source" and isinstance(getattr(owner, field), str)

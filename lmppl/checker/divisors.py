@@ -1,0 +1,97 @@
+"""Division by a parameter: never by zero, and a temperature is positive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from lmppl.checker.report import Report
+from lmppl.errors import Label, Span
+from lmppl.ir.expr import Binary, Constant, Expr, Reference, walk
+from lmppl.ir.model import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Divisor:
+    """A parameter that divides: where, and whether a factor's value depends on the quotient."""
+
+    parameter: str
+    span: Span
+    in_factor: bool
+
+    def refuses(self, value: object) -> bool:
+        """Whether the parameter may not have this value."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        return value <= 0 if self.in_factor else value == 0
+
+
+def divisors(model: Model) -> Mapping[str, Divisor]:
+    """The parameters that divide, each at its first division; those in factors come first."""
+    found: dict[str, Divisor] = {}
+    seen: set[str] = set()
+    for potential in model.potentials:
+        if potential.kind == "factor":
+            for divisor in _divisors(model, potential.expr, True, seen):
+                found.setdefault(divisor.parameter, divisor)
+    for expr in _others(model):
+        for divisor in _divisors(model, expr, False, set()):
+            found.setdefault(divisor.parameter, divisor)
+    return found
+
+
+def _others(model: Model) -> Iterator[Expr]:
+    for let in model.lets:
+        yield let.expr
+    for site in model.sites:
+        yield from site.distribution.arguments.values()
+    for potential in model.potentials:
+        yield potential.expr
+        if potential.when is not None:
+            yield potential.when
+    for output in model.outputs:
+        yield output.expr
+    for expectation in model.expectations:
+        yield from (expectation.expr, expectation.bound)
+
+
+def _divisors(model: Model, expr: Expr, in_factor: bool, seen: set[str]) -> Iterator[Divisor]:
+    for node in walk(expr):
+        if isinstance(node, Reference) and node.role == "let" and node.name not in seen:
+            seen.add(node.name)
+            yield from _divisors(model, model.let(node.name).expr, in_factor, seen)
+        if isinstance(node, Binary) and node.operator == "/":
+            right = node.right
+            if isinstance(right, Reference) and right.role == "parameter":
+                yield Divisor(right.name, right.span, in_factor)
+
+
+def check_divisors(model: Model, report: Report) -> None:
+    """Reports parameters whose default, or whose whole range, cannot divide (205, 206)."""
+    for divisor in divisors(model).values():
+        parameter = next((p for p in model.parameters if p.name == divisor.parameter), None)
+        if parameter is None:
+            continue
+        labels = [Label(divisor.span, "divides here")]
+        default = parameter.default
+        if isinstance(default, Constant) and divisor.refuses(default.value):
+            _report(report, divisor, default.span, f"the default of `{parameter.name}`", labels)
+        elif default is None and (parameter.type.range.upper <= 0.0):
+            if divisor.in_factor or parameter.type.range.lower == 0.0:
+                _report(report, divisor, parameter.span, f"`{parameter.name}`", labels)
+
+
+def _report(report: Report, divisor: Divisor, span: Span, what: str, labels: list[Label]) -> None:
+    code, message, why = divisor_problem(divisor, what)
+    report.error(code, span, message, labels=labels, notes=why)
+
+
+def divisor_problem(divisor: Divisor, what: str) -> tuple[str, str, tuple[str, ...]]:
+    """The code, the message and the reason for a value that may not divide."""
+    if divisor.in_factor:
+        return (
+            "LMP206",
+            f"{what} must be above 0, because `{divisor.parameter}` divides in a factor",
+            ("at 0 the factor has no value, and below 0 it favours the opposite",),
+        )
+    return "LMP205", f"{what} cannot be 0, because `{divisor.parameter}` divides", ()

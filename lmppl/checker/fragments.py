@@ -1,0 +1,169 @@
+"""Single expressions against a checked model, as in `post.expectation("sentiment(text)")`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import replace
+
+from lmppl.checker.declarations import FileChecker, Place
+from lmppl.checker.report import Report
+from lmppl.checker.scope import Symbol
+from lmppl.checker.typing_rules import in_words
+from lmppl.errors import LmpError, Span
+from lmppl.ir.expr import Constant, Expr
+from lmppl.ir.model import Model
+from lmppl.ir.types import REAL
+from lmppl.syntax import ast
+from lmppl.syntax.parser import parse
+
+# Statistics that are an expectation of their argument.
+_EXPECTATIONS = frozenset({"mean", "probability"})
+_BEFORE = "let expression = "
+
+
+def check_expression(model: Model, text: str) -> Expr:
+    """The typed expression that a text says about the draws of a model: a number or a condition.
+
+    Parameters, choices, `let`s, rewards and externs of the model can be named. An outermost
+    `mean(…)` or `probability(…)` of the posterior is taken off, because what is wanted is the
+    value on each draw.
+
+    Raises:
+        LmpError: everything that is wrong with the expression; spans point into `text`.
+    """
+    node = _parse(text)
+    report = Report(None, text)
+    checker = _checker(model, report)
+    inner = _without_statistic(node, checker)
+    expr = checker.expressions.check(inner)
+    report.raise_errors()
+    if expr.type.kind == "uncertain":
+        checker.expressions.report_uncertain(expr, "an expectation")
+    elif expr.type.is_array or expr.type.kind not in ("int", "real", "bool"):
+        report.error(
+            "LMP105",
+            expr.span,
+            f"an expectation takes a number or a condition, and this is {in_words(expr.type)}",
+        )
+    report.raise_errors()
+    return expr
+
+
+def _parse(text: str) -> ast.Expr:
+    """The one expression of a text."""
+    try:
+        program = parse(_BEFORE + text, None)
+    except LmpError as error:
+        raise LmpError(
+            [
+                replace(
+                    each,
+                    span=None if each.span is None else _shift(each.span, text),
+                    labels=tuple(replace(l, span=_shift(l.span, text)) for l in each.labels),
+                )
+                for each in error.diagnostics
+            ],
+            {None: text},
+        ) from None
+    if len(program.items) != 1 or not isinstance(program.items[0], ast.Let):
+        report = Report(None, text)
+        report.error("LMP105", Span.of(text, 0, len(text)), "this is not one expression")
+        report.raise_errors()
+    item = program.items[0]
+    assert isinstance(item, ast.Let)
+    return _relocate(item.value, text)
+
+
+def _shift(span: Span, text: str) -> Span:
+    start = min(max(span.start - len(_BEFORE), 0), len(text))
+    end = min(max(span.end - len(_BEFORE), start), len(text))
+    return Span.of(text, start, end)
+
+
+def _relocate(node: ast.Expr, text: str) -> ast.Expr:
+    """The same tree with spans into `text`."""
+    changes: dict[str, object] = {}
+    for field in dataclasses.fields(node):
+        value = getattr(node, field.name)
+        if isinstance(value, Span):
+            changes[field.name] = _shift(value, text)
+        elif isinstance(value, tuple):
+            changes[field.name] = tuple(
+                _relocate(each, text) if dataclasses.is_dataclass(each) else each for each in value
+            )
+        elif dataclasses.is_dataclass(value):
+            changes[field.name] = _relocate(value, text)  # type: ignore[arg-type]
+    return dataclasses.replace(node, **changes)  # type: ignore[arg-type]
+
+
+def _checker(model: Model, report: Report) -> FileChecker:
+    """A checker whose scope holds the names of the model."""
+    program = ast.Program(None, "", (), (), model.span)
+    checker = FileChecker(program, Place(model.base_dir), report)
+    for parameter in model.parameters:
+        checker.scope.add(
+            parameter.name, Symbol(parameter.name, "parameter", parameter.span, parameter.type)
+        )
+    for site in model.sites:
+        values = site.distribution.argument("values")
+        support = values.value if isinstance(values, Constant) else None
+        checker.scope.add(
+            site.name,
+            Symbol(
+                site.name,
+                "site",
+                site.span,
+                site.type,
+                is_text=site.is_text,
+                values=support if isinstance(support, tuple) else None,
+            ),
+        )
+    for let in model.lets:
+        checker.scope.add(let.name, Symbol(let.name, "let", let.span, let.expr.type, expr=let.expr))
+    for name, reward in model.rewards.items():
+        symbol = Symbol(
+            name,
+            "reward",
+            reward.span,
+            reward.type,
+            reward=reward,
+            parameters=reward.parameters,
+        )
+        _add_qualified(checker, name, symbol)
+    for name, extern in model.externs.items():
+        symbol = Symbol(
+            name,
+            extern.kind,
+            extern.span,
+            extern.type or REAL,
+            extern=extern,
+            parameters=extern.parameters,
+        )
+        _add_qualified(checker, name, symbol)
+    return checker
+
+
+def _add_qualified(checker: FileChecker, name: str, symbol: Symbol) -> None:
+    owner, _, member = name.rpartition(".")
+    if not owner:
+        checker.scope.add(name, symbol)
+        return
+    imported = checker.scope.find(owner)
+    if imported is None:
+        imported = Symbol(owner, "import", symbol.span, module={})
+        checker.scope.add(owner, imported)
+    imported.module = {**imported.module, member: symbol}
+
+
+def _without_statistic(node: ast.Expr, checker: FileChecker) -> ast.Expr:
+    if not isinstance(node, ast.Call) or not isinstance(node.function, ast.Name):
+        return node
+    name = node.function.name
+    if name not in _EXPECTATIONS or len(node.arguments) != 1:
+        return node
+    inner = node.arguments[0].value
+    silent = Report(None, checker.report.sources.get(None, ""))
+    probe = FileChecker(checker.program, checker.place, silent)
+    probe.scope.symbols = checker.scope.symbols
+    found = probe.expressions.check(inner)
+    return node if found.type.kind == "uncertain" else inner

@@ -1,0 +1,85 @@
+"""What may well be a mistake and may not be: only under `--pedantic` (6xx)."""
+
+from __future__ import annotations
+
+from lmppl.checker.divisors import divisors
+from lmppl.checker.report import Report
+from lmppl.errors import Label
+from lmppl.ir.expr import Constant
+from lmppl.ir.model import Model
+
+# exp(20) is half a billion: what such a factor favours drowns out the prior.
+_LARGE_NATS = 20.0
+
+
+def add_heuristics(model: Model, report: Report) -> None:
+    """Adds warnings about what is legal and often not meant."""
+    _warn_no_seed(model, report)
+    _warn_open_divisors(model, report)
+    _warn_large_factors(model, report)
+    _warn_unbounded_factors(model, report)
+    _warn_short_texts(model, report)
+
+
+def _warn_no_seed(model: Model, report: Report) -> None:
+    for spec in model.infers:
+        if "seed" not in spec.options:
+            report.warning(
+                "LMP601",
+                spec.span,
+                f"this `infer {spec.method}` names no seed",
+                notes=["another run gives other draws"],
+                help="add `seed=0`",
+            )
+
+
+def _warn_open_divisors(model: Model, report: Report) -> None:
+    found = divisors(model)
+    for parameter in model.parameters:
+        divisor = found.get(parameter.name)
+        if divisor is not None and divisor.in_factor and parameter.type.range.lower < 0.0:
+            report.warning(
+                "LMP602",
+                parameter.span,
+                f"`{parameter.name}` divides in a factor and may be negative",
+                labels=[Label(divisor.span, "divides here")],
+                help=f"declare `{parameter.name}: real<lower=0>`",
+            )
+
+
+def _warn_large_factors(model: Model, report: Report) -> None:
+    for potential in model.potentials:
+        if potential.kind != "factor":
+            continue
+        range = potential.facts.range
+        if _LARGE_NATS < range.upper < float("inf"):
+            report.warning(
+                "LMP603",
+                potential.span,
+                f"this factor can be as large as {range.upper:g} nats",
+                notes=[f"exp({range.upper:g}) drowns out the prior, and weights will be uneven"],
+                help="divide by a larger temperature",
+            )
+
+
+def _warn_unbounded_factors(model: Model, report: Report) -> None:
+    for potential in model.potentials:
+        if potential.kind == "factor" and potential.facts.range.upper == float("inf"):
+            if not any(
+                reward.type.range.upper == float("inf") for reward in model.rewards.values()
+            ):
+                continue
+            report.warning(
+                "LMP604",
+                potential.span,
+                "this factor has no upper bound",
+                notes=["rejection cannot run, and the evidence may not be finite"],
+                help="declare the reward's range: `real<lower=…, upper=…>`",
+            )
+
+
+def _warn_short_texts(model: Model, report: Report) -> None:
+    for site in model.text_sites:
+        budget = site.distribution.argument("max_tokens")
+        if isinstance(budget, Constant) and budget.value == 1:
+            report.warning("LMP605", budget.span, f"`{site.name}` is a text of one token")

@@ -1,0 +1,164 @@
+"""A whole file: its declarations, its one model, and what is left unused."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from lmppl.checker.constraints import check_constraints
+from lmppl.checker.declarations import FileChecker, Place
+from lmppl.checker.digests import model_digest
+from lmppl.checker.divisors import check_divisors
+from lmppl.checker.heuristics import add_heuristics
+from lmppl.checker.report import Report
+from lmppl.checker.scope import Symbol
+from lmppl.checker.statements import Body, ModelChecker
+from lmppl.errors import Diagnostic, Label
+from lmppl.factors.facts import facts_of
+from lmppl.ir.model import InferSpec, Model
+from lmppl.syntax import ast
+
+
+def check(
+    program: ast.Program,
+    *,
+    source: str | None = None,
+    path: str | None = None,
+    base_dir: str = ".",
+    pedantic: bool = False,
+) -> tuple[Model, tuple[Diagnostic, ...]]:
+    """The model that a program denotes, and the warnings about it.
+
+    A file has exactly one `model`; an imported file may have one too, which is left aside. Files
+    that the program names are found relative to `base_dir`, those of an imported file relative to
+    that file. `pedantic` adds heuristics (6xx) to the warnings, which otherwise are certain.
+
+    Raises:
+        LmpError: all errors, and the warnings among them, in the order of the text.
+    """
+    text = program.source
+    report = Report(program.path, text)
+    opened = () if program.path is None else (os.path.realpath(program.path),)
+    file = FileChecker(program, Place(base_dir), report, opened)
+    file.check_declarations()
+    infers = file.check_infers()
+    node = _the_model(program, report)
+    model: Model | None = None
+    if node is not None:
+        body = ModelChecker(node, file).check()
+        _warn_unused(file, report, program)
+        model = _assemble(program, node, body, file, infers, base_dir)
+        check_divisors(model, report)
+        if not report.has_errors:
+            model = _with_facts(model)
+            report.diagnostics.extend(check_constraints(model, {}))
+        if pedantic:
+            add_heuristics(model, report)
+    report.silence(program.path, program.allowances)
+    report.raise_errors()
+    assert model is not None
+    return model, report.sorted()
+
+
+def infer_specs(program: ast.Program) -> tuple[InferSpec, ...]:
+    """The `infer` lines of a program that did not check; problems in them are left aside."""
+    report = Report(program.path, program.source)
+    return FileChecker(program, Place("."), report).check_infers()
+
+
+def _the_model(program: ast.Program, report: Report) -> ast.Model | None:
+    models = program.models
+    if not models:
+        report.error(
+            "LMP220",
+            replace(
+                program.span, end=program.span.start, end_line=1, end_column=1, column=1, line=1
+            )
+            if not program.items
+            else program.items[-1].span,
+            "the file has no model",
+            help='write one: `model m(prompt: string) { text ~ lm("builtin:stories",'
+            " prompt=prompt, max_tokens=40) return text }`",
+        )
+        return None
+    for extra in models[1:]:
+        report.error(
+            "LMP221",
+            extra.name_span,
+            "a file has one model",
+            labels=[Label(models[0].name_span, "the first one")],
+            help="put each model into a file of its own, and what they share into a third that"
+            " both import",
+        )
+    return models[0]
+
+
+def _assemble(
+    program: ast.Program,
+    node: ast.Model,
+    body: Body,
+    file: FileChecker,
+    infers: tuple[InferSpec, ...],
+    base_dir: str,
+) -> Model:
+    # Externs and rewards that are never called need not be given by the host.
+    model = Model(
+        name=node.name,
+        parameters=body.parameters,
+        sites=tuple(body.sites),
+        lets=tuple(body.lets),
+        potentials=tuple(body.potentials),
+        outputs=tuple(body.outputs),
+        expectations=tuple(body.expectations),
+        rewards=dict(file.rewards),
+        externs=dict(file.externs),
+        infers=infers,
+        source=program.source,
+        path=program.path,
+        base_dir=base_dir,
+        digest="",
+        span=node.head_span,
+    )
+    return replace(model, digest=model_digest(model, file.files))
+
+
+def _with_facts(model: Model) -> Model:
+    return replace(
+        model,
+        potentials=tuple(
+            replace(potential, facts=facts_of(model, potential, {}))
+            for potential in model.potentials
+        ),
+    )
+
+
+_UNUSED = {
+    "reward": ("LMP201", "the reward `{}` is never used"),
+    "function": ("LMP201", "the extern function `{}` is never used"),
+    "lm": ("LMP201", "the extern language model `{}` is never used"),
+    "parameter": ("LMP202", "the parameter `{}` is never used"),
+    "site": ("LMP203", "the choice `{}` is drawn, and nothing depends on it"),
+    "let": ("LMP204", "`{}` is never used"),
+    "constant": ("LMP204", "`{}` is never used"),
+    "import": ("LMP204", "nothing of the import `{}` is used"),
+}
+
+
+def _warn_unused(file: FileChecker, report: Report, program: ast.Program) -> None:
+    for symbol in file.scope:
+        if symbol.used or symbol.kind not in _UNUSED or symbol.span.path != program.path:
+            continue
+        code, message = _UNUSED[symbol.kind]
+        report.warning(
+            code,
+            symbol.span,
+            message.format(symbol.name),
+            help=_advice(symbol),
+        )
+
+
+def _advice(symbol: Symbol) -> str:
+    allow = f"take it out, or keep it with `# lmp: allow {_UNUSED[symbol.kind][0]}`"
+    if symbol.kind == "site":
+        return f"return it, use it, or {allow}"
+    return f"use it, or {allow}"

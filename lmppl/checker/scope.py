@@ -1,0 +1,122 @@
+"""What each name stands for, and whether it was used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lmppl.errors import Span
+from lmppl.ir.expr import Constant, Expr, Reference, walk
+from lmppl.ir.model import Extern, Parameter, Reward
+from lmppl.ir.types import Type
+
+SymbolKind = Literal[
+    "constant", "parameter", "site", "let", "reward", "function", "lm", "import", "unknown"
+]
+
+KIND_IN_WORDS: Mapping[SymbolKind, str] = {
+    "constant": "a constant",
+    "parameter": "a parameter",
+    "site": "a choice",
+    "let": "a value",
+    "reward": "a reward",
+    "function": "a function of the host program",
+    "lm": "a language model of the host program",
+    "import": "an imported file",
+    "unknown": "a name",
+}
+
+
+@dataclass(slots=True)
+class Symbol:
+    """One declared name.
+
+    `name` is what the checked model calls it, with the import's name before it if it comes from
+    one. A constant has its `value`, a `let` its expression, a site the values it can take where
+    those are known.
+    """
+
+    name: str
+    kind: SymbolKind
+    span: Span
+    type: Type | None = None
+    value: Constant | None = None
+    expr: Expr | None = None
+    is_text: bool = False
+    values: tuple[object, ...] | None = None
+    reward: Reward | None = None
+    extern: Extern | None = None
+    parameters: tuple[Parameter, ...] = ()
+    module: Mapping[str, Symbol] = field(default_factory=dict)
+    used: bool = False
+
+    @property
+    def is_value(self) -> bool:
+        return self.kind in ("constant", "parameter", "site", "let", "unknown")
+
+    @property
+    def is_callable(self) -> bool:
+        return self.kind in ("reward", "function")
+
+
+class Scope:
+    """The names of a file and, inside a model, those of the model. Nothing shadows anything."""
+
+    def __init__(self, symbols: Mapping[str, Symbol] | None = None) -> None:
+        self.symbols: dict[str, Symbol] = dict(symbols or {})
+        # Choices and lets of the model by name that stand further down, with their spans.
+        self.later: dict[str, Span] = {}
+
+    def __iter__(self) -> Iterator[Symbol]:
+        return iter(self.symbols.values())
+
+    def find(self, name: str) -> Symbol | None:
+        """The symbol of that name, without counting as a use."""
+        return self.symbols.get(name)
+
+    def use(self, name: str) -> Symbol | None:
+        """The symbol of that name, which counts as used."""
+        symbol = self.symbols.get(name)
+        if symbol is not None:
+            symbol.used = True
+        return symbol
+
+    def add(self, name: str, symbol: Symbol) -> None:
+        """Declares a name; the caller has seen that it is free."""
+        self.symbols[name] = symbol
+        self.later.pop(name, None)
+
+    def names(self, *kinds: SymbolKind) -> list[str]:
+        """The names of these kinds."""
+        return [name for name, symbol in self.symbols.items() if symbol.kind in kinds]
+
+    def sites_of(self, expr: Expr) -> frozenset[str]:
+        """The choices that an expression depends on, through the lets of the model."""
+        found: set[str] = set()
+        for node in walk(expr):
+            if isinstance(node, Reference):
+                if node.role == "site":
+                    found.add(node.name)
+                elif node.role == "let":
+                    symbol = self.symbols.get(node.name)
+                    if symbol is not None and symbol.expr is not None:
+                        found |= self.sites_of(symbol.expr)
+        return frozenset(found)
+
+    def resolve(self, expr: Expr) -> Expr:
+        """The expression that a chain of `let a = b` stands for."""
+        while isinstance(expr, Reference) and expr.role == "let":
+            symbol = self.symbols.get(expr.name)
+            if symbol is None or symbol.expr is None:
+                break
+            expr = symbol.expr
+        return expr
+
+    def is_text_site(self, expr: Expr) -> bool:
+        """Whether an expression is the text of a site itself."""
+        found = self.resolve(expr)
+        if not isinstance(found, Reference) or found.role != "site":
+            return False
+        symbol = self.symbols.get(found.name)
+        return symbol is not None and symbol.is_text

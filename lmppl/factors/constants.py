@@ -1,0 +1,146 @@
+"""Values that are known before anything is drawn: operators on plain Python values."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from lmppl.factors import builtin
+from lmppl.ir.expr import (
+    Array,
+    Binary,
+    Call,
+    Conditional,
+    Constant,
+    Expr,
+    Index,
+    Interpolation,
+    Reference,
+    Unary,
+)
+from lmppl.ir.model import Model
+
+# Integers beyond this become reals, as in the arrays that the target computes with.
+_LARGEST_INT = 2**63 - 1
+
+
+class NotConstant(Exception):
+    """The value of an expression depends on something that is not known yet."""
+
+
+def constant_value(expr: Expr, model: Model | None, values: Mapping[str, object]) -> Any:
+    """The value of an expression from the parameters, and the choices, in `values`.
+
+    Arrays are tuples. `model` resolves the `let` of a model.
+
+    Raises:
+        NotConstant: it depends on a name that is not in `values`, on a reward, an extern or a
+            text predicate.
+        ArithmeticError, ValueError: a division by zero, a logarithm of a negative number.
+    """
+
+    def of(part: Expr) -> Any:
+        return constant_value(part, model, values)
+
+    match expr:
+        case Constant():
+            return expr.value
+        case Reference(role="let") if model is not None:
+            return of(model.let(expr.name).expr)
+        case Reference():
+            if expr.name not in values:
+                raise NotConstant(expr.name)
+            value = values[expr.name]
+            return tuple(value) if isinstance(value, list) else value
+        case Unary():
+            return apply_unary(expr.operator, of(expr.operand))
+        case Binary(operator="and"):
+            return of(expr.left) and of(expr.right)
+        case Binary(operator="or"):
+            return of(expr.left) or of(expr.right)
+        case Binary():
+            return apply_binary(expr.operator, of(expr.left), of(expr.right))
+        case Conditional():
+            return of(expr.consequent) if of(expr.condition) else of(expr.alternative)
+        case Interpolation():
+            return interpolate(part if isinstance(part, str) else of(part) for part in expr.parts)
+        case Array():
+            return tuple(of(element) for element in expr.elements)
+        case Index():
+            array, index = of(expr.array), of(expr.index)
+            if not 0 <= index < len(array):
+                raise ValueError(f"index {index} of an array of {len(array)}")
+            return array[index]
+        case Call():
+            function = arithmetic(expr.function)
+            if function is None:
+                raise NotConstant(expr.function)
+            return function(*(of(value) for _, value in expr.arguments))
+        case _:
+            raise NotConstant(type(expr).__name__)
+
+
+def apply_unary(operator: str, value: Any) -> Any:
+    """`-value` or `not value`."""
+    return not value if operator == "not" else -value
+
+
+def apply_binary(operator: str, left: Any, right: Any) -> Any:
+    """The value of a binary operator on known values; `/` gives a real.
+
+    Raises:
+        ArithmeticError: a division by zero, or a result that is too large.
+        ValueError: a root of a negative number.
+    """
+    match operator:
+        case "+" | "-" | "*":
+            value = {"+": left + right, "-": left - right, "*": left * right}[operator]
+            return float(value) if isinstance(value, int) and abs(value) > _LARGEST_INT else value
+        case "/":
+            return left / right
+        case "^":
+            return _power(left, right)
+        case "==":
+            return left == right
+        case "!=":
+            return left != right
+        case "<":
+            return left < right
+        case "<=":
+            return left <= right
+        case ">":
+            return left > right
+        case ">=":
+            return left >= right
+        case "in":
+            return left in right
+        case "and":
+            return left and right
+        case _:
+            return left or right
+
+
+def _power(base: float, exponent: float) -> float:
+    value = math.pow(base, exponent)
+    if isinstance(base, int) and isinstance(exponent, int) and 0 <= exponent:
+        return base**exponent if abs(value) <= _LARGEST_INT else value
+    return value
+
+
+def interpolate(parts: Any) -> str:
+    """The text of an f-string from its parts; `0.5` reads as `0.5` and `3` as `3`."""
+    return "".join(part if isinstance(part, str) else str(part) for part in parts)
+
+
+@cache
+def arithmetic(function: str) -> Callable[..., Any] | None:
+    """What computes a built-in function of numbers; None for one that is not about numbers."""
+    described = builtin(function)
+    if described.executor is None or described.kind != "function":
+        return None
+    module, _, attribute = described.executor.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return found
