@@ -1,0 +1,561 @@
+"""What holds for every language model; and that the laws reject models that break them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import pytest
+import tiny_models
+import torch
+from torch import Tensor
+
+from lmppl.errors import InternalError
+from lmppl.lm.huggingface import HuggingFaceLM
+from lmppl.lm.loading import builtin_models, load_language_model
+from lmppl.lm.protocol import LanguageModel, Prefixes
+from lmppl.lm.tables import FunctionLM, HistoryLM, load_markov, load_ngram
+from lmppl.sequences.drawing import Warp, draw_tokens
+
+SHARED = Path(os.environ.get("LMPPL_SHARED", Path(__file__).resolve().parents[2].parent / "shared"))
+SHARED_MODELS = ("stories260K-hf", "babyllama940K-hf")
+PROMPTS = ("the dog", "a", "the dog said hello to the cat and then", "the dog")
+# float32 rounding, per sequence, as the project promises for padded batches.
+NATS = 1e-4
+
+
+def halving(prefixes: Tensor) -> Tensor:
+    """Probabilities that depend on the number of tokens and on the sum of their ids."""
+    batch, length = prefixes.shape
+    scores = torch.zeros(batch, 4, dtype=torch.float64)
+    scores[:, 0] = prefixes.sum(1) / 3
+    scores[:, 1] = (prefixes == 2).sum(1) - 0.5 * length
+    scores[:, 3] = 0.25 * length
+    return scores.log_softmax(-1)
+
+
+@cache
+def table_directory() -> Path:
+    directory = Path(tempfile.mkdtemp(prefix="lmppl-tables-"))
+    tiny_models.write_markov(directory / "markov.json")
+    tiny_models.write_markov(directory / "endless.json", eos=None)
+    (directory / "corpus.txt").write_text("\n".join(tiny_models.CORPUS), encoding="utf-8")
+    return directory
+
+
+@cache
+def make(name: str) -> LanguageModel:
+    kind, _, rest = name.partition(":")
+    match kind:
+        case "tiny":
+            return tiny_models.tiny_lm(rest)
+        case "shared":
+            if not (SHARED / "models" / rest).is_dir():
+                pytest.skip("the shared models are not beside this checkout")
+            return load_language_model(SHARED / "models" / rest)
+        case "builtin":
+            return load_language_model(name)
+        case "markov":
+            return load_markov(table_directory() / rest)
+        case "ngram":
+            unit = "word" if rest == "word" else "character"
+            return load_ngram(table_directory() / "corpus.txt", order=3, unit=unit)
+    return FunctionLM(tokens=["a", "b", " c", "."], eos=".", next_log_probs=halving)
+
+
+NAMES = (
+    *(f"tiny:{style}" for style in tiny_models.STYLES),
+    *(f"shared:{name}" for name in SHARED_MODELS),
+    *builtin_models(),
+    "markov:markov.json",
+    "markov:endless.json",
+    "ngram:character",
+    "ngram:word",
+    "function:",
+)
+every_lm = pytest.mark.parametrize("name", NAMES)
+every_network = pytest.mark.parametrize(
+    "name", [name for name in NAMES if name.startswith(("tiny", "shared", "builtin"))]
+)
+
+
+class Wrong:
+    """Another language model, but for what a subclass gets wrong."""
+
+    def __init__(self, lm: LanguageModel) -> None:
+        self.lm = lm
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.lm, name)
+
+
+def honest(lm: LanguageModel) -> LanguageModel:
+    """The model behind a wrong one: what the laws compare with."""
+    return lm.lm if isinstance(lm, Wrong) else lm
+
+
+def prompts_of(lm: LanguageModel) -> tuple[str, ...]:
+    return PROMPTS if isinstance(honest(lm), HuggingFaceLM) else ("",) * len(PROMPTS)
+
+
+def random_tokens(lm: LanguageModel, rows: int, length: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, lm.vocab.size, (rows, length), generator=generator)
+
+
+def prompt_ids(lm: LanguageModel, prompt: str) -> tuple[int, ...]:
+    lm = honest(lm)
+    return lm._prompt_ids(prompt) if isinstance(lm, HuggingFaceLM) else lm.encode_prompt(prompt)
+
+
+def reference(lm: LanguageModel, prompt: str, tokens: Sequence[int]) -> Tensor:
+    """Log probs `[vocab]` by the slow path: one row, no cache, no padding, no shared work."""
+    lm = honest(lm)
+    ids = torch.tensor([[*prompt_ids(lm, prompt), *tokens]], dtype=torch.long)
+    if isinstance(lm, HistoryLM):
+        return lm.log_probs(ids, torch.zeros(1, dtype=torch.long))[0]
+    with torch.no_grad():
+        return lm.model(input_ids=ids, use_cache=False).logits[0, -1].log_softmax(-1)
+
+
+def assert_close(found: Tensor, expected: Tensor, nats: float = NATS) -> None:
+    assert found.shape == expected.shape
+    same = found == expected  # −inf agrees with −inf
+    error = torch.where(same, 0.0, found.double() - expected.double()).abs()
+    assert float(error.max()) <= nats, f"off by {float(error.max())} nats"
+
+
+def step_through(
+    lm: LanguageModel, prompts: Sequence[str], tokens: Tensor, *, hint: bool = True
+) -> Tensor:
+    """Log prob of every token `[rows, length]`, a step at a time."""
+    prefixes = lm.start(prompts, max_new_tokens=tokens.shape[1] if hint else None)
+    columns = []
+    for step in range(tokens.shape[1]):
+        log_probs = prefixes.row_logits().log_softmax(-1)
+        columns.append(log_probs.gather(1, tokens[:, step, None])[:, 0])
+        prefixes = lm.extend(prefixes, tokens[:, step])
+    return torch.stack(columns, 1)
+
+
+# --- the laws -----------------------------------------------------------------------------------
+
+
+def law_rows_sum_to_one(lm: LanguageModel) -> None:
+    prompts = prompts_of(lm)
+    prefixes = lm.start(prompts)
+    for step, tokens in enumerate(random_tokens(lm, len(prompts), 4).T):
+        probs = prefixes.row_logits().double().softmax(-1)
+        assert probs.shape == (len(prompts), lm.vocab.size)
+        assert_close(probs.sum(-1), torch.ones(len(prompts), dtype=torch.float64), 1e-12)
+        if isinstance(honest(lm), HistoryLM):
+            # Tables give log probabilities and not only scores.
+            assert_close(
+                prefixes.logits.logsumexp(-1), torch.zeros(prefixes.num_physical).double(), 1e-12
+            )
+        assert prefixes.row_lengths().tolist() == [step] * len(prompts)
+        prefixes = lm.extend(prefixes, tokens)
+
+
+def law_steps_add_up(lm: LanguageModel) -> None:
+    prompts, tokens = prompts_of(lm), random_tokens(lm, 4, 12)
+    lengths = torch.tensor([12, 5, 0, 9])
+    stepped = step_through(lm, prompts, tokens)
+    stepped = torch.where(torch.arange(12) < lengths[:, None], stepped, 0.0)
+    scored = lm.token_log_probs(prompts, tokens, lengths)
+    assert scored.dtype in (torch.float32, torch.float64)
+    assert_close(scored.double().sum(1), stepped.double().sum(1))
+    assert_close(scored, stepped)
+
+
+def law_select_is_recompute(lm: LanguageModel) -> None:
+    """Random resampling: rows dropped, repeated, swapped, and diverging again."""
+    generator = torch.Generator().manual_seed(1)
+    prompts = list(prompts_of(lm))
+    prefixes = lm.start(prompts, max_new_tokens=10)
+    history = torch.zeros(len(prompts), 0, dtype=torch.long)
+    for step in range(10):
+        rows = (4, 6, 6, 3, 3, 7, 5, 5, 8, 2)[step]
+        picked = torch.randint(0, len(prompts), (rows,), generator=generator)
+        if step == 4:
+            picked = torch.tensor([2, 0, 1])  # a permutation moves nothing
+        prefixes = prefixes.select(picked)
+        prompts, history = [prompts[i] for i in picked.tolist()], history[picked]
+        # Few distinct tokens, so that some rows stay equal.
+        tokens = torch.randint(0, 3, (len(prompts),), generator=generator) % lm.vocab.size
+        prefixes = lm.extend(prefixes, tokens)
+        history = torch.cat([history, tokens[:, None]], 1)
+        assert prefixes.num_rows == len(prompts)
+        for row, prompt in enumerate(prompts):
+            found = prefixes.row_logits()[row].log_softmax(-1)
+            assert_close(found, reference(lm, prompt, history[row].tolist()))
+
+
+def law_padding_is_invisible(lm: LanguageModel) -> None:
+    prompts, tokens = prompts_of(lm), random_tokens(lm, 4, 12, seed=2)
+    together = step_through(lm, prompts, tokens).sum(1)
+    alone = [step_through(lm, [p], tokens[i : i + 1]).sum(1) for i, p in enumerate(prompts)]
+    assert_close(together, torch.cat(alone))
+    lengths = torch.tensor([12, 7, 3, 1])
+    together = lm.token_log_probs(prompts, tokens, lengths)
+    for i, prompt in enumerate(prompts):
+        alone = lm.token_log_probs([prompt], tokens[i : i + 1], lengths[i : i + 1])
+        assert_close(together[i].sum(), alone[0].sum())
+
+
+def law_resume_is_recompute(lm: LanguageModel) -> None:
+    prompts, tokens = prompts_of(lm), random_tokens(lm, 4, 6, seed=3)
+    lengths = torch.tensor([6, 0, 3, 6])
+    prefixes = lm.resume(prompts, tokens, lengths, max_new_tokens=9)
+    assert prefixes.row_lengths().tolist() == lengths.tolist()
+    for row, prompt in enumerate(prompts):
+        kept = tokens[row, : lengths[row]].tolist()
+        assert_close(prefixes.row_logits()[row].log_softmax(-1), reference(lm, prompt, kept))
+    appended = random_tokens(lm, 4, 2, seed=4)
+    for step in range(2):
+        prefixes = lm.extend(prefixes, appended[:, step])
+    for row, prompt in enumerate(prompts):
+        whole = tokens[row, : lengths[row]].tolist() + appended[row].tolist()
+        assert_close(prefixes.row_logits()[row].log_softmax(-1), reference(lm, prompt, whole))
+
+
+def law_crop_is_recompute(lm: LanguageModel) -> None:
+    prompts, tokens = prompts_of(lm), random_tokens(lm, 4, 9, seed=5)
+    prefixes = lm.start(prompts)
+    for step in range(8):
+        prefixes = lm.extend(prefixes, tokens[:, step])
+    lengths = torch.tensor([5, 8, 0, 3])
+    cropped = lm.crop(prefixes, lengths)
+    if cropped is None:
+        assert any("recomputed" in note for note in lm.notes)
+        return
+    assert cropped.row_lengths().tolist() == lengths.tolist()
+    for row, prompt in enumerate(prompts):
+        kept = tokens[row, : lengths[row]].tolist()
+        assert_close(cropped.row_logits()[row].log_softmax(-1), reference(lm, prompt, kept))
+    # Rows part again, a second crop works on a ragged batch, and the first batch is unharmed.
+    cropped = lm.extend(cropped.select(torch.tensor([3, 0, 0, 1])), tokens[:, 8])
+    again = lm.crop(cropped, torch.tensor([2, 5, 6, 9]))
+    assert again is not None
+    for row, (origin, kept) in enumerate(((3, 2), (0, 5), (0, 5), (1, 8))):
+        ids = tokens[origin, :kept].tolist() + ([int(tokens[row, 8])] if row > 1 else [])
+        found = again.row_logits()[row].log_softmax(-1)
+        assert_close(found, reference(lm, prompts[origin], ids))
+    prefixes = lm.extend(prefixes, tokens[:, 8])
+    for row, prompt in enumerate(prompts):
+        found = prefixes.row_logits()[row].log_softmax(-1)
+        assert_close(found, reference(lm, prompt, tokens[row].tolist()))
+
+
+def law_equal_rows_are_computed_once(lm: LanguageModel) -> None:
+    prompt = prompts_of(lm)[0]
+    prefixes = lm.start([prompt] * 6)
+    assert prefixes.num_physical == 1 and prefixes.num_rows == 6
+    first, second = torch.tensor([0, 1, 1, 0, 1, 0]), torch.tensor([1, 1, 0, 1, 1, 0])
+    prefixes = lm.extend(prefixes, first)
+    assert prefixes.num_physical == 2
+    prefixes = lm.extend(prefixes, second)
+    assert prefixes.num_physical == 4
+    for row in range(6):
+        ids = [int(first[row]), int(second[row])]
+        assert_close(prefixes.row_logits()[row].log_softmax(-1), reference(lm, prompt, ids))
+
+
+def law_drawn_is_rescored(lm: LanguageModel, warp: Warp) -> None:
+    """The log prob of a draw under temperature, top-k and top-p is what rescoring gives."""
+    prompts = prompts_of(lm)
+    generator = torch.Generator().manual_seed(6)
+    prefixes = lm.start(prompts, max_new_tokens=8)
+    tokens, log_prob = [], torch.zeros(len(prompts), dtype=torch.float64)
+    for _ in range(8):
+        uniforms = torch.rand(len(prompts), generator=generator, dtype=torch.float64)
+        index = None if prefixes.identity else prefixes.index
+        drawn = draw_tokens(warp(prefixes.logits), uniforms, index=index)
+        tokens.append(drawn.tokens)
+        log_prob += drawn.log_prob
+        prefixes = lm.extend(prefixes, drawn.tokens)
+    texts = torch.stack(tokens, 1)
+    for row, prompt in enumerate(prompts):
+        rescored = 0.0
+        for step in range(8):
+            log_probs = reference(lm, prompt, texts[row, :step].tolist())
+            rescored += float(warp(log_probs[None]).log_softmax(-1)[0, texts[row, step]])
+        assert abs(rescored - float(log_prob[row])) <= NATS
+
+
+LAWS: tuple[Callable[[LanguageModel], None], ...] = (
+    law_rows_sum_to_one,
+    law_steps_add_up,
+    law_select_is_recompute,
+    law_padding_is_invisible,
+    law_resume_is_recompute,
+    law_crop_is_recompute,
+    law_equal_rows_are_computed_once,
+)
+WARPS = (Warp(), Warp(temperature=0.7), Warp(top_k=3), Warp(top_p=0.8), Warp(1.3, 5, 0.9))
+
+
+@every_lm
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_every_language_model_keeps_the_laws(name, law):
+    law(make(name))
+
+
+@every_lm
+def test_a_drawn_log_prob_is_the_rescored_one_under_every_warp(name):
+    for warp in WARPS:
+        law_drawn_is_rescored(make(name), warp)
+
+
+@every_lm
+def test_a_language_model_is_one_by_its_protocol(name):
+    lm = make(name)
+    assert isinstance(lm, LanguageModel)
+    assert len(lm.digest) == len(lm.vocab.digest) == 64
+    assert lm.digest == lm.digest
+
+
+@every_lm
+def test_end_tokens_add_nothing_to_the_text(name):
+    vocab = make(name).vocab
+    assert all(vocab.token_bytes[token] == b"" for token in vocab.eos_ids)
+
+
+# --- shortcuts of the networks ------------------------------------------------------------------
+
+
+@every_network
+def test_micro_batches_give_what_the_whole_batch_gives(name):
+    lm = make(name)
+    whole_rows = lm.max_rows
+    prompts, tokens = PROMPTS * 2, random_tokens(lm, 8, 5, seed=7)
+    lengths = torch.tensor([5, 4, 3, 5, 0, 5, 2, 1])
+    whole = step_through(lm, prompts, tokens)
+    scored = lm.token_log_probs(prompts, tokens, lengths)
+    try:
+        lm.max_rows = 3
+        assert_close(step_through(lm, prompts, tokens), whole, 1e-5)
+        assert_close(lm.token_log_probs(prompts, tokens, lengths), scored, 1e-5)
+    finally:
+        lm.max_rows = whole_rows
+
+
+@every_network
+def test_scoring_in_small_pieces_gives_what_scoring_whole_gives(name):
+    lm = make(name)
+    if lm._windows is None:
+        pytest.skip("a recomputed model scores whole rows")
+    tokens, lengths = random_tokens(lm, 4, 9), torch.tensor([9, 2, 7, 9])
+    whole = lm.token_log_probs(PROMPTS, tokens, lengths)
+    budget = lm._max_log_probs
+    try:
+        lm._max_log_probs = 2 * lm.vocab.size
+        assert_close(lm.token_log_probs(PROMPTS, tokens, lengths), whole, 1e-5)
+    finally:
+        lm._max_log_probs = budget
+
+
+@every_network
+def test_running_out_of_memory_halves_the_micro_batch(name, monkeypatch):
+    lm = make(name)
+    if lm._windows is None:
+        pytest.skip("a recomputed model has no storage to run out of")
+    tokens = random_tokens(lm, 8, 3)
+    whole = step_through(lm, PROMPTS * 2, tokens)
+    forward = lm._forward
+
+    def small(storage, first_row, last_row, *rest, **options):
+        if last_row - first_row > 2:
+            raise torch.OutOfMemoryError("as a device would")
+        return forward(storage, first_row, last_row, *rest, **options)
+
+    monkeypatch.setattr(lm, "_forward", small)
+    notes = lm.notes
+    try:
+        assert_close(step_through(lm, PROMPTS * 2, tokens), whole, 1e-5)
+        assert lm.max_rows is not None and lm.max_rows <= 2
+        assert any("out of memory" in note for note in lm.notes)
+    finally:
+        lm.max_rows, lm.notes = None, notes
+
+
+@every_network
+def test_storage_grows_when_no_hint_was_given(name):
+    lm = make(name)
+    tokens = random_tokens(lm, 2, 60, seed=8)
+    stepped = step_through_without_hint(lm, tokens)
+    assert_close(
+        stepped.sum(1), lm.token_log_probs(PROMPTS[:2], tokens, torch.tensor([60] * 2)).sum(1)
+    )
+
+
+def step_through_without_hint(lm: LanguageModel, tokens: Tensor) -> Tensor:
+    prefixes = lm.start(PROMPTS[: len(tokens)])
+    columns = []
+    for step in range(tokens.shape[1]):
+        log_probs = prefixes.row_logits().log_softmax(-1)
+        columns.append(log_probs.gather(1, tokens[:, step, None])[:, 0])
+        prefixes = lm.extend(prefixes, tokens[:, step])
+    return torch.stack(columns, 1)
+
+
+@every_network
+def test_spent_prefixes_are_refused(name):
+    lm = make(name)
+    if lm._windows is None:
+        pytest.skip("a recomputed model spends nothing")
+    prefixes = lm.start(PROMPTS)
+    lm.extend(prefixes, torch.tensor([1, 2, 3, 4]))
+    with pytest.raises(InternalError, match="spent"):
+        lm.extend(prefixes, torch.tensor([1, 2, 3, 4]))
+
+
+@pytest.mark.parametrize("name", ["tiny:llama", "tiny:gemma3", "shared:stories260K-hf"])
+def test_a_gradient_does_not_change_the_score(name):
+    lm = make(name)
+    copy = lm.with_model(lm.model)
+    tokens, lengths = random_tokens(lm, 4, 6), torch.tensor([6, 3, 6, 2])
+    parameter = next(copy.model.parameters())
+    wanted = parameter.requires_grad
+    try:
+        parameter.requires_grad_(True)
+        scored = copy.token_log_probs(PROMPTS, tokens, lengths, gradient=True)
+        assert_close(scored.detach(), lm.token_log_probs(PROMPTS, tokens, lengths))
+        (slope,) = torch.autograd.grad(scored.sum(), parameter)
+        assert float(slope.abs().sum()) > 0
+    finally:
+        parameter.requires_grad_(wanted)
+
+
+# bfloat16 keeps 8 bits of mantissa. On a trained model, whose logits are within ±20 nats, a token
+# log prob moves by 0.02 nats on average and (over 256 tokens) by less than half a nat at most.
+def test_bfloat16_moves_token_log_probs_by_less_than_the_stated_bound():
+    lm = make("shared:stories260K-hf")
+    half = load_language_model(SHARED / "models" / "stories260K-hf", dtype="bfloat16")
+    tokens = random_tokens(lm, 8, 32, seed=9)
+    generator = torch.Generator().manual_seed(9)
+    prefixes = lm.start(["Once upon a time"] * 8)
+    for step in range(32):
+        uniforms = torch.rand(8, generator=generator, dtype=torch.float64)
+        tokens[:, step] = draw_tokens(prefixes.row_logits(), uniforms).tokens
+        prefixes = lm.extend(prefixes, tokens[:, step])
+    lengths = torch.full((8,), 32)
+    exact = lm.token_log_probs(["Once upon a time"] * 8, tokens, lengths)
+    rough = half.token_log_probs(["Once upon a time"] * 8, tokens, lengths)
+    assert rough.dtype == torch.float32
+    assert 0 < float((exact - rough).abs().mean()) <= 0.05
+    assert float((exact - rough).abs().max()) <= 0.5
+
+
+# --- models that are wrong, and must be rejected ------------------------------------------------
+
+
+class ForgetsToMoveTheCache(Wrong):
+    """After `select`, tokens are appended to whatever rows lie first in storage."""
+
+    def extend(self, prefixes: Prefixes, tokens: Tensor) -> Prefixes:
+        index = torch.arange(prefixes.num_rows) % prefixes.num_physical
+        return self.lm.extend(dataclasses.replace(prefixes, index=index), tokens)
+
+
+class FansOutWrongly(Wrong):
+    """The first physical row answers for all that were deduplicated."""
+
+    def extend(self, prefixes: Prefixes, tokens: Tensor) -> Prefixes:
+        new = self.lm.extend(prefixes, tokens)
+        return dataclasses.replace(new, index=torch.zeros_like(new.index), identity=False)
+
+
+class ScoresTheTokenBefore(Wrong):
+    """token_log_probs off by one position."""
+
+    def token_log_probs(self, prompts, tokens, lengths):
+        return self.lm.token_log_probs(prompts, tokens.roll(1, dims=1), lengths)
+
+
+class CropsOneTooMany(Wrong):
+    """crop keeps a token more than asked."""
+
+    def crop(self, prefixes: Prefixes, lengths: Tensor) -> Prefixes | None:
+        longer = torch.minimum(lengths + 1, prefixes.row_lengths())
+        cropped = self.lm.crop(prefixes, longer)
+        assert cropped is not None
+        return dataclasses.replace(cropped, lengths=lengths)
+
+
+class LeaksProbability(Wrong):
+    """Log probabilities that sum to less than one."""
+
+    def start(self, prompts, *, max_new_tokens=None):
+        prefixes = self.lm.start(prompts)
+        return dataclasses.replace(prefixes, logits=prefixes.logits - 0.01)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "law"),
+    [
+        (ForgetsToMoveTheCache, law_select_is_recompute),
+        (FansOutWrongly, law_equal_rows_are_computed_once),
+        (ScoresTheTokenBefore, law_steps_add_up),
+        (CropsOneTooMany, law_crop_is_recompute),
+    ],
+)
+@pytest.mark.parametrize("name", ["tiny:llama", "tiny:gemma2", "function:"])
+def test_the_laws_reject_a_wrong_model(name, wrong, law):
+    with pytest.raises(AssertionError):
+        law(wrong(make(name)))
+
+
+def test_the_laws_reject_leaking_probability():
+    with pytest.raises(AssertionError):
+        law_rows_sum_to_one(LeaksProbability(make("function:")))
+
+
+def test_the_laws_reject_positions_that_are_off_by_one(monkeypatch):
+    lm = tiny_models.tiny_lm("llama")
+    forward = lm.model.forward
+
+    def shifted(*, position_ids=None, **options):
+        late = options["past_key_values"].column > 0 if options.get("past_key_values") else False
+        if late:
+            position_ids = position_ids + 1
+        return forward(position_ids=position_ids, **options)
+
+    monkeypatch.setattr(lm.model, "forward", shifted)
+    with pytest.raises(AssertionError):
+        law_select_is_recompute(lm)
+
+
+def test_the_laws_reject_padding_that_is_not_masked(monkeypatch):
+    lm = tiny_models.tiny_lm("qwen2")
+    monkeypatch.setattr(lm, "_ready_mask", lambda visible, first, last: None)
+    with pytest.raises(AssertionError):
+        law_padding_is_invisible(lm)
+
+
+# --- real models --------------------------------------------------------------------------------
+
+
+def test_stories260k_greedy_text_is_the_known_one():
+    """llama2.c's own test pins this text; its stories end with the start token, id 1."""
+    lm = make("shared:stories260K-hf")
+    prefixes = lm.start([""], max_new_tokens=200)
+    ids: list[int] = []
+    for _ in range(200):
+        token = prefixes.row_logits().argmax(-1)
+        ids.append(int(token))
+        prefixes = lm.extend(prefixes, token)
+    text = lm.vocab.decode(ids).removeprefix(" ")
+    assert text.startswith(
+        "Once upon a time, there was a little girl named Lily. She loved to play outside in the "
+        "park. One day, she saw a big, red ball. She wanted to play with it, but it was too high."
+        "\nLily's mom said, \"Lily, let's go to the park.\" Lily was sad and didn't know what to "
+        'do. She said, "I want to play with your ball, but I can\'t find it."\nLily was sad and '
+        "didn't know what to do. She said, \"I'm sorry, Lily. I didn't know what to do.\"\nLily "
+        "didn't want to help her mom, so she"
+    )
+    assert lm.vocab.eos_ids == {1, 2}
