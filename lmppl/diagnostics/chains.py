@@ -59,10 +59,11 @@ def r_hat(chains: ArrayLike) -> float:
 
 def _plain_r_hat(chains: Floats) -> float:
     num_draws = chains.shape[1]
+    # By comparison, not by a variance of 0: that of equal numbers is rounding noise.
+    if stuck_chains(chains) == chains.shape[0]:
+        return math.inf
     within = float(chains.var(axis=1, ddof=1).mean())
     between = num_draws * float(chains.mean(axis=1).var(ddof=1))
-    if within == 0.0:
-        return math.inf
     return math.sqrt((between / within + num_draws - 1) / num_draws)
 
 

@@ -19,14 +19,14 @@ def autocorrelation_ess(chains: ArrayLike) -> float:
     num_chains, num_draws = x.shape
     if num_draws < 4 or not np.isfinite(x).all() or np.ptp(x) == 0.0:
         return float("nan")
+    if np.all(x == x[:, :1]):
+        # Every chain stands still at its own value: each is worth one draw at the very most.
+        return float("nan")
     covariance = _autocovariance(x)
     within = float(covariance[:, 0].mean()) * num_draws / (num_draws - 1)
     pooled = within * (num_draws - 1) / num_draws
     if num_chains > 1:
         pooled += float(x.mean(axis=1).var(ddof=1))
-    if within == 0.0:
-        # Every chain stands still at its own value: each is worth one draw at the very most.
-        return float("nan")
     rho = 1.0 - (within - covariance.mean(axis=0)) / pooled
     rho[0] = 1.0
     pairs = rho[: 2 * (num_draws // 2)].reshape(-1, 2).sum(axis=1)

@@ -1,0 +1,232 @@
+"""Estimates: intervals that cover, and kinds that say what they are."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+
+from lmppl.posterior import Estimate, ExpectationResult, log_mean_exp, verdict_of
+from lmppl.posterior.estimate import genealogical_variance
+from lmppl.posterior.intervals import (
+    beta_cdf,
+    beta_quantile,
+    normal_quantile,
+    proportion_interval,
+    student_quantile,
+)
+
+
+@pytest.mark.parametrize("a", [0.5, 1.0, 2.5, 40.0, 3000.0])
+@pytest.mark.parametrize("b", [0.5, 1.0, 7.0, 900.0])
+def test_the_beta_distribution_agrees_with_scipy(a: float, b: float) -> None:
+    for p in (1e-6, 0.005, 0.3, 0.5, 0.975, 1 - 1e-6):
+        x = scipy.stats.beta.ppf(p, a, b)
+        assert beta_cdf(x, a, b) == pytest.approx(scipy.special.betainc(a, b, x), rel=1e-9)
+        assert beta_quantile(p, a, b) == pytest.approx(x, rel=1e-6, abs=1e-14)
+
+
+@pytest.mark.parametrize("degrees", [0.7, 1.0, 2.0, 9.5, 300.0, 1e9])
+def test_student_quantiles_agree_with_scipy(degrees: float) -> None:
+    for p in (0.005, 0.4, 0.5, 0.975, 0.995):
+        expected = scipy.stats.t.ppf(p, degrees)
+        assert student_quantile(p, degrees) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+def test_no_degree_of_freedom_leaves_everything_open() -> None:
+    assert student_quantile(0.975, 0.0) == math.inf
+    assert student_quantile(0.025, 0.0) == -math.inf
+    assert normal_quantile(1.0) == math.inf
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 5), (5, 5), (1, 7), (30, 4000), (50, 100)])
+def test_clopper_pearson_agrees_with_scipy(successes: int, trials: int) -> None:
+    exact = scipy.stats.binomtest(successes, trials).proportion_ci(0.99, method="exact")
+    assert proportion_interval(successes, trials, 0.99) == pytest.approx(
+        (exact.low, exact.high), abs=1e-9
+    )
+
+
+def test_clopper_pearson_of_nothing_is_everything() -> None:
+    assert proportion_interval(0, 0) == (0.0, 1.0)
+    with pytest.raises(ValueError, match="3 successes in 2 trials"):
+        proportion_interval(3, 2)
+
+
+def test_clopper_pearson_covers_at_least_as_often_as_it_says() -> None:
+    # Coverage is a finite sum, so this is exact: no sampling.
+    n = 20
+    intervals = [proportion_interval(k, n, 0.9) for k in range(n + 1)]
+    for p in (0.01, 0.1, 0.37, 0.5, 0.93):
+        covered = [k for k, (low, high) in enumerate(intervals) if low <= p <= high]
+        assert sum(scipy.stats.binom.pmf(k, n, p) for k in covered) >= 0.9
+
+
+def test_the_log_of_a_mean_survives_weights_beyond_floating_point() -> None:
+    assert log_mean_exp([1000.0, 1000.0 + math.log(3.0)]) == pytest.approx(1000 + math.log(2.0))
+    assert log_mean_exp([-math.inf, 0.0]) == pytest.approx(-math.log(2.0))
+    assert log_mean_exp([-math.inf, -math.inf]) == -math.inf
+
+
+def test_an_evidence_from_weights_has_the_delta_method_error() -> None:
+    log_w = np.log([1.0, 2.0, 3.0, 6.0])
+    found = Estimate.from_weights(log_w)
+    assert found.kind == "unbiased"
+    assert found.value == pytest.approx(math.log(3.0))
+    # sd of the weights (n − 1) over √4 and over the mean
+    assert found.standard_error == pytest.approx(np.std([1, 2, 3, 6], ddof=1) / 2 / 3)
+    assert found.lower < found.value < found.upper
+
+
+def test_equal_weights_leave_no_error() -> None:
+    found = Estimate.from_weights([2.0, 2.0, 2.0])
+    assert (found.value, found.standard_error) == (2.0, 0.0)
+    assert found.lower == found.upper == 2.0
+
+
+def test_a_wild_estimate_is_not_bounded_above() -> None:
+    found = Estimate.from_weights([0.0, -30.0, -30.0, -30.0])
+    assert found.standard_error == pytest.approx(1.0)
+    assert found.upper == math.inf
+    # Markov: Ẑ exceeds Z/δ with probability at most δ.
+    assert found.lower >= found.value + math.log(0.025)
+
+
+def test_a_long_interval_is_longer_above() -> None:
+    found = Estimate.from_relative_variance(0.0, 0.04)
+    assert found.upper - found.value > found.value - found.lower > 0
+
+
+def test_dead_draws_count_as_zero_and_all_dead_is_no_number() -> None:
+    alive = Estimate.from_weights([0.0, 0.0, -math.inf, -math.inf])
+    assert alive.value == pytest.approx(math.log(0.5))
+    dead = Estimate.from_runs([-math.inf, -math.inf])
+    assert dead.value == -math.inf
+    assert dead.upper == math.inf
+
+
+def test_one_run_has_no_error_of_its_own() -> None:
+    found = Estimate.from_runs([-3.0])
+    assert found.value == -3.0
+    assert found.standard_error == math.inf
+    assert "unknown" in str(found)
+
+
+def test_nan_and_plus_infinity_are_refused() -> None:
+    for bad in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="NaN or \\+inf"):
+            Estimate.from_weights([0.0, bad])
+
+
+def test_related_draws_count_once() -> None:
+    log_w = np.log([1.0, 1.0, 3.0, 3.0])
+    doubled = Estimate.from_weights(log_w, clusters=[0, 0, 1, 1])
+    single = Estimate.from_weights(np.log([1.0, 3.0]))
+    assert doubled.value == pytest.approx(single.value)
+    assert doubled.standard_error == pytest.approx(single.standard_error)
+    assert Estimate.from_weights(log_w).standard_error < single.standard_error
+
+
+def test_intervals_of_the_evidence_cover_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(1)
+    trials, truth = 2000, 0.5 * 0.8**2
+    covered = 0
+    for _ in range(trials):
+        found = Estimate.from_weights(rng.normal(0.0, 0.8, size=400))
+        covered += found.lower <= truth <= found.upper
+    # Not fewer than nominal by more than 4 standard errors of a binomial (one in 30 000).
+    assert covered / trials > 0.95 - 4 * math.sqrt(0.95 * 0.05 / trials)
+
+
+def test_the_genealogy_without_resampling_is_the_variance_of_the_mean_weight() -> None:
+    log_w = np.log([1.0, 2.0, 3.0, 6.0])
+    found = genealogical_variance(log_w, eves=[0, 1, 2, 3], num_resamplings=0)
+    assert found == pytest.approx(Estimate.from_weights(log_w).standard_error ** 2)
+
+
+def test_one_surviving_family_says_nothing() -> None:
+    assert genealogical_variance(np.zeros(8), eves=[3] * 8, num_resamplings=2) == 1.0
+    found = Estimate.from_genealogy(-1.0, np.zeros(8), [3] * 8, 2)
+    assert found.upper == math.inf
+
+
+def test_the_genealogical_variance_is_unbiased_under_multinomial_resampling() -> None:
+    # Two steps of a toy filter: weights from a finite set, multinomial resampling between them.
+    rng = np.random.default_rng(5)
+    num, runs = 20, 4000
+    log_z, variances = np.empty(runs), np.empty(runs)
+    for run in range(runs):
+        first = rng.choice([0.5, 1.5], size=num)
+        ancestors = rng.choice(num, size=num, p=first / first.sum())
+        second = rng.choice([0.7, 1.3], size=num)
+        log_z[run] = math.log(first.mean()) + math.log(second.mean())
+        families = np.bincount(ancestors, weights=second / second.sum(), minlength=num)
+        # Without the cut at 0, which would bias the average.
+        growth = (num / (num - 1)) ** 2
+        variances[run] = (1 - growth * (1 - np.sum(families**2))) * math.exp(2 * log_z[run])
+        clipped = genealogical_variance(np.log(second), ancestors, 1)
+        assert clipped == pytest.approx(max(0.0, variances[run] / math.exp(2 * log_z[run])))
+    z = np.exp(log_z)
+    truth = z.var(ddof=1)
+    error = math.hypot(variances.std(ddof=1) / math.sqrt(runs), truth * math.sqrt(2 / runs))
+    assert abs(variances.mean() - truth) < 4.5 * error  # one in 100 000
+
+
+def test_a_bound_is_open_on_its_other_side() -> None:
+    elbo = Estimate.from_mean([-3.0, -1.0, -2.0, -2.0], kind="lower bound")
+    assert elbo.value == -2.0
+    assert -math.inf < elbo.lower < -2.0
+    assert elbo.upper == math.inf
+    assert "lower bound" in str(elbo)
+
+
+def test_a_bracket_is_not_inverted() -> None:
+    assert Estimate.bracket(-3.0, -1.0, 0.99).value == -2.0
+    with pytest.raises(ValueError, match="inverted"):
+        Estimate.bracket(1.0, 0.0, 0.99)
+
+
+def test_an_estimate_reads_like_a_sentence() -> None:
+    assert str(Estimate.exact(-1.25)) == "-1.2500 (exact)"
+    text = str(Estimate(-12.3456, 0.0123, -12.37, -12.32, "unbiased"))
+    assert text == "-12.346 ± 0.012 (unbiased in Z; 95%: -12.370 to -12.320)"
+    assert str(Estimate(0.5, 0.25, -math.inf, math.inf, "consistent")) == (
+        "0.50 ± 0.25 (95%: −∞ to ∞)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("interval", "operator", "bound", "verdict"),
+    [
+        ((0.4, 0.6), ">=", 0.4, "holds"),
+        ((0.4, 0.6), ">", 0.4, "undecided"),
+        ((0.4, 0.6), ">=", 0.5, "undecided"),
+        ((0.4, 0.6), ">=", 0.7, "fails"),
+        ((0.4, 0.6), "<=", 0.6, "holds"),
+        ((0.4, 0.6), "<", 0.3, "fails"),
+        ((0.4, 0.6), "==", 0.5, "undecided"),
+        ((0.4, 0.6), "==", 0.9, "fails"),
+        ((math.nan, 0.6), ">=", 0.0, "undecided"),
+        ((-math.inf, math.inf), "<", 0.0, "undecided"),
+    ],
+)
+def test_a_claim_holds_only_where_the_whole_interval_does(
+    interval: tuple[float, float], operator: str, bound: float, verdict: str
+) -> None:
+    estimate = Estimate(0.5, 0.05, *interval, "consistent", 0.99)
+    assert verdict_of(estimate, operator, bound) == verdict
+
+
+def test_an_exact_value_at_its_bound_is_equal_up_to_rounding() -> None:
+    third = Estimate.exact(0.1 + 0.2)
+    assert verdict_of(third, "==", 0.3) == "holds"
+    assert verdict_of(third, "<=", 0.3) == "holds"
+    assert verdict_of(third, ">", 0.3) == "fails"
+
+
+def test_a_result_survives_a_dictionary() -> None:
+    result = ExpectationResult("a", "mean(x) >= 0", Estimate.exact(1.0), "holds", "mean", ">=", 0.0)
+    assert ExpectationResult.from_dict(result.to_dict()) == result
