@@ -63,7 +63,7 @@ def _source(
             # transformers takes seconds to import, and most programs need none of it here.
             from lmppl.factors.rewards.huggingface import load_sequence_classifier
 
-            return load_sequence_classifier(
+            source: Source = load_sequence_classifier(
                 _model(base_dir, str(arguments["model"])),
                 head="class" if described.kind == "classifier" else "score",
                 label=_option(arguments, "label", None),
@@ -72,6 +72,7 @@ def _source(
                 device=device,
                 dtype=dtype,
             )
+            return source
         case "ensemble":
             return EnsembleSource(
                 tuple(
