@@ -328,4 +328,97 @@ Right:
     # lmp: allow LMP202
 """,
     ),
+    # ---- 91x: language models ----
+    "LMP910": Explanation(
+        "no such language model",
+        """\
+A language model is named in one of three ways, which are tried in this order: `builtin:NAME`, which
+comes with lmppl and needs no network; a directory written by `save_pretrained`, relative to the
+program; an id on the Hugging Face hub, which needs the network once and a local cache afterwards.
+Nothing was found under the name given.
+
+Wrong:
+    text ~ lm("builtin:storys", max_tokens=40)
+Right:
+    text ~ lm("builtin:stories", max_tokens=40)
+""",
+    ),
+    "LMP911": Explanation(
+        "a language model that cannot be loaded",
+        """\
+There is something under this name, but it is not a causal language model that can be loaded: a file
+is missing or damaged, the architecture is not one that predicts the next token, the dtype does not
+exist, or the model brings Python code of its own. Such code is run only when the host says
+`trust_remote_code=True`, after somebody has read it.
+""",
+    ),
+    "LMP912": Explanation(
+        "prompt and text do not fit the context",
+        """\
+A model was trained on texts up to some number of tokens, its context, and its probabilities mean
+nothing beyond. The tokens of the prompt (after f-strings are filled in, with the start token) and
+`max_tokens` must fit it together; this is checked before the first token is drawn.
+
+Wrong:
+    text ~ lm("builtin:stories", prompt=opener, max_tokens=1000)
+Right:
+    text ~ lm("builtin:stories", prompt=opener, max_tokens=200)
+""",
+    ),
+    "LMP913": Explanation(
+        "a chat without a template",
+        """\
+`prompt=chat(...)` is rendered by the chat template of the model's tokenizer, and this tokenizer has
+none: the model was not trained on chats. Use an instruction-tuned model, or write the prompt as a
+string in whatever form the model knows.
+""",
+    ),
+    "LMP914": Explanation(
+        "a tokenizer that is no map from tokens to bytes",
+        """\
+Constraints, stop strings and the text of a draw are defined on the bytes that each token adds. That
+is possible for byte-level tokenizers (GPT-2, Llama 3, Qwen) and for SentencePiece-style ones
+(Llama 2, Gemma, Mistral). It is not for tokenizers that guess the spaces between tokens, clean up
+the text afterwards, or keep no tokenizer.json. It is checked at loading against the tokenizer's own
+decoding.
+""",
+    ),
+    "LMP915": Explanation(
+        "nothing to start from",
+        """\
+A language model predicts the next token from the ones before, so it needs at least one. An empty
+prompt stands for the start token, or for the end token where a model has no other. This model has
+neither: give it a prompt.
+""",
+    ),
+    "LMP916": Explanation(
+        "not a language model table",
+        """\
+`markov("file.json")` reads an object with `tokens` (distinct strings), `initial` (one weight per
+token), `transition` (one row of weights per token) and `eos` (null or one of the tokens). Weights
+are finite and not negative, and no row is all zero but that of `eos`. `ngram("corpus.txt")` reads
+UTF-8 text, each line of which is a text. The note says which part of the file is at fault.
+""",
+    ),
+    "LMP917": Explanation(
+        "a function that is no language model",
+        """\
+The function behind a `FunctionLM` gets token ids `[batch, length]` (length may be 0) and returns
+natural log probabilities `[batch, vocab]`: no NaN, nothing above 0, each row summing to one within
+1e-4. The note names the prefix for which that failed.
+
+Wrong:
+    FunctionLM(tokens=["a", "b"], eos=None, next_log_probs=lambda ids: scores(ids))
+Right:
+    FunctionLM(tokens=["a", "b"], eos=None,
+               next_log_probs=lambda ids: scores(ids).log_softmax(-1))
+""",
+    ),
+    "LMP918": Explanation(
+        "a prompt that this model cannot read",
+        """\
+A Markov chain and a function of the host start from nothing and take no prompt. An n-gram model
+takes one, but only of characters or words that its corpus has.
+""",
+    ),
 }
