@@ -483,10 +483,11 @@ class Posterior:
         influence = cluster_sums(self.weights * (x - mean), self.clusters)
         size = 1.0 / float(np.sum(shares**2))
         total = float(np.sum(influence**2))
-        if np.ptp(x[self.weights > 0]) == 0.0:
-            return 0.0, math.inf
         if size <= 1.0 + 1e-9:
+            # One independent draw says nothing about its own error.
             return math.inf, 0.0
+        if np.ptp(x[self.log_weights > -math.inf]) == 0.0:
+            return 0.0, math.inf
         return math.sqrt(total * size / (size - 1.0)), size - 1.0
 
     def _chain_error(self, x: Floats) -> tuple[float, float]:
