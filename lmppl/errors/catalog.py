@@ -172,7 +172,7 @@ Right:
         "an operator of another language",
         """\
 Logic is written with the words `and`, `or` and `not`; a power with `^`; the type of a result after
-a colon. `>=` is always read as one operator, so a bound before `=` needs a space: `real<lower=0> =`.
+a colon. `>=` is always read as one operator, so a type before `=` needs a space: `real<lower=0> =`
 
 Wrong:
     require finished(text) && !contains(text, "x")
@@ -197,8 +197,8 @@ Right:
     "LMP015": Explanation(
         "an unknown escape in a string",
         """\
-The escapes are `\\n \\t \\r \\0 \\a \\b \\f \\v \\\\ \\" \\'`, `\\xhh`, `\\uhhhh` and `\\Uhhhhhhhh`. A
-regular expression is best written as a raw string, in which a backslash is itself.
+Known are `\\n \\t \\r \\0 \\a \\b \\f \\v \\\\ \\" \\'`, `\\xhh`, `\\uhhhh` and `\\Uhhhhhhhh`.
+A regular expression is best written as a raw string, in which a backslash is itself.
 
 Wrong:
     require matches(text, "\\d+")

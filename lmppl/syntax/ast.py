@@ -91,9 +91,9 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """`q.f`: a name qualified by an import; `value` is normally a Name."""
+    """`q.f`: a name qualified by an import."""
 
-    value: Expr
+    value: Name | Attribute
     name: str
     name_span: Span
     span: Span
@@ -109,7 +109,7 @@ class List:
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """`value` or `name=value` in a call, an `infer` or an `extern`; positional ones have no name."""
+    """`value` or `name=value` in a call, `infer` or `extern`; a positional one has no name."""
 
     name: str | None
     name_span: Span | None
@@ -121,7 +121,7 @@ class Argument:
 class Call:
     """`function(arguments)`; positional arguments come before named ones, no name comes twice."""
 
-    function: Expr
+    function: Name | Attribute
     arguments: tuple[Argument, ...]
     span: Span
 

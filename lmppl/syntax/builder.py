@@ -99,9 +99,7 @@ class Builder:
         return [child for child in tree.children if isinstance(child, Tree)]
 
     def _tokens(self, tree: Branch, kind: str) -> list[Token]:
-        return [
-            child for child in tree.children if isinstance(child, Token) and child.type == kind
-        ]
+        return [child for child in tree.children if isinstance(child, Token) and child.type == kind]
 
     def _token_span(self, token: Token) -> Span:
         return Span(
@@ -334,13 +332,12 @@ class Builder:
 
     def _call(self, tree: Branch) -> ast.Call:
         function, arguments = self._trees(tree)
-        return ast.Call(self._expression(function), self._build(arguments), self._span(tree))
+        return ast.Call(self._build(function), self._build(arguments), self._span(tree))
 
     def _attribute(self, tree: Branch) -> ast.Attribute:
         name, name_span = self._name(tree)
-        return ast.Attribute(
-            self._expression(tree.children[0]), name, name_span, self._span(tree)
-        )
+        value = self._build(self._trees(tree)[0])
+        return ast.Attribute(value, name, name_span, self._span(tree))
 
     def _index(self, tree: Branch) -> ast.Index:
         value, index = self._trees(tree)

@@ -7,7 +7,7 @@ must change nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from lark import Token
@@ -105,9 +105,7 @@ def _align_samples(lines: list[_Line]) -> None:
     while start < len(lines):
         stop = start + 1
         if _alignable(lines[start]):
-            while (
-                stop < len(lines) and _alignable(lines[stop]) and not lines[stop].blank_before
-            ):
+            while stop < len(lines) and _alignable(lines[stop]) and not lines[stop].blank_before:
                 stop += 1
         run = lines[start:stop]
         if len(run) > 1:
@@ -147,7 +145,8 @@ def _with_comments(lines: list[_Line], rows: list[str]) -> list[str]:
             stop += 1
         run = range(index, stop)
         # A long row would push the comments of its neighbours out of sight.
-        column = max((len(rows[each]) for each in run if len(rows[each]) <= _LAST_ALIGNED), default=0)
+        lengths = [len(rows[each]) for each in run]
+        column = max((each for each in lengths if each <= _LAST_ALIGNED), default=0)
         for each in run:
             finished[each] = f"{rows[each].ljust(column)}  {trailing[each]}"
         index = stop
@@ -204,9 +203,7 @@ class _Writer:
         self._statement(model.span.end - 1, model.span.end, 0)
         self._lines[-1].blank_before = False
 
-    def _leading(
-        self, until: int, indent: int, separate: bool, is_first: bool = False
-    ) -> None:
+    def _leading(self, until: int, indent: int, separate: bool, is_first: bool = False) -> None:
         """Write the comments before `until`; the next line is set off if `separate`."""
         # Semicolons between statements are left out.
         while self._token < len(self._tokens) and _start(self._tokens[self._token]) < until:
@@ -221,8 +218,10 @@ class _Writer:
                 break
             self._comment += 1
             text = comment.rstrip()
-            if comment.line == self._last_line and self._lines and (
-                self._lines[-1].comment is None
+            if (
+                comment.line == self._last_line
+                and self._lines
+                and (self._lines[-1].comment is None)
             ):
                 self._lines[-1].comment = text
                 continue
@@ -347,14 +346,6 @@ class _Part:
     kind: Literal["token", "opener", "closer", "comment"] = "token"
 
 
-@dataclass(slots=True)
-class _Block:
-    """An open bracket: the column to which its rows are indented."""
-
-    column: int
-    parts: list[_Part] = field(default_factory=list)
-
-
 class _Layout:
     """Fills rows with the parts of one statement, breaking outer brackets before inner ones."""
 
@@ -376,7 +367,9 @@ class _Layout:
             fits = len(row) + (1 if part.space and not empty else 0) + width <= WIDTH
             if not empty and (part.forced or (part.breakable and not fits)):
                 after_opener = index > 0 and self._parts[index - 1].kind == "opener"
-                column = columns[-1]
+                # What a comment has pushed off the end of its row stays with the statement.
+                is_end = part.text == "{" or (part.kind == "closer" and len(columns) == 1)
+                column = self._indent if is_end else columns[-1]
                 if after_opener and not part.forced:
                     # Hanging gains room only where the bracket stands to the right of it.
                     hanging = self._row_indent(row) + INDENT
@@ -438,9 +431,8 @@ def _parts(pieces: list[Token], spacing: _Spacing) -> list[_Part]:
         if piece.type == "COMMENT":
             previous = pieces[index - 1]
             own_line = previous.end_line != piece.line
-            parts.append(
-                _Part(piece.rstrip(), depth, False, forced=own_line or after_comment, kind="comment")
-            )
+            forced = own_line or after_comment
+            parts.append(_Part(piece.rstrip(), depth, False, forced=forced, kind="comment"))
             after_comment = True
             continue
         following = next((each for each in pieces[index + 1 :] if each.type != "COMMENT"), None)

@@ -16,7 +16,7 @@ import tempfile
 from importlib import resources
 from pathlib import Path
 
-from lark import Lark, Token, __version__
+from lark import Lark, __version__
 
 from lmppl.errors import InternalError
 
@@ -163,6 +163,3 @@ def _save(built: Lark, file: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-__all__ = ["AFTER_EXTERN", "Token", "build_parser", "grammar_text", "keywords", "parser", "terminals"]

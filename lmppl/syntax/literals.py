@@ -102,14 +102,19 @@ def decode_string(text: str, reserved: frozenset[str]) -> tuple[list[Piece], lis
     pieces: list[Piece] = []
     problems: list[Problem] = []
     value: list[str] = []
+    # Braces that were escaped by mistake: their partners are not worth a second complaint.
+    forgiven = 0
     since = position = start
     while position < stop:
         character = text[position]
         if character == "\\":
+            forgiven += prefix == "f" and text[position + 1] == "{"
             decoded, position = _escape(text, position, stop, prefix == "f", problems)
             value.append(decoded)
-        elif prefix == "f" and text[position : position + 2] in ("{{", "}}") and (
-            position + 1 < stop
+        elif (
+            prefix == "f"
+            and text[position : position + 2] in ("{{", "}}")
+            and (position + 1 < stop)
         ):
             value.append(character)
             position += 2
@@ -122,6 +127,9 @@ def decode_string(text: str, reserved: frozenset[str]) -> tuple[list[Piece], lis
                 value = []
                 since = hole.end
             position = hole.end
+        elif prefix == "f" and character == "}" and forgiven:
+            forgiven -= 1
+            position += 1
         elif prefix == "f" and character == "}":
             problems.append(
                 Problem(

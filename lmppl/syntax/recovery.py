@@ -9,6 +9,7 @@ behind, so that the rest always shrinks.
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from lark import Token
 from lark.exceptions import UnexpectedToken
@@ -134,7 +135,8 @@ class _Recovery:
         self._implied = False
         # Braces of foreign blocks that were stepped over, whose ends are still to come.
         self._strange_braces = 0
-        self._parser = parser().parse_interactive()
+        # Lark's interactive parser has no annotations.
+        self._parser: Any = parser().parse_interactive()
 
     # ---- the walk ----
 
@@ -197,7 +199,10 @@ class _Recovery:
 
     def _skip(self, index: int) -> None:
         """Go on at the next statement or item, from `index` on."""
-        while index < len(self._tokens) - 1 and not self._begins(index):
+        columns = self._columns()
+        while index < len(self._tokens) - 1 and not (
+            self._begins(index) or self._is_aligned(index, columns)
+        ):
             token = self._tokens[index]
             index += 1
             if token.type == "SEMICOLON":
@@ -208,6 +213,28 @@ class _Recovery:
                     break
                 self._strange_braces += 1
         self._restart(index)
+
+    def _columns(self) -> set[int]:
+        """The columns at which the rows around the walk's place start."""
+        columns: set[int] = set()
+        for index in (self._at - 1, self._at):
+            if 0 <= index < len(self._tokens):
+                while index and self._tokens[index - 1].line == self._tokens[index].line:
+                    index -= 1
+                columns.add(int(self._tokens[index].column or 0))
+        return columns
+
+    def _is_aligned(self, index: int, columns: set[int]) -> bool:
+        """Whether a name stands where, by its column, a statement begins."""
+        token = self._tokens[index]
+        before = self._tokens[index - 1] if index else None
+        return (
+            token.type == "NAME"
+            and token.column in columns
+            and before is not None
+            and before.end_line != token.line
+            and before.type in _ENDS
+        )
 
     def _begins(self, index: int) -> bool:
         """Whether the token surely begins a statement or item, or ends them all."""
@@ -268,9 +295,7 @@ class _Recovery:
         labels: tuple[Label, ...] = (),
     ) -> None:
         own = (Label(span, remark),) if remark else ()
-        self.diagnostics.append(
-            Diagnostic(code, "error", message, span, (*own, *labels), (), help)
-        )
+        self.diagnostics.append(Diagnostic(code, "error", message, span, (*own, *labels), (), help))
 
     # ---- mending ----
 
@@ -280,6 +305,14 @@ class _Recovery:
         before = self._tokens[at - 1] if at else None
         accepted = self._accepts()
         ends = {int(each.end_pos or 0) for each in (before, token) if each is not None}
+        earlier = self._tokens[at - 2] if at > 1 else None
+        if (
+            accepted == {"TILDE"}
+            and before is not None
+            and earlier is not None
+            and earlier.end_line == before.line
+        ):
+            ends.add(int(earlier.end_pos or 0))
         if ends & self._doubtful:
             # A consequence of what the scanner or an earlier repair has already reported.
             if not self._close_brackets(token):
@@ -399,7 +432,6 @@ class _Recovery:
         self._at -= 1
 
     def _report_missing_operator(self, left: Token, right: Token, follows: Token) -> None:
-        shown = f"`{left}` and `{right}`" if left.type in _ATOMS else f"this and `{right}`"
         source = self._scan.source
         stop = int(right.end_pos or 0)
         if follows.type == "LPAR" and follows.start_pos == stop:
@@ -412,10 +444,13 @@ class _Recovery:
             labelled = len(self._fed) > 2 and self._fed[-3].type in _LABELLED
             if labelled and left.type == "NAME":
                 remedy += f"; if `{left}` is a label, write `{left}: {rest}`"
-        gap = self._scan.span(int(left.start_pos or 0), int(right.end_pos or 0))
-        self._report(
-            "LMP009", gap, f"an operator is missing between {shown}", "two values in a row", remedy
-        )
+        if left.type in _ATOMS:
+            where = self._span(left).to(self._span(right))
+            message = f"an operator is missing between `{_shown(left)}` and `{right}`"
+        else:
+            where = self._span(right)
+            message = f"an operator is missing before `{right}`"
+        self._report("LMP009", where, message, "two values in a row", remedy)
 
     def _mend_reserved(self, token: Token, before: Token | None, accepted: set[str]) -> bool:
         """A reserved word stands where a name belongs."""
@@ -683,7 +718,7 @@ class _Recovery:
             )
         else:
             self._report(
-                "LMP001", span, f"the program stops too early after `{before}`", _expected(accepted)
+                "LMP001", span, f"something is missing after `{before}`", _expected(accepted)
             )
 
     def _mend_closer(self, token: Token, before: Token | None, accepted: set[str]) -> bool:
@@ -694,6 +729,8 @@ class _Recovery:
             self._report(
                 "LMP003", self._span(token), f"this `{token}` closes nothing", "", "remove it"
             )
+            if "INT" in accepted:
+                self._feed(_virtual("NAME"))
             self._at += 1
             return True
         opening = self._brackets[-1]
@@ -728,7 +765,7 @@ class _Recovery:
         span = self._span(token)
         if token.type == "EQUALS":
             earlier = self._fed[-2].type if len(self._fed) > 1 else ""
-            if "COLON" in accepted and earlier in _LABELLED and not self._brackets:
+            if "COLON" in accepted and earlier in ("FACTOR", "MOMENT") and not self._brackets:
                 self._report(
                     "LMP007",
                     span,
@@ -748,9 +785,7 @@ class _Recovery:
             else:
                 return False
         elif token.type == "EQUAL" and "EQUALS" in accepted:
-            self._report(
-                "LMP007", span, "a single `=` names a value", "did you mean `=`?"
-            )
+            self._report("LMP007", span, "a single `=` names a value", "did you mean `=`?")
             self._feed(_virtual("EQUALS"))
         elif token.type == "TILDE" and "EQUALS" in accepted and not self._is("MOMENT"):
             name = before or "x"
@@ -842,7 +877,7 @@ class _Recovery:
                 span,
                 "there are no values in braces",
                 "",
-                "a list is written `[a, b]`; a JSON schema is read with `file(\"schema.json\")`",
+                'a list is written `[a, b]`; a JSON schema is read with `file("schema.json")`',
             )
             self._step_over_braces()
             return True
@@ -853,10 +888,15 @@ class _Recovery:
                 f"an expression is missing before `{token}`",
                 "missing expression",
             )
-            if token.type == "COMMA" and before is not None and before.type in (
-                "COMMA",
-                "LPAR",
-                "LSQB",
+            if (
+                token.type == "COMMA"
+                and before is not None
+                and before.type
+                in (
+                    "COMMA",
+                    "LPAR",
+                    "LSQB",
+                )
             ):
                 self._at += 1
             else:
@@ -908,6 +948,17 @@ class _Recovery:
             return False
         if not {"PLUS", "STAR"} & accepted or before.type not in _ENDS:
             return False
+        if {"THEN", "ELSE"} & accepted and not self._brackets:
+            return False
+        if before.type in _STRINGS and before.end_pos == token.start_pos:
+            self._report(
+                "LMP005",
+                self._span(before),
+                "a quotation sign is missing on this line",
+                "this string ends where another one seems to begin",
+            )
+            self._skip(self._at + 1)
+            return True
         if self._brackets and "COMMA" in accepted:
             if before.type == "NAME" and len(before) <= 2 and before.end_pos == token.start_pos:
                 self._report_prefix(before, token)
@@ -933,7 +984,9 @@ class _Recovery:
         else:
             self._report(
                 "LMP009",
-                self._scan.span(int(before.start_pos or 0), int(token.end_pos or 0)),
+                self._span(before).to(self._span(token))
+                if before.type in _ATOMS
+                else self._span(token),
                 f"an operator is missing between `{_shown(before)}` and `{_shown(token)}`"
                 if before.type in _ATOMS
                 else f"an operator is missing before `{_shown(token)}`",
@@ -955,6 +1008,17 @@ class _Recovery:
         """One token is missing, and with it everything goes on."""
         if before is None:
             return False
+        if accepted == {"COLON"} and token.type in ("COMMA", "RPAR", "EQUALS"):
+            self._report(
+                "LMP020",
+                self._after(before),
+                f"the parameter `{before}` has no type",
+                "missing type",
+                f"write `{before}: string`",
+            )
+            self._feed(_virtual("COLON"))
+            self._feed(_virtual("NAME"))
+            return True
         for kind in _INSERTABLE:
             if kind not in accepted or not self._try(_virtual(kind), token):
                 continue
@@ -1025,7 +1089,7 @@ def _expected(accepted: set[str]) -> str:
         phrases.append("a statement")
         kinds -= {*_STATEMENTS, "NAME"}
     elif {"MODEL", "INFER"} <= kinds:
-        phrases.append("`model`, `infer` or a declaration")
+        phrases.extend(("`model`", "`infer`", "a declaration"))
         kinds -= {*_ITEMS, "LET"}
     if {"INT", "NAME"} <= kinds:
         phrases.append("an expression")

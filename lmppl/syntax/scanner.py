@@ -14,7 +14,7 @@ from lark import Token
 from lmppl.errors import Diagnostic, Label, LmpError, Span
 from lmppl.syntax.grammar import AFTER_EXTERN, keywords, terminals
 
-# What other languages write, and the token that takes its place.
+# What other languages write, and the token that takes its place; longer signs come first.
 _FOREIGN = {
     "&&": ("AND", "and"),
     "&": ("AND", "and"),
@@ -58,12 +58,11 @@ class Scan:
         return Span.of(self.source, start, end, self.path)
 
     def report(
-        self, code: str, start: int, end: int, message: str, label: str = "", help: str | None = None
+        self, code: str, start: int, end: int, message: str, help: str | None = None
     ) -> None:
         """Record an error at a stretch of the source."""
         span = self.span(start, end)
-        labels = (Label(span, label),) if label else ()
-        self.diagnostics.append(Diagnostic(code, "error", message, span, labels, (), help))
+        self.diagnostics.append(Diagnostic(code, "error", message, span, (), (), help))
 
 
 def normalize(source: str | bytes, path: str | None = None) -> str:
@@ -113,7 +112,7 @@ def scan(source: str, path: str | None = None) -> Scan:
     while position < len(source):
         matched = match(source, position)
         kind = matched.lastgroup if matched else None
-        if matched is None or kind is None or _is_suspicious(source, position, kind):
+        if matched is None or kind is None or _is_suspicious(source, position, matched.end(), kind):
             end = _mistake(result, position)
         else:
             end = matched.end()
@@ -171,7 +170,7 @@ def _token(kind: str, source: str, start: int, end: int, line: int, column: int)
     return Token(kind, text, start, line, column, line + newlines, end_column, end)
 
 
-def _is_suspicious(source: str, position: int, kind: str) -> bool:
+def _is_suspicious(source: str, position: int, end: int, kind: str) -> bool:
     """Whether a token that the grammar knows cannot be meant as such at this place."""
     following = source[position + 1 : position + 2]
     if kind == "SLASH":
@@ -182,15 +181,15 @@ def _is_suspicious(source: str, position: int, kind: str) -> bool:
         before = source[position - 1 : position]
         return following.isdigit() and not (before.isalnum() or before in ("_", ")", "]"))
     if kind in ("INT", "FLOAT"):
-        return _NUMBER_LIKE.match(source, position).group().endswith(".") and not (  # type: ignore[union-attr]
-            _after_number(source, position).isalpha()
-        )
+        longer = _NUMBER_LIKE.match(source, position)
+        if longer is None or longer.end() == end:
+            return False
+        # `1.x` is a number, a point and a name, whatever that may mean.
+        return longer.end() > end + 1 or not source[end + 1 : end + 2].isalpha()
+    if kind in ("STRING", "F_STRING", "RAW_STRING"):
+        # Two quotation signs and a third one: a long string that does not end.
+        return source.startswith('"""', end - 2) and end - position <= 3
     return False
-
-
-def _after_number(source: str, position: int) -> str:
-    matched = _NUMBER_LIKE.match(source, position)
-    return source[matched.end() : matched.end() + 1] if matched else ""
 
 
 def _mistake(result: Scan, position: int) -> int:
@@ -225,22 +224,23 @@ def _mistake(result: Scan, position: int) -> int:
         return _guess(result, "CARET", position, position + 2)
     if character == '"':
         return _open_string(result, position)
+    if source.startswith('"""', position + 1):
+        return _open_string(result, position + 1, position)
     if character in _QUOTES:
         return _foreign_quotes(result, position)
     if character.isdecimal() or character == ".":
         return _number(result, position)
-    for length in (2, 1):
-        text = source[position : position + length]
-        if text in _FOREIGN:
-            kind, meant = _FOREIGN[text]
+    for sign, (kind, meant) in _FOREIGN.items():
+        if source.startswith(sign, position):
+            end = position + len(sign)
             result.report(
                 "LMP013",
                 position,
-                position + length,
-                f"`{text}` is not an operator of this language",
+                end,
+                f"`{sign}` is not an operator of this language",
                 help=f"write `{meant}`",
             )
-            return _guess(result, kind, position, position + length)
+            return _guess(result, kind, position, end)
     if character.isalnum():
         return _foreign_name(result, position)
     end = position + 1
@@ -255,7 +255,6 @@ def _mistake(result: Scan, position: int) -> int:
     remedies = {
         "%": "there is no remainder operator",
         "?": "a choice between two values is written `if condition then a else b`",
-        "@": "there are no decorators",
         "\\": "newlines never matter, so a line needs no mark to go on",
     }
     result.report(
@@ -296,10 +295,11 @@ def _prefixed(result: Scan, position: int) -> int:
     return position
 
 
-def _open_string(result: Scan, position: int) -> int:
-    """A `"` that starts no complete string."""
+def _open_string(result: Scan, position: int, start: int | None = None) -> int:
+    """A `"` at `position` that starts no complete string; its prefix, if read, is at `start`."""
     source = result.source
-    start = _prefixed(result, position)
+    if start is None:
+        start = _prefixed(result, position)
     if source.startswith('"""', position):
         end = len(source)
         result.report(
@@ -370,7 +370,7 @@ def _number(result: Scan, position: int) -> int:
         text = source[position:end]
         kind = "INT"
         base = text.rstrip(".")
-        name = re.fullmatch(r"([0-9]+)([A-Za-z_]\w*)", text)
+        name = re.fullmatch(r"([0-9]+)([A-Za-z]\w*)", text)
         if text.endswith(".") and re.fullmatch(r"[0-9_.]+", text) and base.count(".") == 0:
             remedy = f"write `{base}.0`"
             kind = "FLOAT"
@@ -378,7 +378,7 @@ def _number(result: Scan, position: int) -> int:
             remedy = "numbers are written in base ten"
         elif matched is None:
             remedy = "digits are 0 to 9"
-        elif name and not text.endswith("_"):
+        elif name:
             remedy = (
                 f"a name starts with a letter; a product is written `{name.group(1)} * "
                 f"{name.group(2)}`"

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmppl.errors import LmpError
 from lmppl.syntax import ast, format_source, parse
-from lmppl.syntax.formatter import WIDTH
 from lmppl.syntax.scanner import scan
 
 # ---- random programs, as lists of token texts ----
 
 names = st.sampled_from(["x", "text", "tone", "lm", "function", "a_rather_long_name", "f", "r"])
 literals = st.sampled_from(
-    ["1", "20_000", "0.5", "1e-3", '"s"', 'r"[a-z]\\."', 'f"{x} and {{y}}"', '"""two\n  rows """']
-    + ["true", "false", '"a much longer string, which fills quite some of the row that it is on"']
+    [
+        *("1", "20_000", "0.5", "1e-3", "true", "false", '"s"', 'r"[a-z]\\."', 'f"{x} and {{y}}"'),
+        '"""two\n  rows """',
+        '"a much longer string, which fills quite some of the row that it is on"',
+    ]
 )
 
 
@@ -69,7 +69,7 @@ expressions = st.recursive(
     st.one_of(names, literals).map(lambda text: [text]), _compound, max_leaves=12
 )
 types = st.sampled_from(
-    [["real"], ["string", "[", "]"], ["real", "<", "lower", "=", "-", "1", ",", "upper", "=", "1", ">"]]
+    [["real"], ["string", "[", "]"], "real < lower = - 1 , upper = 1 >".split()]
 )
 labels = st.one_of(st.just([]), names.map(lambda name: [name, ":"]))
 statements = st.one_of(
@@ -105,7 +105,7 @@ items = st.one_of(
     st.tuples(names, expressions).map(lambda drawn: ["let", drawn[0], "=", *drawn[1]]),
     st.just(["infer", "smc", "(", "seed", "=", "1", ",", ")", "as", "x"]),
     st.just(["extern", "lm", "prior"]),
-    st.just(["extern", "reward", "q", "(", "t", ":", "string", ",", "inputs", "=", '"tokens"', ")"]),
+    st.just(["extern", "reward", "q", "(", "t", ":", "real", ",", "inputs", "=", '"ids"', ")"]),
     st.just(["import", '"a.lmp"', "as", "q"]),
 )
 gaps = st.sampled_from([" "] * 12 + ["\n", "\n\n", "\n\n\n", " # remark  \n", "\n# alone\n", "\t"])

@@ -1,0 +1,99 @@
+"""The parser tables on disk: fast, private, and never in the way."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from lmppl.syntax import grammar
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache directory in force; the parser of the process is put back afterwards."""
+    place = tmp_path / "cache"
+    monkeypatch.setenv("LMPPL_CACHE_DIR", str(place))
+    yield place
+    grammar.parser.cache_clear()
+
+
+def fresh_parser() -> object:
+    grammar.parser.cache_clear()
+    return grammar.parser()
+
+
+def test_the_tables_are_written_once_and_read_afterwards(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh_parser()
+    (file,) = directory.iterdir()
+    monkeypatch.setattr(grammar, "build_parser", lambda: pytest.fail("built again"))
+    fresh_parser()
+    assert [file] == list(directory.iterdir())
+
+
+def test_a_damaged_cache_is_replaced(directory: Path) -> None:
+    fresh_parser()
+    (file,) = directory.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    built = fresh_parser()
+    assert built.parse("let a = 1")  # type: ignore[attr-defined]
+    assert grammar._load(file) is not None
+
+
+def test_a_directory_that_others_can_write_is_not_trusted(directory: Path) -> None:
+    directory.mkdir()
+    directory.chmod(0o777)
+    assert fresh_parser() is not None
+    assert list(directory.iterdir()) == []
+
+
+def test_an_unwritable_place_only_costs_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a directory")
+    monkeypatch.setenv("LMPPL_CACHE_DIR", str(blocked / "below"))
+    assert fresh_parser() is not None
+    grammar.parser.cache_clear()
+
+
+def test_readers_never_see_half_a_file(directory: Path) -> None:
+    built = grammar.build_parser()
+    file = directory / "grammar.bin"
+    assert grammar._save(built, file)
+
+    def write(_: int) -> bool:
+        return grammar._save(built, file)
+
+    def read(_: int) -> bool:
+        return grammar._load(file) is not None
+
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = [*pool.map(write, range(8)), *pool.map(read, range(8))]
+        mixed = [pool.submit(job, 0) for _ in range(6) for job in (write, read)]
+        assert all(outcomes) and all(each.result() for each in mixed)
+    assert os.listdir(directory) == ["grammar.bin"]
+
+
+def test_the_name_of_the_file_depends_on_the_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = grammar._digest()
+    monkeypatch.setattr(grammar, "grammar_text", lambda: "other")
+    assert grammar._digest() != before
+
+
+def test_cached_tables_load_within_sixty_milliseconds(directory: Path) -> None:
+    fresh_parser()
+    (file,) = directory.iterdir()
+    seconds = []
+    for _ in range(5):
+        start = time.process_time()
+        assert grammar._load(file) is not None
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.060
