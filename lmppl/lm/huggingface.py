@@ -57,7 +57,7 @@ class HuggingFaceLM:
         tokenizer: Any,
         *,
         name: str,
-        digest: Callable[[], str] | None = None,
+        digest: Callable[[], str | None] | None = None,
         max_rows: int | None = None,
     ) -> None:
         config = model.config.get_text_config(decoder=True)
@@ -101,7 +101,8 @@ class HuggingFaceLM:
     def digest(self) -> str:
         """SHA-256 of the files, or of the parameters where there are none; computed once."""
         if self._digest is None:
-            self._digest = self._digest_of() if self._digest_of else _digest_of_parameters(self)
+            of_files = self._digest_of() if self._digest_of else None
+            self._digest = of_files or _digest_of_parameters(self)
         return self._digest
 
     def with_model(self, model: nn.Module, name: str | None = None) -> HuggingFaceLM:
@@ -506,6 +507,36 @@ class HuggingFaceLM:
             with torch.set_grad_enabled(gradient and torch.is_grad_enabled()):
                 rows += self._score(batch, tokens.shape[1], gradient)
         return torch.stack(rows).index_select(0, index)
+
+    def sequence_logits(self, prompts: Sequence[Prompt], tokens: Tensor, lengths: Tensor) -> Tensor:
+        """`[rows, length, vocab]`: untempered logits of the token at every position of given texts.
+
+        In one pass without a cache that can be differentiated with respect to the model's
+        parameters.  What stands at and past `lengths` `[rows]` is meaningless.
+        """
+        width = tokens.shape[1]
+        encoded = [self._prompt_ids(prompt) for prompt in prompts]
+        for prompt_ids, prompt in zip(encoded, prompts, strict=True):
+            self._require_room(len(prompt_ids), int(lengths.max()), prompt)
+        # Filled on the right: a causal model needs no mask for that.
+        columns = max(map(len, encoded)) + width - 1
+        whole = [
+            (list(prompt_ids) + row[:-1] + [0] * columns)[:columns]
+            for prompt_ids, row in zip(encoded, tokens.tolist(), strict=True)
+        ]
+        first = min(map(len, encoded)) - 1
+        options: dict[str, Any] = {"logits_to_keep": columns - first} if self._keeps_logits else {}
+        logits: Tensor = self.model(
+            input_ids=torch.tensor(whole, dtype=torch.long, device=self.device),
+            use_cache=False,
+            **options,
+        ).logits[:, -(columns - first) :]
+        starts = [len(prompt_ids) - 1 - first for prompt_ids in encoded]
+        if not any(starts):
+            return logits[:, :width]
+        rows = torch.arange(len(starts), device=self.device).unsqueeze(-1)
+        offsets = torch.tensor(starts, device=self.device).unsqueeze(-1)
+        return logits[rows, offsets + torch.arange(width, device=self.device)]
 
     def _batches(
         self,

@@ -61,10 +61,13 @@ def load_language_model(
     number = _number_type(dtype, place)
     path = _resolve(str(source), base_dir)
     where = str(source) if path is None else str(path)
-    key = (_fingerprint(where, path), revision, str(number), str(place), trust_remote_code)
+    fingerprint = _fingerprint(where, path)
+    key = (fingerprint, revision, str(number), str(place), trust_remote_code)
     with _lock:
         if (known := _loaded.get(key)) is None:
-            known = _load(str(source), where, path, revision, number, place, trust_remote_code)
+            known = _load(
+                str(source), where, path, fingerprint, revision, number, place, trust_remote_code
+            )
             _loaded[key] = known
         return known
 
@@ -128,6 +131,7 @@ def _load(
     source: str,
     where: str,
     path: Path | None,
+    fingerprint: str,
     revision: str | None,
     dtype: torch.dtype | None,
     device: torch.device,
@@ -153,10 +157,14 @@ def _load(
         # transformers raises OSError, ValueError, KeyError and its own for one and the same cause.
         raise _explain_failure(source, path, revision, trust_remote_code, error) from error
     model.requires_grad_(False)
-    lm = HuggingFaceLM(
-        model, tokenizer, name=source, digest=None if path is None else lambda: _digest(path)
-    )
-    return lm
+
+    def digest() -> str | None:
+        # Files that have changed since say nothing about the weights in memory.
+        if path is None or _fingerprint(where, path) != fingerprint:
+            return None
+        return _digest(path)
+
+    return HuggingFaceLM(model, tokenizer, name=source, digest=digest)
 
 
 def _explain_failure(

@@ -391,6 +391,8 @@ class NgramLM(HistoryLM):
             place = torch.arange(columns - seen, columns, device=self.device)
             recent = torch.where(place >= starts[:, None], tokens[:, -seen:], self.vocab.size)
             context[:, width - seen :] = recent
+        if not width:
+            return self._row(()).to(self.device).expand(num_rows, -1)
         distinct, inverse = _distinct_rows(context)
         rows = [self._row(tuple(row)) for row in distinct.tolist()]
         return torch.stack(rows).to(self.device).index_select(0, inverse)
