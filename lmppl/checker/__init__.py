@@ -1,6 +1,6 @@
 """Program → Model: names, types, ranges and facts of every factor, all problems at once.
 
-    model, warnings = check(parse(source, path), source=source, path=path, base_dir=directory)
+    model, warnings = check(parse(source, path), base_dir=directory)
 
 Nothing here loads a tensor library; files that the program names are read, models are not loaded.
 """

@@ -10,8 +10,8 @@ from lmppl.checker.divisors import divisor_problem, divisors
 from lmppl.checker.report import did_you_mean
 from lmppl.checker.typing_rules import bounds_in_words, fits, in_words, literal, type_of_value
 from lmppl.errors import Diagnostic, Label
-from lmppl.factors.signatures import Argument
 from lmppl.factors import EXTERN_LM, named
+from lmppl.factors.signatures import Argument
 from lmppl.ir.expr import Constant, Expr, ExternCall, Reference, RewardCall, walk
 from lmppl.ir.model import Model, Parameter, Site
 from lmppl.ir.types import Type

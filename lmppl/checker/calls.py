@@ -134,11 +134,14 @@ class CallChecker:
         else:
             scope = self.expressions.scope
             candidates = [*_FUNCTIONS, *scope.names("reward", "function"), "file"]
-            help = did_you_mean(name, candidates)
-            if help is not None:
-                scope.use(help.split("`")[1])
+            near = closest(name, candidates)
+            if near is not None:
+                scope.use(near)
             self.report.error(
-                "LMP101", span, f"no function or reward is called `{name}`", help=help
+                "LMP101",
+                span,
+                f"no function or reward is called `{name}`",
+                help=near and f"did you mean `{near}`?",
             )
             return True
         return False
@@ -159,11 +162,13 @@ class CallChecker:
         name: str,
         formals: Sequence[Formal],
         arguments: Sequence[ast.Argument],
-        span: Span,
         name_span: Span,
         help: Mapping[str, str] | None = None,
-    ) -> dict[str, ast.Argument] | None:
-        """Arguments by the name of what they are given for, or None when some are missing."""
+    ) -> tuple[dict[str, ast.Argument], bool]:
+        """Arguments by the name of what they are given for, and whether nothing is wrong.
+
+        What is wrong was reported; a misspelt argument is bound to what was probably meant.
+        """
         bound: dict[str, ast.Argument] = {}
         known = {formal.name: formal for formal in formals}
         places = [formal for formal in formals if not formal.named_only]
@@ -202,9 +207,8 @@ class CallChecker:
                 bound[argument.name] = argument
         missing = [f.name for f in formals if f.required and f.name not in bound]
         if missing:
-            self._report_missing(name, missing, span, name_span, help or {})
-            return None
-        return bound if complete else None
+            self._report_missing(name, missing, name_span, help or {})
+        return bound, complete and not missing
 
     def _report_extra(
         self, name: str, argument: ast.Argument, formals: Sequence[Formal], places: int
@@ -223,7 +227,6 @@ class CallChecker:
         self,
         name: str,
         missing: Sequence[str],
-        span: Span,
         name_span: Span,
         help: Mapping[str, str],
     ) -> None:
@@ -239,8 +242,8 @@ class CallChecker:
 
     def check_arguments(
         self, builtin: Builtin, name: str, bound: Mapping[str, ast.Argument]
-    ) -> dict[str, ir.Expr] | None:
-        """The typed arguments of a built-in; None when one was reported."""
+    ) -> tuple[dict[str, ir.Expr], bool]:
+        """The typed arguments of a built-in that fit, and whether all did."""
         checked: dict[str, ir.Expr] = {}
         good = True
         for argument in builtin.arguments:
@@ -252,7 +255,7 @@ class CallChecker:
                 good = False
             else:
                 checked[argument.name] = accepted
-        return checked if good else None
+        return checked, good
 
     def accept(self, argument: Argument, value: ir.Expr, owner: str) -> ir.Expr | None:
         """The value as the argument takes it; None, and reported, when it does not."""
@@ -358,11 +361,9 @@ class CallChecker:
         name = builtin.name
         if name in _VARIADIC and len(node.arguments) > 2:
             return self._call_variadic(builtin, node)
-        bound = self.bind(name, formals_of(builtin), node.arguments, node.span, node.function.span)
-        if bound is None:
-            return self.check_anyway(node)
-        checked = self.check_arguments(builtin, name, bound)
-        if checked is None:
+        bound, complete = self.bind(name, formals_of(builtin), node.arguments, node.function.span)
+        checked, good = self.check_arguments(builtin, name, bound)
+        if not (complete and good):
             return self._failed(node)
         if name == "length" and not self._check_unit(checked):
             return self._failed(node)
@@ -459,15 +460,10 @@ class CallChecker:
             self.report.error("LMP112", node.function.span, message, help=help)
             return self._failed(node)
         formals = [Formal(each.name, each.default is None) for each in symbol.parameters]
-        bound = self.bind(symbol.name, formals, node.arguments, node.span, node.function.span)
-        if bound is None:
-            return self.check_anyway(node)
+        bound, good = self.bind(symbol.name, formals, node.arguments, node.function.span)
         values: list[ir.Expr] = []
-        good = True
         for parameter in symbol.parameters:
             if parameter.name not in bound:
-                assert parameter.default is not None
-                values.append(parameter.default)
                 continue
             value = self.expressions.check(bound[parameter.name].value)
             good = self._check_given(parameter, value, symbol) and good

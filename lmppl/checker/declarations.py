@@ -290,12 +290,12 @@ class FileChecker:
     def _read_file(self, node: ast.Call, expressions: ExpressionChecker) -> ir.Expr:
         """The constant that `file("x", format="lines")` reads."""
         formals = (Formal("path"), Formal("format", required=False))
-        bound = expressions.calls.bind(
-            "file", formals, node.arguments, node.span, node.function.span
+        bound, complete = expressions.calls.bind(
+            "file", formals, node.arguments, node.function.span
         )
-        if bound is None:
-            return unknown(node.span)
         given = {name: expressions.check(argument.value) for name, argument in bound.items()}
+        if not complete:
+            return unknown(node.span)
         for name, value in given.items():
             if value.type == UNKNOWN:
                 return unknown(node.span)
@@ -492,15 +492,15 @@ class FileChecker:
             return None
         if not self._check_inputs(builtin, parameters, owner):
             return None
-        bound = self.expressions.calls.bind(
-            name, formals_of(builtin), node.arguments, node.span, node.function.span
+        bound, complete = self.expressions.calls.bind(
+            name, formals_of(builtin), node.arguments, node.function.span
         )
-        if bound is None:
-            return None
         if name == "ensemble":
+            if "members" not in bound:
+                return None
             return self._check_ensemble(bound["members"].value, node, parameters, owner)
-        arguments = self.expressions.calls.check_arguments(builtin, name, bound)
-        if arguments is None:
+        arguments, good = self.expressions.calls.check_arguments(builtin, name, bound)
+        if not (complete and good):
             return None
         values: dict[str, object] = {}
         for key, value in arguments.items():

@@ -14,7 +14,7 @@ from lmppl.checker.calls import CallChecker
 from lmppl.checker.report import Report, did_you_mean
 from lmppl.checker.scope import KIND_IN_WORDS, Scope, Symbol
 from lmppl.checker.typing_rules import in_words, join, literal, type_of_value
-from lmppl.errors import Label, Span
+from lmppl.errors import Label, Span, closest
 from lmppl.factors import FACTORS, PLANNED, named
 from lmppl.factors.constants import apply_binary, apply_unary, interpolate
 from lmppl.ir import expr as ir
@@ -135,15 +135,16 @@ class ExpressionChecker:
             *self.scope.names("constant", "parameter", "site", "let", "unknown"),
             *self.scope.later,
         ]
-        help = did_you_mean(name, candidates)
-        self._use_nearest(name, candidates)
-        self.report.error("LMP101", span, f"nothing is called `{name}`", help=help)
-
-    def _use_nearest(self, name: str, candidates: list[str]) -> None:
-        """A misspelt name counts as a use of what was meant, so that it is not called unused."""
-        help = did_you_mean(name, candidates)
-        if help is not None:
-            self.scope.use(help.split("`")[1])
+        near = closest(name, candidates)
+        if near is not None:
+            # A misspelt name is a use of what was meant, which is then not called unused.
+            self.scope.use(near)
+        self.report.error(
+            "LMP101",
+            span,
+            f"nothing is called `{name}`",
+            help=near and f"did you mean `{near}`?",
+        )
 
     def _check_attribute(self, node: ast.Attribute) -> ir.Expr:
         symbol = self.member(node)

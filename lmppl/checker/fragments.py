@@ -59,7 +59,9 @@ def _parse(text: str) -> ast.Expr:
                 replace(
                     each,
                     span=None if each.span is None else _shift(each.span, text),
-                    labels=tuple(replace(l, span=_shift(l.span, text)) for l in each.labels),
+                    labels=tuple(
+                        replace(label, span=_shift(label.span, text)) for label in each.labels
+                    ),
                 )
                 for each in error.diagnostics
             ],
@@ -82,18 +84,23 @@ def _shift(span: Span, text: str) -> Span:
 
 def _relocate(node: ast.Expr, text: str) -> ast.Expr:
     """The same tree with spans into `text`."""
-    changes: dict[str, object] = {}
-    for field in dataclasses.fields(node):
-        value = getattr(node, field.name)
-        if isinstance(value, Span):
-            changes[field.name] = _shift(value, text)
-        elif isinstance(value, tuple):
-            changes[field.name] = tuple(
-                _relocate(each, text) if dataclasses.is_dataclass(each) else each for each in value
-            )
-        elif dataclasses.is_dataclass(value):
-            changes[field.name] = _relocate(value, text)  # type: ignore[arg-type]
-    return dataclasses.replace(node, **changes)  # type: ignore[arg-type]
+    moved = _moved(node, text)
+    assert isinstance(moved, type(node))
+    return moved
+
+
+def _moved(value: object, text: str) -> object:
+    if isinstance(value, Span):
+        return _shift(value, text)
+    if isinstance(value, tuple):
+        return tuple(_moved(each, text) for each in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        changes = {
+            field.name: _moved(getattr(value, field.name), text)
+            for field in dataclasses.fields(value)
+        }
+        return dataclasses.replace(value, **changes)
+    return value
 
 
 def _checker(model: Model, report: Report) -> FileChecker:

@@ -22,8 +22,6 @@ from lmppl.syntax import ast
 def check(
     program: ast.Program,
     *,
-    source: str | None = None,
-    path: str | None = None,
     base_dir: str = ".",
     pedantic: bool = False,
 ) -> tuple[Model, tuple[Diagnostic, ...]]:
@@ -49,10 +47,10 @@ def check(
         _warn_unused(file, report, program)
         model = _assemble(program, node, body, file, infers, base_dir)
         check_divisors(model, report)
+        report.diagnostics.extend(check_constraints(model, {}))
         if not report.has_errors:
             model = _with_facts(model)
-            report.diagnostics.extend(check_constraints(model, {}))
-        if pedantic:
+        if pedantic and not report.has_errors:
             add_heuristics(model, report)
     report.silence(program.path, program.allowances)
     report.raise_errors()
@@ -101,7 +99,6 @@ def _assemble(
     infers: tuple[InferSpec, ...],
     base_dir: str,
 ) -> Model:
-    # Externs and rewards that are never called need not be given by the host.
     model = Model(
         name=node.name,
         parameters=body.parameters,

@@ -64,6 +64,7 @@ class ModelChecker:
         self._return: ast.Return | None = None
         self._labels: dict[tuple[str, str], Span] = {}
         self._counts = {"factor": 0, "require": 0}
+        self._drawn: dict[str, Span] = {}
 
     def check(self) -> Body:
         """The checked body; problems are in the report."""
@@ -154,15 +155,16 @@ class ModelChecker:
     def _check_sample(self, node: ast.Sample) -> None:
         distribution = self._check_distribution(node.distribution)
         earlier = self.scope.find(node.name)
-        if earlier is not None and earlier.kind == "site":
+        if earlier is not None and node.name in self._drawn:
             self.report.error(
                 "LMP104",
                 node.name_span,
                 f"`{node.name}` is drawn twice",
-                labels=[Label(earlier.span, "first drawn here")],
+                labels=[Label(self._drawn[node.name], "first drawn here")],
                 help="the name of a choice is its address: give the second one another name",
             )
             return
+        self._drawn[node.name] = node.name_span
         symbol = Symbol(node.name, "site", node.name_span)
         if distribution is None:
             symbol.kind = "unknown"
@@ -170,6 +172,8 @@ class ModelChecker:
             return
         symbol.is_text = distribution.is_text
         symbol.type = self._site_type(distribution)
+        if symbol.type.kind == "unknown":
+            symbol.kind = "unknown"
         values = distribution.argument("values")
         if isinstance(values, ir.Constant) and isinstance(values.value, tuple):
             symbol.values = values.value
@@ -179,14 +183,17 @@ class ModelChecker:
     def _site_type(self, distribution: Distribution) -> Type:
         if distribution.is_text:
             return STRING
+        if distribution.kind == "bernoulli":
+            return BOOL
         values = distribution.argument("values")
-        return BOOL if values is None else values.type.element()
+        return UNKNOWN if values is None else values.type.element()
 
     def _check_distribution(self, node: ast.Expr) -> Distribution | None:
         """The distribution on the right of `~`; None when it was reported."""
         calls = self.expressions.calls
         if not isinstance(node, ast.Call):
-            return self._refuse_distribution(node)
+            self._refuse_distribution(node)
+            return None
         function = node.function
         extern: str | None = None
         builtin: Builtin | None = None
@@ -214,21 +221,18 @@ class ModelChecker:
                 calls.use_names(node)
                 return None
         if builtin is None:
-            return self._refuse_distribution(node)
-        bound = calls.bind(
-            name, formals_of(builtin), node.arguments, node.span, function.span, _HELP_FOR_TEXTS
+            self._refuse_distribution(node)
+            return None
+        bound, _ = calls.bind(
+            name, formals_of(builtin), node.arguments, function.span, _HELP_FOR_TEXTS
         )
-        if bound is None:
-            calls.check_anyway(node)
-            return None
-        arguments = calls.check_arguments(builtin, name, bound)
-        if arguments is None:
-            return None
+        arguments, _ = calls.check_arguments(builtin, name, bound)
+        # Arguments that were reported are absent; the choice exists all the same.
         return self._finish_distribution(builtin, extern, arguments, node.span)
 
     def _refuse_distribution(self, node: ast.Expr) -> None:
         calls = self.expressions.calls
-        name = node.function.name if _is_named_call(node) else None
+        name = _called_name(node)
         if name is None:
             self.report.error(
                 "LMP112",
@@ -262,14 +266,13 @@ class ModelChecker:
 
     def _finish_distribution(
         self, builtin: Builtin, extern: str | None, arguments: dict[str, ir.Expr], span: Span
-    ) -> Distribution | None:
-        """What cannot be seen from one argument alone."""
-        if builtin.name == "categorical" and not self._check_categorical(arguments):
-            return None
+    ) -> Distribution:
+        """The distribution, with what cannot be seen from one argument alone."""
+        if builtin.name == "categorical" and "values" in arguments:
+            self._check_categorical(arguments)
         for name, value in arguments.items():
             if (builtin.name, name) in PATH_ARGUMENTS and isinstance(value, ir.Constant):
-                if self.file.read_text(str(value.value), value.span) is None:
-                    return None
+                self.file.read_text(str(value.value), value.span)
         model = arguments.get("model")
         if isinstance(model, ir.Constant):
             self.file.check_model_id(str(model.value), model.span, "revision" in arguments)
@@ -278,29 +281,27 @@ class ModelChecker:
             # A prompt is rendered by the language model, so a let of one is no value of its own.
             arguments["prompt"] = self.scope.resolve(prompt)
         stop = arguments.get("stop")
-        if stop is not None and not self._check_stop(stop):
-            return None
+        if stop is not None:
+            self._check_stop(stop)
         kind = "extern" if extern is not None else builtin.name
         assert kind in TEXT_DISTRIBUTIONS or not extern
         return Distribution(kind, arguments, span, extern)
 
-    def _check_stop(self, stop: ir.Expr) -> bool:
+    def _check_stop(self, stop: ir.Expr) -> None:
         if isinstance(stop, ir.Constant):
             values = (stop.value,) if isinstance(stop.value, str) else stop.value
             if isinstance(values, tuple) and "" in values:
                 self.report.error(
                     "LMP106", stop.span, "a stop string cannot be empty: no text would have a token"
                 )
-                return False
-        return True
 
-    def _check_categorical(self, arguments: Mapping[str, ir.Expr]) -> bool:
+    def _check_categorical(self, arguments: Mapping[str, ir.Expr]) -> None:
         values, probs = arguments["values"], arguments.get("probs")
         count = _length(values)
         if isinstance(values, ir.Constant) and isinstance(values.value, tuple):
             if not values.value:
                 self.report.error("LMP225", values.span, "there is nothing to choose from")
-                return False
+                return
             doubled = _first_doubled(values.value)
             if doubled is not None:
                 self.report.error(
@@ -309,9 +310,9 @@ class ModelChecker:
                     f"{literal(doubled)} stands here twice",
                     help="name each value once, and add up its probabilities",
                 )
-                return False
+                return
         if probs is None:
-            return True
+            return
         if count is not None and (size := _length(probs)) is not None and size != count:
             self.report.error(
                 "LMP225",
@@ -319,21 +320,21 @@ class ModelChecker:
                 f"{size} probabilities for {count} values",
                 labels=[Label(values.span, f"{count} values")],
             )
-            return False
+            return
         if not isinstance(probs, ir.Constant) or not isinstance(probs.value, tuple):
-            return True
+            return
         numbers = [float(each) for each in probs.value]
         if any(each < 0.0 for each in numbers):
             self.report.error("LMP225", probs.span, "a probability is at least 0")
-            return False
+            return
         if not math.isclose(sum(numbers), 1.0, abs_tol=1e-6):
             self.report.error(
                 "LMP225",
                 probs.span,
                 f"these probabilities add up to {sum(numbers):g}, not to 1",
             )
-            return False
-        return True
+            return
+        return
 
     # -- values --------------------------------------------------------------------------------
 
@@ -357,9 +358,8 @@ class ModelChecker:
 
     def _let_value(self, node: ast.Let) -> ir.Expr:
         call = node.value
-        if isinstance(call, ast.Call) and _is_named_call(call):
-            assert isinstance(call.function, ast.Name)
-            name = call.function.name
+        name = _called_name(call)
+        if isinstance(call, ast.Call) and name is not None:
             if self.scope.find(name) is None and name in _DISTRIBUTIONS:
                 self.report.error(
                     "LMP112",
@@ -607,14 +607,10 @@ class ModelChecker:
     def check_statistic(self, builtin: Builtin, call: ast.Call) -> dict[str, ir.Expr] | None:
         """The arguments of a statistic of the posterior; None when one was reported."""
         calls = self.expressions.calls
-        bound = calls.bind(
-            builtin.name, formals_of(builtin), call.arguments, call.span, call.function.span
+        bound, good = calls.bind(
+            builtin.name, formals_of(builtin), call.arguments, call.function.span
         )
-        if bound is None:
-            calls.check_anyway(call)
-            return None
         checked: dict[str, ir.Expr] = {}
-        good = True
         for argument in builtin.arguments:
             if argument.name not in bound:
                 continue
@@ -699,16 +695,15 @@ class ModelChecker:
             self.body.outputs.append(Output(name, value))
 
 
-def _is_named_call(node: ast.Expr) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.function, ast.Name)
+def _called_name(node: ast.Expr) -> str | None:
+    """The name that a call calls; None for anything else."""
+    if isinstance(node, ast.Call) and isinstance(node.function, ast.Name):
+        return node.function.name
+    return None
 
 
 def _is_statistic(node: ast.Expr) -> bool:
-    return (
-        isinstance(node, ast.Call)
-        and isinstance(node.function, ast.Name)
-        and node.function.name in _STATISTICS
-    )
+    return _called_name(node) in _STATISTICS
 
 
 def _length(expr: ir.Expr) -> int | None:
