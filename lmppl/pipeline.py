@@ -127,7 +127,7 @@ def _compile(source: str, path: str | None, base_dir: str) -> CompiledModel:
     program = parse(source, path)
     errors: list[Diagnostic] = []
     try:
-        model, warnings = check(program, source=source, path=path, base_dir=base_dir)
+        model, warnings = check(program, base_dir=base_dir)
     except LmpError as failure:
         # The infer lines stand apart from the model: report their mistakes in the same go.
         errors.extend(failure.diagnostics)
