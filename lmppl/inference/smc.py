@@ -257,7 +257,6 @@ class SMCEngine:
                 float(log_z[0]),
                 log_weight[0].cpu().numpy(),
                 eve[0].numpy(),
-                int(state.num_resamplings[group]),
             )
             clusters = eve[0][alive.cpu()].numpy()
         ess = torch.stack([e[here] for e in state.ess]).cpu().numpy() if state.ess else None

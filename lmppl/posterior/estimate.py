@@ -115,7 +115,6 @@ class Estimate:
         log_z_hat: float,
         log_weights: ArrayLike,
         eves: ArrayLike,
-        num_resamplings: int,
         *,
         confidence: float = 0.95,
     ) -> Estimate:
@@ -125,7 +124,7 @@ class Estimate:
         index of the particle of the first step that each descends from. See
         `genealogical_variance`.
         """
-        variance = genealogical_variance(log_weights, eves, num_resamplings)
+        variance = genealogical_variance(log_weights, eves)
         families = float(np.unique(np.asarray(eves)).size)
         return cls.from_relative_variance(
             float(log_z_hat), variance, degrees=families - 1.0, confidence=confidence
@@ -245,17 +244,19 @@ def cluster_sums(values: Floats, clusters: ArrayLike | None) -> Floats:
     return np.asarray(np.bincount(index.ravel(), weights=values), dtype=np.float64)
 
 
-def genealogical_variance(log_weights: ArrayLike, eves: ArrayLike, num_resamplings: int) -> float:
+def genealogical_variance(log_weights: ArrayLike, eves: ArrayLike) -> float:
     """The variance of Ẑ/Z of one SMC run, from which first particles the last ones descend.
 
-    With N particles, n resamplings and W_e the normalised weight of the descendants of e,
+    With N particles and W_e the normalised weight of the descendants of first particle e,
 
-        1 − (N / (N − 1))^(n + 1) · (1 − Σ_e W_e²),
+        (N · Σ_e W_e² − 1) / (N − 1),
 
-    cut below at 0: the estimate of Lee and Whiteley (2018), arXiv:1509.00394, equation (10).
-    Exactly calibrated for multinomial resampling at every step, on the safe side for systematic
-    and adaptive resampling. One surviving family gives 1: the genealogy says nothing any more.
-    Without resampling it is the sample variance of the mean weight.
+    the estimate of Chan and Lai (2013), "A general theory of particle filters in hidden Markov
+    models and some applications". The correction of Lee and Whiteley (2018), arXiv:1509.00394, for
+    the noise of multinomial resampling is left out: under systematic resampling it takes away too
+    much and the estimate can fall to 0 (a test shows both). One surviving family gives 1: the
+    genealogy says nothing any more. Without resampling it is the sample variance of the mean
+    weight. All dead gives inf.
     """
     log_w = np.asarray(log_weights, dtype=np.float64).ravel()
     _refuse_nan(log_w)
@@ -264,8 +265,7 @@ def genealogical_variance(log_weights: ArrayLike, eves: ArrayLike, num_resamplin
     if size < 2 or total == -math.inf:
         return math.inf
     families = cluster_sums(np.exp(log_w - total) / size, eves)
-    growth = math.exp((num_resamplings + 1) * math.log(size / (size - 1)))
-    return max(0.0, 1.0 - growth * (1.0 - float(np.sum(families**2))))
+    return max(0.0, (size * float(np.sum(families**2)) - 1.0) / (size - 1.0))
 
 
 def _refuse_nan(values: Floats) -> None:

@@ -7,7 +7,6 @@ before.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import torch
 
@@ -18,7 +17,7 @@ from lmppl.ir.expr import Expr
 from lmppl.ir.model import Distribution, Model, Site
 from lmppl.lm.loading import load_language_model
 from lmppl.lm.protocol import LanguageModel
-from lmppl.lm.tables import markov, ngram
+from lmppl.lm.tables import load_markov, load_ngram
 from lmppl.sequences.drawing import Warp
 from lmppl.target.choices import ChoiceStage
 from lmppl.target.target import Target
@@ -187,12 +186,13 @@ def _language_model(
                 base_dir=model.base_dir,
             )
         case "markov":
-            return markov(Path(model.base_dir) / str(value("path")), device=device or "cpu")
+            return load_markov(str(value("path")), base_dir=model.base_dir, device=device)
         case "ngram":
-            return ngram(
-                Path(model.base_dir) / str(value("path")),
+            return load_ngram(
+                str(value("path")),
                 order=int(value("order")),  # type: ignore[call-overload]
-                device=device or "cpu",
+                base_dir=model.base_dir,
+                device=device,
             )
         case _:
             assert site.distribution.extern is not None
