@@ -328,6 +328,623 @@ Right:
     # lmp: allow LMP202
 """,
     ),
+    # ---- 1xx: names and types ----
+    "LMP101": Explanation(
+        "an unknown name",
+        """\
+Nothing with this name has been declared: no parameter, choice, `let`, reward, function or
+distribution. Names inside f-strings count too. The help line says which name is nearest.
+
+Wrong:
+    factor sentimant(text)
+Right:
+    factor sentiment(text)
+""",
+    ),
+    "LMP102": Explanation(
+        "an unknown type",
+        """\
+The types are `string`, `int`, `real`, `bool` and `uncertain` (for rewards), each also as an array
+such as `string[]`.
+
+Wrong:
+    model m(prompt: str) { … }
+Right:
+    model m(prompt: string) { … }
+""",
+    ),
+    "LMP103": Explanation(
+        "a name that is already taken",
+        """\
+Nothing shadows anything in this language: one name has one meaning in a file. Rewards and externs
+also cannot be called like a built-in, and a value cannot be returned twice.
+
+Wrong:
+    model m(beta: real) { let beta = 2 … }
+Right:
+    model m(beta: real) { let doubled = 2 * beta … }
+""",
+    ),
+    "LMP104": Explanation(
+        "a choice drawn twice",
+        """\
+The name of a choice is its address: the place in a draw where its value stands. Two choices need
+two names.
+
+Wrong:
+    text ~ lm("gpt2", prompt=a, max_tokens=8)
+    text ~ lm("gpt2", prompt=b, max_tokens=8)
+Right:
+    first ~ lm("gpt2", prompt=a, max_tokens=8)
+    second ~ lm("gpt2", prompt=b, max_tokens=8)
+""",
+    ),
+    "LMP105": Explanation(
+        "a type that does not fit",
+        """\
+A value of one type stands where another is wanted: a number where a string is, a condition in
+arithmetic, the two branches of an `if` of different types. An int may stand for a real; nothing
+else is converted silently. Strings are joined with f-strings, conditions become numbers with
+`if c then 1 else 0`.
+
+Wrong:
+    factor text * 2
+Right:
+    factor length(text, unit="words") * 2
+""",
+    ),
+    "LMP106": Explanation(
+        "a value out of its bounds",
+        """\
+A declared range is a promise that other steps rely on, so a value that breaks it, or might break
+it, is refused. What is only known as a range can be bounded with `clamp(x, lower=…, upper=…)`.
+
+Wrong:
+    model m(weight: real<lower=0, upper=1> = 1.5) { … }
+Right:
+    model m(weight: real<lower=0, upper=1> = 0.5) { … }
+""",
+    ),
+    "LMP107": Explanation(
+        "a missing argument",
+        """\
+A call leaves out something that has no default. An `lm` needs `prompt` (which may be "") and
+`max_tokens`, because only a longest length makes it a normalised distribution.
+
+Wrong:
+    text ~ lm("gpt2", prompt=prompt)
+Right:
+    text ~ lm("gpt2", prompt=prompt, max_tokens=40)
+""",
+    ),
+    "LMP108": Explanation(
+        "an argument too many",
+        """\
+More values are given by their place than the call takes, or the options of `infer` are given
+without names.
+
+Wrong:
+    infer smc(256)
+Right:
+    infer smc(num_particles=256)
+""",
+    ),
+    "LMP109": Explanation(
+        "an unknown argument or bound",
+        """\
+The name before `=` is none of the arguments of this call, or none of the bounds of this type.
+
+Wrong:
+    text ~ lm("gpt2", prompt=prompt, max_token=40)
+Right:
+    text ~ lm("gpt2", prompt=prompt, max_tokens=40)
+""",
+    ),
+    "LMP110": Explanation(
+        "an argument given twice",
+        """\
+The same argument is given by its place and by its name, or twice by its name.
+
+Wrong:
+    never(text, ["a"], words=["b"])
+Right:
+    never(text, words=["a", "b"])
+""",
+    ),
+    "LMP111": Explanation(
+        "a name used as what it is not",
+        """\
+A function stands where a value is wanted, a value is called like a function, or a dot follows
+something that is not an imported file.
+
+Wrong:
+    factor sentiment
+Right:
+    factor sentiment(text)
+""",
+    ),
+    "LMP112": Explanation(
+        "a distribution in the wrong place",
+        """\
+What stands after `~` is a distribution; a distribution stands nowhere else, because it has no
+value until it is drawn from.
+
+Wrong:
+    let topic = categorical(["a", "b"])
+Right:
+    topic ~ categorical(["a", "b"])
+""",
+    ),
+    "LMP113": Explanation(
+        "bounds that are none",
+        """\
+A bound is a constant number, and the lower one is at most the upper one.
+
+Wrong:
+    reward r(t: string): real<lower=5, upper=0> = vader()
+Right:
+    reward r(t: string): real<lower=-5, upper=5> = vader()
+""",
+    ),
+    "LMP114": Explanation(
+        "something that must be constant",
+        """\
+Defaults, options of `infer`, the arguments of reward sources and everything outside the model are
+known when the file is read.
+
+Wrong:
+    model m(a: int, b: int = a) { … }
+Right:
+    model m(a: int, b: int = 3) { … }
+""",
+    ),
+    "LMP115": Explanation(
+        "an option with an unknown value",
+        """\
+The argument takes one of a few words.
+
+Wrong:
+    require length(text, unit="word") <= 20
+Right:
+    require length(text, unit="words") <= 20
+""",
+    ),
+    "LMP116": Explanation(
+        "a value used before it has one",
+        """\
+Statements run from top to bottom: a choice or a `let` can be used below the line that gives it its
+value, not above.
+
+Wrong:
+    text ~ lm("gpt2", prompt=f"About {topic}:", max_tokens=20)
+    topic ~ categorical(["a", "b"])
+Right:
+    topic ~ categorical(["a", "b"])
+    text ~ lm("gpt2", prompt=f"About {topic}:", max_tokens=20)
+""",
+    ),
+    "LMP117": Explanation(
+        "an index outside its array",
+        """\
+Elements are counted from 0, so the last of three is number 2.
+
+Wrong:
+    let last = ["a", "b", "c"][3]
+Right:
+    let last = ["a", "b", "c"][2]
+""",
+    ),
+    "LMP118": Explanation(
+        "imports in a circle",
+        """\
+A file that is being imported imports itself again, perhaps through others. Put what both need into
+a third file.
+""",
+    ),
+    "LMP119": Explanation(
+        "a file that cannot be read",
+        """\
+A file that the program names does not exist, is not UTF-8 text, or does not hold what its format
+says. Paths are relative to the file that they are written in.
+
+Wrong:
+    let words = file("word.txt", format="lines")
+Right:
+    let words = file("words.txt", format="lines")
+""",
+    ),
+    "LMP130": Explanation(
+        "a parameter without a value",
+        """\
+A parameter that has no default must be given when the model is used.
+
+Wrong:
+    lmppl.infer(model)
+Right:
+    lmppl.infer(model(prompt="The dog"))
+""",
+    ),
+    "LMP131": Explanation(
+        "an unknown parameter or extern",
+        """\
+A value was given for a name that the model does not have.
+
+Wrong:
+    model(promt="The dog")
+Right:
+    model(prompt="The dog")
+""",
+    ),
+    "LMP132": Explanation(
+        "a value of the wrong type",
+        """\
+What was given for a parameter has another type than the file declares. An int may be given for a
+real; a list or a tuple for an array.
+
+Wrong:
+    model(beta="0.1")
+Right:
+    model(beta=0.1)
+""",
+    ),
+    "LMP133": Explanation(
+        "an extern that was not given",
+        """\
+`extern` declares what the host program brings: a file alone can never run host code. Each extern
+that is used is given by its name.
+
+Right:
+    model(quality=lambda texts: [len(text) for text in texts])
+""",
+    ),
+    "LMP134": Explanation(
+        "an extern that is not what it should be",
+        """\
+An extern reward or function is something that can be called; an extern language model keeps the
+protocol of `lmppl.lm`, as `lmppl.FunctionLM` does.
+""",
+    ),
+    # ---- 2xx: meaning ----
+    "LMP201": Explanation(
+        "a reward or extern that is never used",
+        """\
+A warning. The declaration changes nothing, which may mean that a factor was forgotten.
+""",
+    ),
+    "LMP202": Explanation(
+        "a parameter that is never used",
+        """\
+A warning. Whatever is given for it, the posterior is the same. `# lmp: allow LMP202` on the line
+keeps it quiet.
+""",
+    ),
+    "LMP203": Explanation(
+        "a choice that nothing depends on",
+        """\
+A warning. It is drawn, costs time, and is neither used nor returned.
+""",
+    ),
+    "LMP204": Explanation(
+        "a value or an import that is never used",
+        """\
+A warning. A `let` or an import that nothing mentions.
+""",
+    ),
+    "LMP205": Explanation(
+        "an operation without a value",
+        """\
+A division by zero, a logarithm of a negative number, or a result that is too large for a number.
+""",
+    ),
+    "LMP206": Explanation(
+        "a temperature that is not above 0",
+        """\
+`factor r / beta` is the evidence exp(r / beta): at 0 it has no value, and below 0 it favours what
+the reward dislikes. The default, and any value given later, must be above 0. To turn a reward
+around, write a minus.
+
+Wrong:
+    model m(beta: real = 0) { … factor sentiment(text) / beta }
+Right:
+    model m(beta: real<lower=0> = 0.5) { … factor -sentiment(text) / beta }
+""",
+    ),
+    "LMP207": Explanation(
+        "a comparison with a value that cannot be",
+        """\
+A warning. A choice is compared with something that is none of its values, so the comparison always
+comes out the same; usually one of the two is misspelt.
+""",
+    ),
+    "LMP209": Explanation(
+        "a factor that is the same for every draw",
+        """\
+A warning. No choice stands in it, so it multiplies the evidence by a constant and changes no draw.
+""",
+    ),
+    "LMP210": Explanation(
+        "uncertain where a number is wanted",
+        """\
+An uncertain reward is a distribution, and a factor needs a number. How to treat the uncertainty is
+a decision, so it is never averaged silently: name a risk rule such as `mean`, `lcb`, `worst`,
+`quantile`, `cvar`, `entropic` or `preferred`.
+
+Wrong:
+    factor helpful(text) / beta
+Right:
+    factor lcb(helpful(text), k=1) / beta
+""",
+    ),
+    "LMP211": Explanation(
+        "a condition in a factor",
+        """\
+A factor is a number in nats. A condition is demanded with `require`, or favoured by so many nats
+with an `if`.
+
+Wrong:
+    factor never(text, ["x"])
+Right:
+    require never(text, ["x"])
+""",
+    ),
+    "LMP212": Explanation(
+        "a number in a requirement",
+        """\
+A requirement is true or false. Compare the number, or make it a factor.
+
+Wrong:
+    require sentiment(text)
+Right:
+    require sentiment(text) >= 0
+""",
+    ),
+    "LMP213": Explanation(
+        "a latent choice that picks a reward",
+        """\
+A choice that only picks which reward counts is weighted by that reward too, so the posterior
+favours whichever reward is the most optimistic about each text: the opposite of caution. Make the
+rewards members of one ensemble and name a risk rule.
+
+Wrong:
+    i ~ categorical([0, 1])
+    factor [a(text), b(text)][i]
+Right:
+    reward both(t: string): uncertain = ensemble([reward_model("a"), reward_model("b")])
+    factor lcb(both(text), k=1)
+""",
+    ),
+    "LMP214": Explanation(
+        "a latent choice that is observed",
+        """\
+What the model draws is unknown, and what is observed is known: nothing is both. Observe a parameter
+or a constant.
+""",
+    ),
+    "LMP215": Explanation(
+        "a risk rule for something certain",
+        """\
+Risk rules read the distribution of an uncertain reward. A number has none.
+
+Wrong:
+    factor mean(sentiment(text))
+Right:
+    factor sentiment(text)
+""",
+    ),
+    "LMP216": Explanation(
+        "a claim of an unknown form",
+        """\
+`expect` compares one statistic of the posterior, `mean`, `std`, `probability` or `quantile`, with a
+bound that is known beforehand. Statistics of the posterior stand nowhere else.
+
+Wrong:
+    expect sentiment(text) > 0.5
+Right:
+    expect mean(sentiment(text)) > 0.5
+""",
+    ),
+    "LMP217": Explanation(
+        "a declared range that is too narrow",
+        """\
+The source is known to give values outside the range that the reward declares. Rejection and exact
+inference rely on declared ranges, so a wrong one would give wrong draws.
+
+Wrong:
+    reward sentiment(t: string): real<lower=0, upper=1> = vader()
+Right:
+    reward sentiment(t: string): real<lower=-1, upper=1> = vader()
+""",
+    ),
+    "LMP218": Explanation(
+        "a reward that does not fit its source",
+        """\
+A reward is a number or uncertain; only an `ensemble` (or host code) gives an uncertain one. Sources
+read one string, classifiers and reward models also two (a question and an answer).
+
+Wrong:
+    reward helpful(t: string): real = ensemble([reward_model("a"), reward_model("b")])
+Right:
+    reward helpful(t: string): uncertain = ensemble([reward_model("a"), reward_model("b")])
+""",
+    ),
+    "LMP219": Explanation(
+        "an argument that depends on a choice",
+        """\
+Which model, how many tokens, which words: these are known before anything is drawn, because tables
+and memory are laid out for them. Prompts and probabilities may depend on earlier choices.
+""",
+    ),
+    "LMP220": Explanation(
+        "a file without a model",
+        """\
+A file that is run has exactly one `model`. Files that are only imported need none.
+""",
+    ),
+    "LMP221": Explanation(
+        "a file with several models",
+        """\
+A file that is run has exactly one `model`. Put each into a file of its own, and what they share
+into a third that both import.
+""",
+    ),
+    "LMP222": Explanation(
+        "infer lines that cannot be told apart",
+        """\
+One `infer` may be without a name: the default. The others are named, each differently.
+
+Wrong:
+    infer smc()
+    infer mcmc()
+Right:
+    infer smc()
+    infer mcmc() as chains
+""",
+    ),
+    "LMP223": Explanation(
+        "a model that draws nothing",
+        """\
+Without a choice there is nothing to infer.
+
+Right:
+    text ~ lm("builtin:stories", prompt=prompt, max_tokens=40)
+""",
+    ),
+    "LMP224": Explanation(
+        "a second return",
+        """\
+A model returns once; name everything in one line: `return a, b`.
+""",
+    ),
+    "LMP225": Explanation(
+        "values and probabilities that do not fit",
+        """\
+The values of a `categorical` differ, there is a probability for each, none is negative, and they
+add up to 1.
+
+Wrong:
+    topic ~ categorical(["a", "b"], probs=[0.5, 0.6])
+Right:
+    topic ~ categorical(["a", "b"], probs=[0.5, 0.5])
+""",
+    ),
+    "LMP226": Explanation(
+        "the text of a choice is wanted",
+        """\
+How many tokens a text has and whether it finished are known only for the text of a choice itself,
+not for a string that was put together.
+
+Wrong:
+    require finished("The end.")
+Right:
+    require finished(text)
+""",
+    ),
+    "LMP230": Explanation(
+        "no meaning yet",
+        """\
+The language has this, and this version cannot do it. It is refused, because ignoring it would
+change the posterior without a word.
+""",
+    ),
+    "LMP231": Explanation(
+        "a label used twice",
+        """\
+Labels name terms in results and messages, so no two terms of a model share one.
+""",
+    ),
+    # ---- 3xx: constraints ----
+    "LMP301": Explanation(
+        "a pattern that is not regular",
+        """\
+`matches` follows a text token by token, which a finite automaton must be able to do: no
+backreferences, lookarounds, atomic groups or possessive repeats, and not too many states.
+
+Wrong:
+    require matches(text, r"(a+)b\\1")
+Right:
+    require matches(text, r"a{1,5}ba{1,5}")
+""",
+    ),
+    "LMP302": Explanation(
+        "a constraint that nothing satisfies",
+        """\
+No text at all meets the requirement, so the posterior would have zero mass.
+
+Wrong:
+    require length(text, unit="words") < 0
+Right:
+    require length(text, unit="words") < 10
+""",
+    ),
+    "LMP303": Explanation(
+        "constraints that contradict each other",
+        """\
+Each can be met, but not together, so the posterior would have zero mass. Stop strings count: a text
+ends before its first stop string and never contains one.
+
+Wrong:
+    require matches(text, r"[A-Z][a-z ]*\\.")
+    require never(text, ["."])
+""",
+    ),
+    "LMP304": Explanation(
+        "a constraint that requires nothing",
+        """\
+A warning. Every text meets it.
+""",
+    ),
+    "LMP305": Explanation(
+        "a constraint that cannot be met in max_tokens",
+        """\
+The text would have to be longer than its budget of tokens.
+
+Wrong:
+    text ~ lm("gpt2", prompt=prompt, max_tokens=10)
+    require length(text) >= 20
+""",
+    ),
+    # ---- 5xx: reproducibility ----
+    "LMP501": Explanation(
+        "no revision pinned",
+        """\
+A warning. What a hub id stands for can change, and the posterior with it. Pin a commit with
+`revision="…"`, or use a local directory.
+""",
+    ),
+    # ---- 6xx: pedantic ----
+    "LMP601": Explanation(
+        "an infer without a seed",
+        """\
+Pedantic. Another run gives other draws; `seed=0` makes it repeatable.
+""",
+    ),
+    "LMP602": Explanation(
+        "a temperature that may be negative",
+        """\
+Pedantic. A parameter divides in a factor and its declared range includes negative numbers; values
+that are not above 0 are refused when they are given. `real<lower=0>` says so in the file.
+""",
+    ),
+    "LMP603": Explanation(
+        "a very large factor",
+        """\
+Pedantic. More than 20 nats multiply a weight by more than 500 million: a few draws will carry all
+the weight. A larger temperature may be meant.
+""",
+    ),
+    "LMP604": Explanation(
+        "a factor without an upper bound",
+        """\
+Pedantic. A reward without declared bounds keeps rejection from running, and the evidence may not be
+finite.
+""",
+    ),
+    "LMP605": Explanation(
+        "a text of one token",
+        """\
+Pedantic. `max_tokens=1` is legal and seldom meant.
+""",
+    ),
     # ---- 91x: language models ----
     "LMP910": Explanation(
         "no such language model",
