@@ -85,7 +85,8 @@ class HostSource:
         try:
             scores = self._batch(raw, len(columns[0]))
         except _NotScores as refusal:
-            if self.mode == "unknown" and self._gives_one_score(columns):
+            can_be_single = self.mode == "unknown" and not self._is_row_of_scores(raw, columns)
+            if can_be_single and self._gives_one_score(columns):
                 self.mode = "single"
                 return self._one_by_one(columns)
             raise self._refused(refusal, raw) from refusal
@@ -133,6 +134,17 @@ class HostSource:
             raise self._refused(_NotScores("members that differ in number from text to text"), None)
         return UncertainScores(members=np.array(rows, dtype=np.float64))
 
+    def _is_row_of_scores(self, raw: object, columns: Sequence[Sequence[Any]]) -> bool:
+        """Whether an uncertain reward gave one number for each text of the batch.
+
+        That is a batched function which forgot the members. Called with a string it would take the
+        characters for texts and seem to give members.
+        """
+        try:
+            return self.is_uncertain and _array(raw).shape == (len(columns[0]),)
+        except _NotScores:
+            return False
+
     def _gives_one_score(self, columns: Sequence[Sequence[Any]]) -> bool:
         """Whether the function, called with the first text alone, gives the score of one text."""
         try:
@@ -176,6 +188,8 @@ class HostSource:
             if self.is_uncertain
             else "one number for each text"
         )
+        if self.mode == "unknown":
+            wanted += "; annotate the parameter as `str` if the function takes one text at a time"
         notes = () if raw is None else (f"it returned {shorten(repr(raw))}",)
         return failure(
             "LMP923",
@@ -240,9 +254,15 @@ def _array(raw: Any) -> NDArray[np.float64]:
     elif isinstance(raw, list | tuple) and any(hasattr(each, "detach") for each in raw):
         raw = [each.detach().cpu().double().numpy() for each in raw]
     try:
-        return np.asarray(raw, dtype=np.float64)
+        array = np.asarray(raw)
+        # NumPy would read None as NaN and "1" as 1.0.
+        if array.dtype.kind in "bif" or (
+            array.dtype == object and all(each is not None for each in array.flat)
+        ):
+            return array.astype(np.float64)
     except (TypeError, ValueError):
-        raise _NotScores("something that is not made of numbers") from None
+        pass  # ragged, or objects that are no numbers
+    raise _NotScores("something that is not made of numbers")
 
 
 def _shape_in_words(array: NDArray[np.float64]) -> str:

@@ -93,6 +93,9 @@ class Scorer:
             InferenceError: the source failed, or gave something that is no score: NaN, +∞, a
                 value outside the declared range, or the wrong number of values (LMP921 to LMP929).
         """
+        columns = tuple(
+            column.tolist() if isinstance(column, np.ndarray) else column for column in columns
+        )
         keys = _keys(columns, tokens)
         fresh: dict[Hashable, int] = {}
         for row, key in enumerate(keys):

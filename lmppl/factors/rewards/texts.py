@@ -66,7 +66,7 @@ class LexiconSource:
     """
 
     words: Mapping[str, float]
-    reduce: str = "mean"
+    reduce: str = "sum"
     ignore_case: bool = True
     file_digest: str = ""
     _word: re.Pattern[str] = field(default=re.compile(r"[^\W_](?:[\w'’-]*[^\W_])?"), repr=False)
@@ -99,7 +99,7 @@ class LexiconSource:
         return min(max(total / len(matched), min(matched)), max(matched))
 
 
-def read_lexicon(path: Path, *, reduce: str = "mean", ignore_case: bool = True) -> LexiconSource:
+def read_lexicon(path: Path, *, reduce: str = "sum", ignore_case: bool = True) -> LexiconSource:
     """The lexicon in a file: JSON `{"word": score}`, or lines `word<TAB>score` or `word,score`.
 
     Columns after the second are ignored (VADER's own lexicon has two more), and so is a first line
