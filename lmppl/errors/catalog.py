@@ -1038,4 +1038,124 @@ A Markov chain and a function of the host start from nothing and take no prompt.
 takes one, but only of characters or words that its corpus has.
 """,
     ),
+    "LMP919": Explanation(
+        "a reward that cannot be loaded",
+        """\
+The file or model behind a declared reward is missing, broken or of another kind. A lexicon is JSON
+`{"word": score}` or lines `word<TAB>score`; a classifier or reward model is a directory written by
+`save_pretrained`, or a hub id, and must have a trained classification head: a plain language model
+has none, and one drawn at random would score noise. An extern reward must be given by the host.
+
+Wrong:
+    reward helpful(t: string): real = reward_model("gpt2")
+Right:
+    reward helpful(t: string): real = reward_model("acme/rm-1", revision="3f2a91c")
+""",
+    ),
+    "LMP920": Explanation(
+        "arithmetic without a result",
+        """\
+On some draw an expression has no value: a division by zero, the logarithm of a negative number, a
+result that is NaN or too large. The notes show what the names stood for on that draw. log(0) is
+minus infinity, which is legal in a factor: that draw has no mass. Only the branch that a row takes
+is evaluated, so a conditional keeps the others safe.
+
+Wrong:
+    factor 1 / length(text)
+Right:
+    factor if length(text) > 0 then 1 / length(text) else 0
+""",
+    ),
+    "LMP921": Explanation(
+        "a score that is NaN or infinite",
+        """\
+A reward or a factor gave NaN or plus infinity for the text in the note, so there is no posterior to
+sample from. Minus infinity is legal where the declared range has no lower end: that text has no
+mass. The members, means and stds of an uncertain reward are always finite.
+
+Wrong:
+    lambda texts: [math.log(len(t)) / 0.0 for t in texts]
+Right:
+    lambda texts: [math.log1p(len(t)) for t in texts]
+""",
+    ),
+    "LMP922": Explanation(
+        "a score outside its declared range",
+        """\
+The range of a reward carries to the factors that use it; rejection sampling accepts with a bound
+that rests on it, and the wrong bound would give wrong draws. So a score outside is an error and is
+never clipped, save for rounding (a millionth of the bound). Every member of an ensemble, and the
+mean of a Gaussian, has to lie inside.
+
+Wrong:
+    extern reward stars(t: string): real<lower=0, upper=1>      # but it gives 0 to 5
+Right:
+    extern reward stars(t: string): real<lower=0, upper=5>
+""",
+    ),
+    "LMP923": Explanation(
+        "what the host returned does not fit the declaration",
+        """\
+A reward returns one number for each text of the batch, in the same order: a list, an array or a
+tensor. An uncertain one returns an array [batch, members], or a tuple (mean, std) of two [batch]. A
+function of one text is fine too when its parameter is annotated `str`. An extern function returns
+one value of its declared type.
+
+Wrong:
+    model(quality=lambda texts: sum(len(t) for t in texts) * [1.0])
+Right:
+    model(quality=lambda texts: [len(t) / 10 for t in texts])
+""",
+    ),
+    "LMP924": Explanation(
+        "a function of the host raised",
+        """\
+The Python function behind an extern raised an exception, which is shown below this error. The note
+says with which arguments; for a batch they are found by trying its texts one by one. Texts may be
+empty, cut off in the middle, or strange, and lookahead scores unfinished ones.
+
+Wrong:
+    def quality(text: str) -> float: return text.count("!") / len(text)
+Right:
+    def quality(text: str) -> float: return text.count("!") / max(len(text), 1)
+""",
+    ),
+    "LMP927": Explanation(
+        "a risk rule that cannot be applied",
+        """\
+The argument of a risk rule is outside its domain: `quantile` needs 0 < q < 1, `cvar` needs
+0 < alpha <= 1, the others a finite number. `worst` needs an ensemble, because a Gaussian has no
+smallest value. The two branches of a conditional can only be joined when both are Gaussian, or
+ensembles of one size.
+
+Wrong:
+    factor worst(h)            # h comes from a host that returns (mean, std)
+Right:
+    factor quantile(h, q=0.05)
+""",
+    ),
+    "LMP928": Explanation(
+        "no such element in the array",
+        """\
+An index is negative or not below the length of the array; elements are counted from 0.
+
+Wrong:
+    let last = topics[3]       # of three topics
+Right:
+    let last = topics[2]
+""",
+    ),
+    "LMP929": Explanation(
+        "a text that the reward model cannot read",
+        """\
+The text, with the special tokens around it, is longer than the classifier or reward model reads, or
+it is empty and the tokenizer has no token to stand for nothing. A score of a part would be a score
+of another text, so nothing is cut off unless you ask: `truncate=true` keeps the beginning.
+
+Wrong:
+    reward kind(t: string): real = classifier("acme/kind")       # reads 512 tokens
+Right:
+    reward kind(t: string): real = classifier("acme/kind", truncate=true)
+""",
+    ),
 }

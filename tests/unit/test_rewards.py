@@ -63,7 +63,7 @@ def test_count_counts_matches_that_do_not_overlap() -> None:
     assert load("count", pattern="A", ignore_case=True).score(["banana"]).tolist() == [3]
     with pytest.raises(InferenceError, match="not a regular expression") as caught:
         load("count", pattern="(")
-    assert codes(caught) == ["LMP925"]
+    assert codes(caught) == ["LMP919"]
 
 
 def test_a_lexicon_sums_or_averages_the_words_it_knows(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_broken_lexicon_is_refused(tmp_path: Path, name: str, content: str, me
     (tmp_path / name).write_text(content)
     with pytest.raises(InferenceError, match=message) as caught:
         load("lexicon", tmp_path, path=name)
-    assert codes(caught) == ["LMP925"] and caught.value.diagnostics[0].span == SPAN
+    assert codes(caught) == ["LMP919"] and caught.value.diagnostics[0].span == SPAN
 
 
 def test_a_missing_lexicon_is_refused(tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_a_reward_that_reads_tokens_gets_ids_and_lengths() -> None:
 def test_an_extern_reward_that_was_not_given_is_refused() -> None:
     with pytest.raises(InferenceError, match=r"model\(score=function\)") as caught:
         load("extern")
-    assert codes(caught) == ["LMP925"]
+    assert codes(caught) == ["LMP919"]
 
 
 def test_an_ensemble_of_cheap_sources_is_cheap() -> None:

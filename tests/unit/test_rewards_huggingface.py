@@ -191,7 +191,7 @@ def test_labels_are_names_or_numbers_and_the_last_class_without_one(tmp_path: Pa
     with pytest.raises(InferenceError) as caught:
         load(path, "classifier", label="kint")
     (diagnostic,) = caught.value.diagnostics
-    assert diagnostic.code == "LMP925" and diagnostic.help == "did you mean 'kind'?"
+    assert diagnostic.code == "LMP919" and diagnostic.help == "did you mean 'kind'?"
 
 
 def test_multi_label_classes_are_independent_probabilities(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_a_checkpoint_without_a_head_is_refused_and_nothing_random_happens(
     before = torch.random.get_rng_state()
     with pytest.raises(InferenceError, match=r"score\.weight") as caught:
         load(path, "reward_model")
-    assert caught.value.diagnostics[0].code == "LMP925"
+    assert caught.value.diagnostics[0].code == "LMP919"
     assert torch.equal(before, torch.random.get_rng_state())
     assert capfd.readouterr() == ("", "")
 

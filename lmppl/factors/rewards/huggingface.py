@@ -235,12 +235,12 @@ def load_sequence_classifier(
 
     Raises:
         InferenceError: the model cannot be loaded, has no trained head, or does not fit `head`
-            (LMP925).
+            (LMP919).
     """
     place = torch.device("cpu" if device is None else device)
     if dtype is not None and dtype not in _DTYPES:
         raise failure(
-            "LMP925", f"there is no dtype {dtype!r}", help=f"use one of {', '.join(_DTYPES)}"
+            "LMP919", f"there is no dtype {dtype!r}", help=f"use one of {', '.join(_DTYPES)}"
         )
     path = Path(source)
     local = path if path.is_dir() else None
@@ -252,14 +252,14 @@ def load_sequence_classifier(
     if head == "score":
         if known.num_labels != 1:
             raise failure(
-                "LMP925",
+                "LMP919",
                 f"{known.name} has {known.num_labels} outputs; a reward model has one",
                 help=f"use classifier(..., label=...) with one of {_labels(known)}",
             )
         return ClassifierSource(known, head, 0, truncate)
     if known.num_labels == 1:
         raise failure(
-            "LMP925",
+            "LMP919",
             f"{known.name} has one output, which is a score and not a probability",
             help="use reward_model(...)",
         )
@@ -277,7 +277,7 @@ def _class(classifier: _Classifier, label: str | int | None) -> int:
         return names[label]
     near = closest(label, names) if isinstance(label, str) else None
     raise failure(
-        "LMP925",
+        "LMP919",
         f"{classifier.name} has no class {label!r}",
         notes=(f"its classes are {_labels(classifier)}",),
         help=f"did you mean {near!r}?" if near else None,
@@ -320,7 +320,7 @@ def _load(
     missing = sorted(report["missing_keys"])
     if missing:
         raise failure(
-            "LMP925",
+            "LMP919",
             f"{name} was not trained as a classifier: the checkpoint lacks {', '.join(missing)}",
             help="a language model has no classification head; name a classifier or reward model",
         )
@@ -360,14 +360,14 @@ def _explain_failure(
     if local is not None:
         files = ", ".join(sorted(file.name for file in local.iterdir())[:12])
         return failure(
-            "LMP925",
+            "LMP919",
             f"the directory {local.name} cannot be loaded as a sequence classifier",
             notes=(reason, f"it holds {files or 'nothing'}"),
             help="it needs config.json, weights in safetensors, and a tokenizer",
         )
     at = f" at revision {revision}" if revision else ""
     return failure(
-        "LMP925",
+        "LMP919",
         f"there is no sequence classifier {source!r}{at} to load",
         notes=(
             "tried: a directory of that name, then the Hugging Face hub and its local cache",

@@ -29,7 +29,7 @@ def load_reward(
     that the host program gave for an extern reward.
 
     Raises:
-        InferenceError: a file or model cannot be loaded, or does not fit (LMP925).
+        InferenceError: a file or model cannot be loaded, or does not fit (LMP919).
     """
     try:
         source = _source(reward, reward.source, base_dir, device, dtype, host)
@@ -83,7 +83,7 @@ def _source(
         case "extern":
             if host is None:
                 raise failure(
-                    "LMP925",
+                    "LMP919",
                     f"reward `{reward.name}` was not given",
                     help=f"bind it: model({reward.name}=function)",
                 )

@@ -107,26 +107,26 @@ def read_lexicon(path: Path, *, reduce: str = "sum", ignore_case: bool = True) -
 
     Raises:
         InferenceError: the file cannot be read, a score is not a finite number, or a word has two
-            different scores (LMP925).
+            different scores (LMP919).
     """
     try:
         content = path.read_bytes()
         text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise failure("LMP925", f"the lexicon {path.name} cannot be read: {error}") from error
+        raise failure("LMP919", f"the lexicon {path.name} cannot be read: {error}") from error
     rows = _json_rows(text, path) if path.suffix == ".json" else _table_rows(text, path)
     words: dict[str, float] = {}
     for place, word, score in rows:
         key = word.lower() if ignore_case else word
         if words.setdefault(key, score) != score:
             raise failure(
-                "LMP925",
+                "LMP919",
                 f"the lexicon {path.name} gives {word!r} two scores, "
                 f"{words[key]:g} and {score:g} ({place})",
                 help="keep one of them" + (", or set ignore_case=false" if ignore_case else ""),
             )
     if not words:
-        raise failure("LMP925", f"the lexicon {path.name} has no words")
+        raise failure("LMP919", f"the lexicon {path.name} has no words")
     return LexiconSource(words, reduce, ignore_case, hashlib.sha256(content).hexdigest())
 
 
@@ -134,14 +134,14 @@ def _json_rows(text: str, path: Path) -> list[tuple[str, str, float]]:
     try:
         table = json.loads(text)
     except json.JSONDecodeError as error:
-        raise failure("LMP925", f"the lexicon {path.name} is not JSON: {error}") from error
+        raise failure("LMP919", f"the lexicon {path.name} is not JSON: {error}") from error
     if not isinstance(table, dict):
-        raise failure("LMP925", f"the lexicon {path.name} must be an object of words and scores")
+        raise failure("LMP919", f"the lexicon {path.name} must be an object of words and scores")
     rows = []
     for word, score in table.items():
         if isinstance(score, bool) or not isinstance(score, int | float) or not np.isfinite(score):
             raise failure(
-                "LMP925",
+                "LMP919",
                 f"the lexicon {path.name} gives {word!r} the score {score!r}",
                 help="scores are finite numbers",
             )
@@ -163,14 +163,14 @@ def _table_rows(text: str, path: Path) -> list[tuple[str, str, float]]:
             if number == 1 and len(cells) > 1:
                 continue  # a header
             raise failure(
-                "LMP925",
+                "LMP919",
                 f"line {number} of the lexicon {path.name} has no score: "
                 f"{shorten(separator.join(cells), 80)!r}",
                 help="write `word<TAB>score` or `word,score`",
             ) from None
         if not np.isfinite(score):
             raise failure(
-                "LMP925", f"line {number} of the lexicon {path.name} has the score {cells[1]}"
+                "LMP919", f"line {number} of the lexicon {path.name} has the score {cells[1]}"
             )
         rows.append((f"line {number}", cells[0].strip(), score))
     return rows
@@ -188,7 +188,7 @@ class CountSource:
             self._compiled()
         except re.error as error:
             raise failure(
-                "LMP925", f"{self.pattern!r} is not a regular expression: {error}"
+                "LMP919", f"{self.pattern!r} is not a regular expression: {error}"
             ) from error
 
     def _compiled(self) -> re.Pattern[str]:
