@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from lmppl.factors import builtin
+from lmppl.factors.formatting import format_value
 from lmppl.ir.expr import (
     Array,
     Binary,
@@ -131,8 +132,8 @@ def _power(base: float, exponent: float) -> float:
 
 
 def interpolate(parts: Any) -> str:
-    """The text of an f-string from its parts; `0.5` reads as `0.5` and `3` as `3`."""
-    return "".join(part if isinstance(part, str) else str(part) for part in parts)
+    """The text of an f-string from its parts; `0.5` reads as `0.5`, `3` as `3`, true as `true`."""
+    return "".join(format_value(part) for part in parts)
 
 
 @cache

@@ -27,6 +27,7 @@ from lmppl.factors.automata.predicates import (
     StartsWith,
     holds,
 )
+from lmppl.factors.formatting import format_value
 from lmppl.factors.functions import FUNCTIONS
 from lmppl.factors.rewards.scorer import Scorer, shorten
 from lmppl.factors.risk import UncertainScores, apply_rule
@@ -141,24 +142,6 @@ def evaluate(
     if isinstance(column, np.ndarray) and expr.type.kind == "real":
         return column.astype(np.float64, copy=False)
     return column
-
-
-def format_value(value: object) -> str:
-    """A value as an f-string shows it: 3, 0.25, true, the string itself; arrays with commas.
-
-    Reals are shown with up to 12 significant digits and no trailing zeros: 2.0 is `2`.
-    """
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool | np.bool_):
-        return "true" if value else "false"
-    if isinstance(value, int | np.integer):
-        return str(int(value))
-    if isinstance(value, float | np.floating):
-        return f"{float(value):.12g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(format_value(each) for each in value)
-    raise InternalError(f"a {type(value).__name__} cannot be shown in a string")
 
 
 def _value(expr: Expr, env: Environment) -> Value:
@@ -306,11 +289,11 @@ def _binary(expr: Binary, env: Environment) -> Value:
 def _arithmetic(expr: Binary, left: Value, right: Value, env: Environment) -> Value:
     a, b = _numbers(left), _numbers(right)
     operator = expr.operator
-    if operator in ("/", "%") and not np.all(b):
+    if operator == "/" and not np.all(b):
         row = _first_row(np.equal(b, 0), env)
         raise _failure(
             "LMP920",
-            "division by zero" if operator == "/" else "remainder of a division by zero",
+            "division by zero",
             expr,
             env,
             row,
@@ -329,8 +312,6 @@ def _arithmetic(expr: Binary, left: Value, right: Value, env: Environment) -> Va
                 result = a * b
             case "/":
                 result = a.astype(np.float64) / b.astype(np.float64)
-            case "%":
-                result = np.mod(a, b)
             case "^":
                 if are_ints and expr.type.kind == "int" and np.all(b >= 0):
                     result = np.power(a, b)

@@ -24,6 +24,15 @@ _IGNORE_CASE = Argument(
     known="file",
     named_only=True,
 )
+_TRUNCATE = Argument(
+    "truncate",
+    "bool",
+    "whether a text that is too long loses its end; otherwise it is an error",
+    required=False,
+    default=False,
+    known="file",
+    named_only=True,
+)
 
 
 def _between(lower: float, upper: float) -> Interval:
@@ -46,9 +55,20 @@ SOURCES = (
     Builtin(
         "vader",
         "source",
-        (),
+        (
+            Argument(
+                "component",
+                "string",
+                "`compound` in [-1, 1], or the share of `pos`, `neg` or `neu` words in [0, 1]",
+                required=False,
+                default="compound",
+                known="file",
+                choices=("compound", "pos", "neg", "neu"),
+                named_only=True,
+            ),
+        ),
         REAL,
-        "The compound sentiment of a text in [-1, 1], by the VADER word lists.",
+        "The sentiment of a text in [-1, 1], by the VADER word lists and rules.",
         "reward sentiment(t: string): real<lower=-1, upper=1> = vader()",
         result_range=_vader_range,
     ),
@@ -66,9 +86,19 @@ SOURCES = (
                 known="file",
                 named_only=True,
             ),
+            Argument(
+                "reduce",
+                "string",
+                "how the weights of the words found become one number; 0 when there are none",
+                required=False,
+                default="sum",
+                known="file",
+                choices=("sum", "mean"),
+                named_only=True,
+            ),
         ),
         REAL,
-        "The sum of the weights of the words of a text, read from a file.",
+        "The sum, or the mean, of the weights of the words of a text, read from a file.",
         'reward warmth(t: string): real = lexicon("warmth.tsv")',
     ),
     Builtin(
@@ -97,6 +127,7 @@ SOURCES = (
                 named_only=True,
             ),
             _REVISION,
+            _TRUNCATE,
         ),
         REAL,
         "The probability of a class under a sequence classifier.",
@@ -109,6 +140,7 @@ SOURCES = (
         (
             Argument("model", "string", "a local directory or a hub id", known="file"),
             _REVISION,
+            _TRUNCATE,
         ),
         REAL,
         "The score of a sequence classifier with one output.",

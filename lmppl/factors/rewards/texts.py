@@ -18,9 +18,6 @@ from numpy.typing import NDArray
 
 from lmppl.factors.rewards.scorer import Tokens, failure, shorten
 
-VADER_COMPONENTS = ("compound", "pos", "neg", "neu")
-REDUCTIONS = ("mean", "sum")
-
 
 @dataclass(frozen=True, slots=True)
 class VaderSource:
