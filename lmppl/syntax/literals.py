@@ -99,6 +99,8 @@ def decode_string(text: str, reserved: frozenset[str]) -> tuple[list[Piece], lis
     stop = len(text) - len(quotes)
     if prefix == "r":
         return [Piece(start, stop, text[start:stop])], []
+    if "\\" not in text and prefix != "f":
+        return [Piece(start, stop, text[start:stop])], []
     pieces: list[Piece] = []
     problems: list[Problem] = []
     value: list[str] = []

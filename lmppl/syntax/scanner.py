@@ -32,6 +32,8 @@ _FOREIGN = {
     "～": ("TILDE", "~"),
 }
 _QUOTES = {"'": "'", "‘": "’", "“": "”", "”": "”", "„": "“", "«": "»", "`": "`"}
+# Terminals that may be half of something else.
+_WATCHED = frozenset(("SLASH", "STAR", "DOT", "INT", "FLOAT", "STRING", "F_STRING", "RAW_STRING"))
 _NUMBER_LIKE = re.compile(r"[0-9](?:[eE][+-]|[A-Za-z0-9_]|\.(?=[0-9]))*\.?")
 _WORD = re.compile(r"\w+")
 _ALLOW = re.compile(r"#\s*lmp:\s*allow\s+(LMP[0-9]+(?:[\s,]+LMP[0-9]+)*)[\s,]*")
@@ -112,7 +114,11 @@ def scan(source: str, path: str | None = None) -> Scan:
     while position < len(source):
         matched = match(source, position)
         kind = matched.lastgroup if matched else None
-        if matched is None or kind is None or _is_suspicious(source, position, matched.end(), kind):
+        if (
+            matched is None
+            or kind is None
+            or (kind in _WATCHED and _is_suspicious(source, position, matched.end(), kind))
+        ):
             end = _mistake(result, position)
         else:
             end = matched.end()

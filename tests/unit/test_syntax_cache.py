@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -97,3 +100,25 @@ def test_cached_tables_load_within_sixty_milliseconds(directory: Path) -> None:
         assert grammar._load(file) is not None
         seconds.append(time.process_time() - start)
     assert min(seconds) < 0.060
+
+
+def test_the_grammar_is_found_inside_an_installed_package(tmp_path: Path) -> None:
+    source = Path(grammar.__file__).parents[1]
+    installed = tmp_path / "site" / "lmppl"
+    for room in ("errors", "syntax"):
+        shutil.copytree(source / room, installed / room)
+    (installed / "__init__.py").write_text("")
+    # As the wheel lays it out; see force-include in pyproject.toml.
+    (installed / "grammar").mkdir()
+    (installed / "grammar" / "lmp.lark").write_text(grammar.grammar_text(), encoding="utf-8")
+    code = (
+        "import lmppl.syntax, lmppl.syntax.grammar as g\n"
+        f"assert g.__file__.startswith({str(installed)!r}), g.__file__\n"
+        "assert lmppl.syntax.parse('let a = 1').lets\n"
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(installed.parent),
+        "LMPPL_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=tmp_path)
