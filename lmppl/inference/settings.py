@@ -240,7 +240,18 @@ class SVI(Settings):
 
     num_steps: int = option(300, "optimiser steps", lower=0)
     num_particles: int = option(64, "texts drawn from the guide in each step", lower=2)
-    lr: float = option(1e-3, "learning rate of Adam", lower=0.0)
+    lr: float = option(
+        1e-3, "learning rate of Adam at the start; falls linearly to a tenth", lower=0.0
+    )
+    table_lr: float = option(
+        0.05,
+        "the same for what is a table of logits: discrete choices, and language models without"
+        " weights",
+        lower=0.0,
+    )
+    max_grad_norm: float | None = option(
+        None, "length to which a longer gradient is cut; absent: never", lower=0.0
+    )
     guide: str = option(
         "full",
         "'full' trains a copy of the prior's weights, 'lora' low-rank adapters (peft)",
@@ -277,11 +288,10 @@ class SVI(Settings):
 
 
 def _conditioned_late(model: Model, potential: Potential) -> bool:
-    """Whether `when` asks about a text that is still being written."""
+    """Whether `when` asks about a text, which no automaton of a requirement looks at."""
     if potential.when is None:
         return False
-    last = model.sites[potential.stage].name if potential.stage >= 0 else ""
-    return last in model.sites_of(potential.when)
+    return bool(model.sites_of(potential.when) & {site.name for site in model.text_sites})
 
 
 def _can_be_log_of_zero(potential: Potential) -> bool:

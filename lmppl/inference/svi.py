@@ -1,0 +1,205 @@
+"""Stochastic variational inference: a trainable copy of the prior fitted to the posterior."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmppl.errors import Diagnostic, InferenceError
+from lmppl.inference.loop import Draws, Info, Outcome
+from lmppl.inference.results import posterior_of
+from lmppl.inference.settings import SVI
+from lmppl.inference.zero_mass import zero_mass
+from lmppl.lowering import Guide, LeaveOneOutELBO, PyroGuide, PyroModel
+from lmppl.lowering.fitted import FittedGuide
+from lmppl.lowering.objective import Batch
+from lmppl.lowering.program import scoped
+from lmppl.posterior import Estimate, Posterior
+from lmppl.rng import Stream
+from lmppl.target import Target, TextStage
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The guide in training (its module and the optimiser change in place) and how far it is.
+
+    `elbo` and `elbo_error` hold, for every step so far, the ELBO of each binding `[bindings]`
+    before the step and its standard error.
+    """
+
+    guide: Guide
+    optimiser: torch.optim.Optimizer
+    num_done: int
+    elbo: tuple[Tensor, ...]
+    elbo_error: tuple[Tensor, ...]
+
+
+class SVIEngine:
+    """Fits a guide q by Adam on the reverse KL divergence KL(q ‖ posterior).
+
+    Each step draws `num_particles` executions per binding from the guide, scores them under the
+    target and follows the score-function gradient with a leave-one-out baseline (see
+    `LeaveOneOutELBO`). Learning rates fall linearly to a tenth. Draws of the fitted guide come with
+    their importance weights; log evidence is the ELBO, a lower bound.
+    """
+
+    def __init__(self, settings: SVI, target: Target, stream: Stream) -> None:
+        self.settings, self.target, self.stream = settings, target, stream
+        self.model = PyroModel(target)
+        self.objective = LeaveOneOutELBO()
+
+    def init(self) -> State:
+        start = self.target.start(torch.arange(self.target.num_groups))
+        if not bool((start.total_log_potential() > -math.inf).all()):
+            raise zero_mass(self.target, "a requirement fails whatever is drawn")
+        settings = self.settings
+        with scoped(self.stream.child("guide").key):
+            guide = Guide(self.target, kind=settings.guide, lora_rank=settings.lora_rank)
+        groups = guide.parameter_groups(lr=settings.lr, table_lr=settings.table_lr)
+        return State(guide, torch.optim.Adam(groups), 0, (), ())
+
+    def is_done(self, state: State) -> bool:
+        return state.num_done >= self.settings.num_steps
+
+    def step(self, state: State) -> tuple[State, Info]:
+        settings = self.settings
+        program = PyroGuide(state.guide, name="guide")
+        with scoped(self.stream.child("step", state.num_done).key):
+            batch = self.objective.draw(self.model, program, settings.num_particles)
+        self._require_finite(batch)
+        state.optimiser.zero_grad(set_to_none=True)
+        if batch.log_guide.requires_grad:
+            self.objective.surrogate(batch).backward()
+            self._update(state)
+        log_weight = batch.log_weight.reshape(-1, settings.num_particles)
+        elbo = log_weight.mean(-1).cpu()
+        error = log_weight.std(-1).cpu() / math.sqrt(settings.num_particles)
+        new = replace(
+            state,
+            num_done=state.num_done + 1,
+            elbo=(*state.elbo, elbo),
+            elbo_error=(*state.elbo_error, error),
+        )
+        message = f"ELBO {float(elbo.mean()):.2f} ± {float(error.mean()):.2f}"
+        return new, Info(
+            "fitting", new.num_done, settings.num_steps, message, self._num_tokens(batch)
+        )
+
+    def _update(self, state: State) -> None:
+        settings = self.settings
+        parameters = [p for group in state.optimiser.param_groups for p in group["params"]]
+        if settings.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+        share = 1.0 - 0.9 * state.num_done / settings.num_steps
+        full = state.guide.parameter_groups(lr=settings.lr, table_lr=settings.table_lr)
+        for group, initial in zip(state.optimiser.param_groups, full, strict=True):
+            group["lr"] = initial["lr"] * share  # type: ignore[operator]
+        state.optimiser.step()
+
+    def _num_tokens(self, batch: Batch) -> int:
+        execution = batch.guide_trace.nodes["_RETURN"]["value"]
+        return sum(int(text.lengths.sum()) for text in execution.traces.texts.values())
+
+    def _require_finite(self, batch: Batch) -> None:
+        """No draw of the guide may have a posterior density of zero.
+
+        Raises:
+            InferenceError: LMP411, one has.
+        """
+        if bool(torch.isfinite(batch.log_weight).all()):
+            return
+        execution = batch.guide_trace.nodes["_RETURN"]["value"]
+        row = int((~torch.isfinite(batch.log_weight.reshape(-1))).nonzero()[0])
+        broken = []
+        for potential in self.target.model.potentials:
+            site = batch.model_trace.nodes[self.model.factor_names[potential.label]]
+            if float(site["log_prob"].expand(execution.shape).reshape(-1)[row]) == -math.inf:
+                broken.append(potential)
+        raise self._impossible(execution.traces.texts, row, broken)
+
+    def _impossible(self, texts, row: int, broken: list) -> InferenceError:  # type: ignore[no-untyped-def,type-arg]
+        labels = ", ".join(potential.label for potential in broken) or "the prior"
+        return InferenceError(
+            [
+                Diagnostic(
+                    "LMP411",
+                    "error",
+                    f"the guide drew an execution that {labels} gives no probability, which it"
+                    " cannot avoid: the reverse KL is infinite",
+                    span=broken[0].span if broken else None,
+                    notes=tuple(f"{name} = {text.strings[row]!r}" for name, text in texts.items()),
+                    help="use smc, mcmc or rejection; or turn the requirement into a factor",
+                )
+            ],
+            {self.target.model.path: self.target.model.source},
+        )
+
+    def result(self, state: State, *, complete: bool) -> list[Draws]:
+        return [self._of_group(state, group) for group in range(self.target.num_groups)]
+
+    def _of_group(self, state: State, group: int) -> Draws:
+        guide = FittedGuide(state.guide, group)
+        draws = guide.draw_scored(self.settings.num_samples, self.stream.child("draws", group))
+        log_weight = draws.traces.log_density() - draws.log_guide
+        self._require_alive(draws.traces, log_weight)
+        weights = log_weight.cpu().numpy()
+        elbo = Estimate.from_mean(weights, kind="lower bound")
+        importance = Estimate.from_weights(weights)
+        curve = np.array([float(value[group]) for value in state.elbo])
+        errors = np.array([float(value[group]) for value in state.elbo_error])
+        return Draws(
+            draws.traces,
+            log_weight,
+            elbo,
+            diagnostics={
+                "elbo": elbo.value,
+                "elbo_standard_error": elbo.standard_error,
+                "log_evidence_importance": importance.value,
+                "log_evidence_importance_standard_error": importance.standard_error,
+                "num_steps": state.num_done,
+            },
+            info={
+                "elbo": curve,
+                "elbo_standard_error": errors,
+                "log_evidence_importance": importance,
+            },
+            guide=guide,
+            sampler=lambda n, seed: self._fresh(guide, group, n, seed),
+        )
+
+    def _require_alive(self, traces, log_weight: Tensor) -> None:  # type: ignore[no-untyped-def]
+        if bool(torch.isfinite(log_weight).all()):
+            return
+        row = int((~torch.isfinite(log_weight)).nonzero()[0])
+        broken = [
+            potential
+            for potential in self.target.model.potentials
+            if float(traces.log_potential[potential.label][row]) == -math.inf
+        ]
+        raise self._impossible(traces.texts, row, broken)
+
+    def _fresh(self, guide: FittedGuide, group: int, n: int, seed: int) -> Posterior:
+        """`n` unweighted draws of the guide, as a posterior of their own."""
+        scored = guide.draw_scored(n, Stream.from_seed(seed).child("fresh draws"))
+        self._require_alive(scored.traces, scored.traces.log_density() - scored.log_guide)
+        draws = Draws(
+            scored.traces,
+            torch.zeros(n, dtype=torch.float64),
+            None,
+            "these are draws of the guide, not weighted to the posterior",
+            guide=guide,
+        )
+        texts = [stage.name for stage in self.target.stages if isinstance(stage, TextStage)]
+        tokens = sum(int(scored.traces.texts[name].lengths.sum()) for name in texts)
+        return posterior_of(
+            self.target,
+            draws,
+            group,
+            settings=self.settings,
+            seed=seed,
+            outcome=Outcome([draws], None, 0.0, tokens, 0),
+        )

@@ -1,0 +1,83 @@
+"""Trainable corrections of a fixed language model: logits that start at zero.
+
+The guide of a language model that has no trainable weights of its own (a table, a function of the
+host) is that model with a correction added to its logits. A correction is a function of the
+context (binding and earlier discrete choices) and of the tokens so far; its state is a tensor with
+a row per text, so that rows are reordered by indexing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+# Above this many entries a table by full prefix gives way to a recurrent network.
+MAX_TABLE_ENTRIES = 1 << 21
+
+
+def num_prefixes(vocab_size: int, max_tokens: int) -> int:
+    """How many sequences are shorter than `max_tokens`."""
+    return sum(vocab_size**length for length in range(max_tokens))
+
+
+class TableCorrection(nn.Module):
+    """A logit for every prefix and token: any distribution over the texts can be reached."""
+
+    def __init__(self, num_contexts: int, vocab_size: int, max_tokens: int) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.num_prefixes = num_prefixes(vocab_size, max_tokens)
+        rows = num_contexts * self.num_prefixes
+        self.logits = nn.Parameter(torch.zeros(rows, vocab_size, dtype=torch.float64))
+
+    def initial(self, contexts: Tensor) -> Tensor:
+        """The state before the first token, `[rows, 2]`, for contexts `[rows]`."""
+        return torch.stack([contexts, torch.zeros_like(contexts)], -1)
+
+    def advance(self, state: Tensor, tokens: Tensor) -> Tensor:
+        """The state after one more token `[rows]`."""
+        # Prefixes are numbered level by level, as the nodes of a complete tree.
+        number = state[:, 1] * self.vocab_size + 1 + tokens
+        return torch.stack([state[:, 0], number], -1)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """The correction of the next token's logits, `[rows, vocab]`."""
+        number = state[:, 1].clamp(max=self.num_prefixes - 1)
+        return self.logits[state[:, 0] * self.num_prefixes + number]
+
+
+class RecurrentCorrection(nn.Module):
+    """A small GRU over the tokens so far, whose output layer starts at zero."""
+
+    def __init__(self, num_contexts: int, vocab_size: int, hidden_size: int = 64) -> None:
+        super().__init__()
+        self.context = nn.Embedding(num_contexts, hidden_size)
+        self.token = nn.Embedding(vocab_size, hidden_size)
+        self.cell = nn.GRUCell(hidden_size, hidden_size)
+        self.head = nn.Linear(hidden_size, vocab_size)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def initial(self, contexts: Tensor) -> Tensor:
+        """The state before the first token, `[rows, hidden]`, for contexts `[rows]`."""
+        return self.context(contexts).tanh()
+
+    def advance(self, state: Tensor, tokens: Tensor) -> Tensor:
+        """The state after one more token `[rows]`."""
+        return self.cell(self.token(tokens), state)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """The correction of the next token's logits, `[rows, vocab]`."""
+        return self.head(state)
+
+
+Correction = TableCorrection | RecurrentCorrection
+
+
+def make_correction(num_contexts: int, vocab_size: int, max_tokens: int) -> Correction:
+    """A table by full prefix where that is small, a recurrent network elsewhere."""
+    if max_tokens * vocab_size <= MAX_TABLE_ENTRIES:
+        entries = num_contexts * num_prefixes(vocab_size, max_tokens) * vocab_size
+        if entries <= MAX_TABLE_ENTRIES:
+            return TableCorrection(num_contexts, vocab_size, max_tokens)
+    return RecurrentCorrection(num_contexts, vocab_size)

@@ -1,0 +1,66 @@
+"""Executions of a program inside Pyro: values of any batch shape, seen as the rows of a Target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from lmppl.lowering.distribution import read_tokens, stop_automata
+from lmppl.target import ChoiceStage, Target, Traces
+
+
+class Execution:
+    """The values that a Pyro program has drawn so far.
+
+    Pyro's values have batch shapes (plates, vectorised particles, enumerated dimensions) that grow
+    from site to site; a Target has rows. `shape` is the batch shape of all values so far and
+    `traces` holds a row for each element of it, in row-major order.
+    """
+
+    def __init__(self, target: Target, groups: Tensor) -> None:
+        self.target = target
+        self.shape = groups.shape
+        self.traces = Traces(group=groups.reshape(-1).to(target.device))
+
+    def place(self, number: int, value: Tensor) -> None:
+        """Takes the value of site `number`: indices `[...]` or padded token ids `[..., length]`."""
+        stage = self.target.stages[number]
+        event = 0 if isinstance(stage, ChoiceStage) else 1
+        batch = value.shape[: value.dim() - event]
+        self._grow(torch.broadcast_shapes(self.shape, batch))
+        flat = value.expand(*self.shape, *value.shape[value.dim() - event :])
+        if isinstance(stage, ChoiceStage):
+            chosen = flat.reshape(-1).long()
+            choices = {**self.traces.choices, stage.name: chosen}
+            self.traces = replace(self.traces, choices=choices)
+            return
+        prompts = self.target.prompts(number, self.traces)
+        tokens = flat.reshape(-1, stage.max_tokens)
+        text, _ = read_tokens(stage, prompts, tokens, stop_automata(stage, prompts))
+        self.traces = replace(self.traces, texts={**self.traces.texts, stage.name: text})
+
+    def _grow(self, shape: torch.Size | Sequence[int]) -> None:
+        if torch.Size(shape) == self.shape:
+            return
+        rows = torch.arange(self.traces.num_rows, device=self.target.device)
+        self.traces = self.traces.select(rows.reshape(self.shape).expand(shape).reshape(-1))
+        self.shape = torch.Size(shape)
+
+    def log_potentials(self, number: int) -> dict[str, Tensor]:
+        """The log potentials of stage `number` by label, each of shape `shape`."""
+        potentials = self.target.potentials_at(number)
+        if not potentials:
+            return {}
+        environment = self.target.environment(self.traces)
+        return {
+            p.label: self.target.log_potential(p, environment).reshape(self.shape)
+            for p in potentials
+        }
+
+    def index(self) -> Tensor:
+        """The row of every element of the batch, of shape `shape`."""
+        rows = torch.arange(self.traces.num_rows, device=self.target.device)
+        return rows.reshape(self.shape)

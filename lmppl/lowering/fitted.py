@@ -1,0 +1,274 @@
+"""A fitted guide as users hold it: drawing, scoring, saving."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyro
+import torch
+from numpy.typing import NDArray
+from pyro import poutine
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lmppl.lm.huggingface import HuggingFaceLM
+from lmppl.lowering.distribution import padding_token
+from lmppl.lowering.execution import Execution
+from lmppl.lowering.guide import Guide
+from lmppl.lowering.objective import log_prob_of_rows
+from lmppl.lowering.program import PyroGuide, scoped
+from lmppl.lowering.text_guides import NetworkGuide
+from lmppl.rng import Stream
+from lmppl.target import ChoiceStage, TextStage, Traces, concatenate
+
+FORMAT_VERSION = 1
+_BATCH = 256
+
+# A value per draw: strings or token ids of a text, values of a discrete choice.
+SiteValues = Sequence[object] | Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class GuideDraws:
+    """Draws of a fitted guide: the values of every site by name, and log q of each.
+
+    `tokens` holds, per text site, ids `[draws, max_tokens]` padded after the end, and lengths.
+    `log_prob` `[draws]` is in nats, of the draw as a whole.
+    """
+
+    values: Mapping[str, list[object]]
+    tokens: Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64]]]
+    log_prob: NDArray[np.float64]
+
+    def __getitem__(self, name: str) -> list[object]:
+        return self.values[name]
+
+    def __len__(self) -> int:
+        return self.log_prob.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredTraces:
+    """Executions drawn from a guide, with every site and potential scored under the target.
+
+    `log_guide` `[rows]` float64 is log q of each.
+    """
+
+    traces: Traces
+    log_guide: Tensor
+
+
+class FittedGuide:
+    """The distribution that svi has fitted, for one binding of the parameters.
+
+    It is a distribution over whole executions, not the posterior itself: `post.log_weights` says
+    how far the two are apart.
+    """
+
+    def __init__(self, guide: Guide, group: int = 0) -> None:
+        self.module = guide
+        self.group = group
+
+    def __repr__(self) -> str:
+        sites = ", ".join(stage.name for stage in self.module.target.stages)
+        return f"<fitted guide of {self.module.target.model.name}: {sites}>"
+
+    def sample(self, n: int, seed: int = 0) -> GuideDraws:
+        """`n` independent draws; the same seed gives the same draws."""
+        traces, log_guide = self._draw(n, Stream.from_seed(seed).child("guide"))
+        return self._as_draws(traces, log_guide)
+
+    def draw_scored(self, n: int, stream: Stream) -> ScoredTraces:
+        """`n` draws with log prior and log potentials of the target, and log q."""
+        traces, log_guide = self._draw(n, stream)
+        target = self.module.target
+        scored = target.start(traces.group)
+        with torch.no_grad():
+            for number, stage in enumerate(target.stages):
+                # A site's prior is asked for when earlier sites are there and later ones are not.
+                if isinstance(stage, ChoiceStage):
+                    value = traces.choices[stage.name]
+                    scored = scored.with_choice(stage.name, value, torch.zeros_like(log_guide))
+                    log_prior = target.log_prior_at(number, scored)
+                    scored = scored.with_choice(stage.name, value, log_prior)
+                else:
+                    text = traces.texts[stage.name]
+                    scored = scored.with_text(stage.name, text, torch.zeros_like(log_guide))
+                    log_prior = target.log_prior_at(number, scored)
+                    scored = scored.with_text(stage.name, text, log_prior)
+                scored = target.apply_potentials(scored, number)
+        return ScoredTraces(scored, log_guide)
+
+    def _draw(self, n: int, stream: Stream) -> tuple[Traces, Tensor]:
+        """Executions of this guide's binding and log q, `[n]`."""
+        batches, log_guides = [], []
+        for first in range(0, n, _BATCH):
+            size = min(_BATCH, n - first)
+            with scoped(stream.child("batch", first).key), torch.no_grad():
+                trace = poutine.trace(self._program()).get_trace(size)
+                execution: Execution = trace.nodes["_RETURN"]["value"]
+                log_guides.append(log_prob_of_rows(trace))
+            batches.append(execution.traces)
+        return concatenate(batches), torch.cat(log_guides)
+
+    def _program(self) -> _OneBinding:
+        return _OneBinding(self.module, self.group)
+
+    def _as_draws(self, traces: Traces, log_guide: Tensor) -> GuideDraws:
+        values: dict[str, list[object]] = {}
+        tokens = {}
+        for stage in self.module.target.stages:
+            if isinstance(stage, ChoiceStage):
+                picked = traces.choices[stage.name].tolist()
+                values[stage.name] = [stage.support[i] for i in picked]
+            else:
+                text = traces.texts[stage.name]
+                values[stage.name] = list(text.strings)
+                tokens[stage.name] = (text.tokens.cpu().numpy(), text.lengths.cpu().numpy())
+        return GuideDraws(values, tokens, log_guide.cpu().numpy())
+
+    def log_prob(
+        self, values: GuideDraws | Mapping[str, SiteValues] | SiteValues
+    ) -> NDArray[np.float64]:
+        """log q of given executions, `[draws]`, in nats; −inf for what the guide never draws.
+
+        `values` gives every site its values: those of a discrete choice as they are in the
+        program; a text as token ids `[draws, length]`, ended by an end token where it has one
+        (what follows is ignored), or as strings where the language model has a tokenizer. A string
+        is scored as its own tokenization, ended by the end token if it is shorter than
+        `max_tokens`; other token sequences that read the same are not added. Where the program has
+        one site, its values alone will do. Draws of `sample` are scored as they were drawn.
+
+        Raises:
+            ValueError: a site without values, or a string where there is no tokenizer.
+        """
+        stages = self.module.target.stages
+        if isinstance(values, GuideDraws):
+            found: dict[str, SiteValues] = dict(values.values)
+            found.update({n: torch.from_numpy(ids.copy()) for n, (ids, _) in values.tokens.items()})
+            values = found
+        if not isinstance(values, Mapping):
+            if len(stages) != 1:
+                names = ", ".join(stage.name for stage in stages)
+                raise ValueError(f"give values by name, for {names}")
+            values = {stages[0].name: values}
+        missing = [stage.name for stage in stages if stage.name not in values]
+        if missing:
+            raise ValueError(f"no values were given for {', '.join(missing)}")
+        placed = {stage.name: self._placed(stage, values[stage.name]) for stage in stages}
+        num_rows = next(iter(placed.values())).shape[0]
+        with scoped(), torch.no_grad():
+            program = poutine.condition(self._program(), data=placed)
+            trace = poutine.trace(program).get_trace(num_rows)
+            return log_prob_of_rows(trace).cpu().numpy()
+
+    def _placed(self, stage: ChoiceStage | TextStage, values: SiteValues) -> Tensor:
+        """The values of a site as Pyro has them."""
+        device = self.module.target.device
+        if isinstance(stage, ChoiceStage):
+            return torch.tensor([stage.support.index(value) for value in values], device=device)
+        if isinstance(values, Tensor) or (len(values) and not isinstance(values[0], str)):
+            rows = [[int(token) for token in row] for row in cast(Any, values)]
+        else:
+            rows = [_tokenized(stage, str(value)) for value in values]
+        padded = torch.full((len(rows), stage.max_tokens), padding_token(stage), device=device)
+        for number, row in enumerate(rows):
+            row = row[: stage.max_tokens]
+            ends = [i for i, token in enumerate(row) if token in stage.lm.vocab.eos_ids]
+            row = row[: ends[0] + 1] if ends else row
+            padded[number, : len(row)] = torch.tensor(row, dtype=torch.long)
+        return padded
+
+    def save_pretrained(self, directory: str | Path, *, merge: bool = True) -> None:
+        """Writes the guide to a directory that is made if need be.
+
+        A text site's neural network is written as a Hugging Face model directory with its
+        tokenizer, so that any tool loads it; low-rank adapters are merged into the weights, or
+        kept as a peft adapter with `merge=False`. With one network it lies in the directory
+        itself, with several each in a directory named after its site. `lmppl_guide.json` says what
+        was fitted, and `tables.safetensors` holds the logits of discrete sites and of language
+        models without weights. What a program masks or warps while drawing is not in the weights.
+        """
+        place = Path(directory)
+        place.mkdir(parents=True, exist_ok=True)
+        guide, target = self.module, self.module.target
+        networks = [part for part in guide.parts if isinstance(part, NetworkGuide)]
+        tables: dict[str, Tensor] = {}
+        sites = []
+        for number, (stage, part) in enumerate(zip(target.stages, guide.parts, strict=True)):
+            entry: dict[str, Any] = {"name": stage.name, "contexts": list(guide.contexts[number].names)}
+            if isinstance(stage, ChoiceStage):
+                entry |= {"kind": "choice", "values": list(stage.support)}
+            else:
+                entry |= _described(stage)
+            if isinstance(part, NetworkGuide):
+                own = place if len(networks) == 1 else place / stage.name
+                entry["directory"] = str(own.relative_to(place))
+                _save_network(part, own, merge=merge)
+            else:
+                for name, tensor in part.state_dict().items():
+                    tables[f"{stage.name}.{name}"] = tensor.contiguous()
+            sites.append(entry)
+        if tables:
+            save_file(tables, str(place / "tables.safetensors"))
+        description = {
+            "format_version": FORMAT_VERSION,
+            "model": target.model.name,
+            "model_digest": target.model.digest,
+            "binding": self.group,
+            "digests": dict(target.digests),
+            "sites": sites,
+        }
+        text = json.dumps(description, indent=2, default=str, ensure_ascii=False)
+        (place / "lmppl_guide.json").write_text(text + "\n", encoding="utf-8")
+
+
+class _OneBinding:
+    """The Pyro guide of one binding of a guide that serves several."""
+
+    def __init__(self, guide: Guide, group: int) -> None:
+        self.program = PyroGuide(guide, name="fitted guide")
+        self.group = group
+
+    def __call__(self, num_rows: int) -> Execution:
+        target = self.program.target
+        groups = torch.full((num_rows,), self.group, device=target.device)
+        with pyro.plate("rows", num_rows, dim=-1):
+            return self.program.run(Execution(target, groups))
+
+
+def _tokenized(stage: TextStage, text: str) -> list[int]:
+    if not isinstance(stage.lm, HuggingFaceLM):
+        raise ValueError(f"{stage.lm.name} has no tokenizer: give token ids for {stage.name}")
+    ids = list(stage.lm.tokenizer.encode(text, add_special_tokens=False))
+    if len(ids) < stage.max_tokens and not stage.stop:
+        ids.append(padding_token(stage))
+    return ids
+
+
+def _described(stage: TextStage) -> dict[str, Any]:
+    return {
+        "kind": "text",
+        "language_model": stage.lm.name,
+        "language_model_digest": stage.lm.digest,
+        "max_tokens": stage.max_tokens,
+        "temperature": stage.warp.temperature,
+        "top_k": stage.warp.top_k,
+        "top_p": stage.warp.top_p,
+        "stop": list(stage.stop),
+    }
+
+
+def _save_network(part: NetworkGuide, place: Path, *, merge: bool) -> None:
+    """A Hugging Face model directory with its tokenizer."""
+    network: Any = part.network
+    if part.uses_adapters and merge:
+        network = copy.deepcopy(network).merge_and_unload()
+    network.save_pretrained(place, safe_serialization=True)
+    part.lm.tokenizer.save_pretrained(place)
