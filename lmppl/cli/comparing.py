@@ -1,0 +1,174 @@
+"""`lmppl compare`: several methods on one program, and whether their answers agree."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmppl.cli.outcome import Exit, UsageError
+from lmppl.cli.programs import load_program
+from lmppl.cli.running import bind, infer_once, interruptible
+from lmppl.cli.streams import say, show
+from lmppl.errors import InferenceError
+from lmppl.posterior.intervals import normal_quantile
+
+if TYPE_CHECKING:
+    from lmppl.posterior import Estimate, Posterior
+
+FALSE_ALARM = 0.01
+_EVIDENCE = "log evidence"
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """Two methods whose estimates of one quantity differ by more than their errors allow."""
+
+    quantity: str
+    first: str
+    second: str
+    sigmas: float
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """`lmppl compare FILE --methods a,b`; 3 where none ran or two disagree."""
+    names = [name.strip() for name in arguments.methods.split(",") if name.strip()]
+    _require_known(names)
+    bound = bind(load_program(arguments.file), arguments)
+    results: dict[str, dict[str, Estimate]] = {}
+    notes: list[str] = []
+    with interruptible() as was_interrupted:
+        for name in names:
+            began = time.monotonic()
+            try:
+                posterior = infer_once(
+                    bound, arguments, method=name, infer=None, was_interrupted=was_interrupted
+                )
+            except InferenceError as error:
+                notes.append(f"{name}: {error.diagnostics[0].message}")
+                continue
+            results[name] = quantities(posterior)
+            state = "" if posterior.complete else ", INCOMPLETE"
+            notes.append(f"{name}: {time.monotonic() - began:.1f} s{state}")
+            notes.extend(f"{name}: warning: {warning}" for warning in posterior.warnings)
+            if was_interrupted():
+                break
+    found = disagreements(results)
+    show(comparison_table(results))
+    for note in notes:
+        say(note)
+    if not results:
+        return Exit.INFERENCE
+    show(_verdict(results, found))
+    if was_interrupted():
+        return Exit.INTERRUPTED
+    return Exit.INFERENCE if found else Exit.FINE
+
+
+def _require_known(names: list[str]) -> None:
+    from lmppl.inference import METHODS
+
+    known = [method.name for method in METHODS]
+    wrong = [name for name in names if name not in known]
+    if wrong or not names:
+        raise UsageError(f"--methods takes {', '.join(known)}; not {', '.join(wrong) or 'nothing'}")
+    if len(set(names)) < len(names):
+        raise UsageError("--methods names a method twice")
+
+
+def quantities(posterior: Posterior) -> dict[str, Estimate]:
+    """What can be compared: log evidence, means of factors, numeric values and text lengths."""
+    found: dict[str, Estimate] = {}
+    if posterior.log_evidence is not None:
+        found[_EVIDENCE] = posterior.log_evidence
+    alive = posterior.log_weights > -math.inf
+    for label in posterior.potential_labels:
+        values = posterior.log_potential(label)
+        if np.isfinite(values[alive]).all() and np.ptp(values[alive]) > 0.0:
+            found[f"mean of {label}"] = posterior.expectation(values)
+    for name in dict.fromkeys((*posterior.names, *posterior.site_names)):
+        column = posterior[name]
+        if isinstance(column, np.ndarray):
+            found[f"mean of {name}"] = posterior.expectation(column)
+        elif all(isinstance(value, str) for value in column):
+            lengths = np.array([len(value) for value in column], dtype=np.float64)
+            found[f"mean length of {name}"] = posterior.expectation(lengths)
+    return found
+
+
+def disagreements(results: dict[str, dict[str, Estimate]]) -> list[Disagreement]:
+    """Pairs of estimates further apart than chance allows at `FALSE_ALARM` over all pairs.
+
+    Evidences are compared where both are exact or unbiased; a lower bound only has to be below.
+    Estimates whose error is unknown are not compared.
+    """
+    pairs = []
+    for first, second in combinations(results, 2):
+        for quantity in results[first].keys() & results[second].keys():
+            sigmas = _distance(results[first][quantity], results[second][quantity])
+            if sigmas is not None:
+                pairs.append(Disagreement(quantity, first, second, sigmas))
+    if not pairs:
+        return []
+    threshold = normal_quantile(1.0 - FALSE_ALARM / (2 * len(pairs)))
+    far = [pair for pair in pairs if pair.sigmas > threshold]
+    return sorted(far, key=lambda pair: -pair.sigmas)
+
+
+def _distance(a: Estimate, b: Estimate) -> float | None:
+    """How many standard errors two estimates are apart; None where that means nothing."""
+    if "bracket" in (a.kind, b.kind):
+        return math.inf if a.lower > b.upper or b.lower > a.upper else 0.0
+    error = math.hypot(a.standard_error, b.standard_error)
+    if not (math.isfinite(error) and math.isfinite(a.value) and math.isfinite(b.value)):
+        return None
+    bounds = {"lower bound": 1.0, "upper bound": -1.0}
+    if a.kind in bounds and b.kind in bounds:
+        return None
+    excess = abs(a.value - b.value)
+    if a.kind in bounds:
+        excess = max(0.0, bounds[a.kind] * (a.value - b.value))
+    elif b.kind in bounds:
+        excess = max(0.0, bounds[b.kind] * (b.value - a.value))
+    # Two exact answers may differ by rounding.
+    error = math.hypot(error, 1e-6 * max(1.0, abs(a.value)))
+    return excess / error
+
+
+def comparison_table(results: dict[str, dict[str, Estimate]]) -> str:
+    """A row for each quantity and a column for each method."""
+    names = list(dict.fromkeys(name for row in results.values() for name in row))
+    rows = [["", *results]]
+    for name in names:
+        rows.append([name, *(_cell(row.get(name)) for row in results.values())])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+    return "".join(line.rstrip() + "\n" for line in lines) if names else ""
+
+
+def _cell(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "—"
+    text = str(estimate)
+    if estimate.kind in ("exact", "bracket"):
+        return text
+    mark = {"lower bound": "≥ ", "upper bound": "≤ "}.get(estimate.kind, "")
+    return mark + text.split(" (")[0]
+
+
+def _verdict(results: dict[str, dict[str, Estimate]], found: list[Disagreement]) -> str:
+    if len(results) < 2:
+        return ""
+    if not found:
+        return "\nThe methods agree within their errors.\n"
+    lines = [
+        f"  {each.quantity}: {each.first} and {each.second} are {each.sigmas:.1f} standard errors"
+        " apart\n"
+        for each in found
+    ]
+    return f"\nThe methods DISAGREE (false alarms: {FALSE_ALARM:.0%}):\n" + "".join(lines)

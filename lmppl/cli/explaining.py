@@ -1,0 +1,47 @@
+"""`lmppl explain`: what a code means, or whether a method would run a program."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from lmppl.cli.outcome import Exit, UsageError
+from lmppl.cli.streams import show
+
+_CODE = re.compile(r"(?:LMP)?(\d{3})", re.IGNORECASE)
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    """`lmppl explain CODE` or `lmppl explain FILE [--method M]`; 3 where the method refuses."""
+    code = _CODE.fullmatch(arguments.subject)
+    if code is not None:
+        return _explain_code(f"LMP{code[1]}")
+    from lmppl.cli.programs import load_program
+    from lmppl.cli.values import read_externs, read_options, read_parameters
+    from lmppl.pipeline import BoundModel
+    from lmppl.pipeline import explain as explain_method
+
+    compiled = load_program(arguments.subject)
+    values = read_parameters(compiled.model, arguments.param, arguments.data)
+    # A plan needs neither externs nor all of the data: nothing is run.
+    bound = BoundModel(compiled, values, read_externs(compiled.model, arguments.extern))
+    plan = explain_method(
+        bound,
+        method=arguments.method,
+        infer=arguments.infer,
+        **read_options(arguments.set),
+    )
+    show(f"{plan}\n")
+    return Exit.FINE if plan.supported else Exit.INFERENCE
+
+
+def _explain_code(code: str) -> int:
+    from lmppl.errors.catalog import EXPLANATIONS
+
+    explanation = EXPLANATIONS.get(code)
+    if explanation is None:
+        near = [known for known in sorted(EXPLANATIONS) if known[:4] == code[:4]]
+        hint = f"; there are {', '.join(near)}" if near else ""
+        raise UsageError(f"there is no diagnostic {code}{hint}")
+    show(f"{code}: {explanation.title}\n\n{explanation.text.rstrip()}\n")
+    return Exit.FINE

@@ -1,0 +1,176 @@
+"""`lmppl run`: infer, show, save."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from lmppl.cli.outcome import Exit, UsageError
+from lmppl.cli.programs import load_program
+from lmppl.cli.streams import ProgressBar, say, show, width_of
+from lmppl.cli.values import read_externs, read_options, read_parameters, require_complete
+from lmppl.errors import InferenceError
+
+if TYPE_CHECKING:
+    from lmppl.posterior import Posterior
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`lmppl run FILE`: 0, or 130 with what there is where Ctrl-C ended it."""
+    _check_destinations(arguments)
+    compiled = load_program(arguments.file)
+    bound = bind(compiled, arguments)
+    with interruptible() as was_interrupted:
+        posterior = infer_once(
+            bound,
+            arguments,
+            method=arguments.method,
+            infer=arguments.infer,
+            was_interrupted=was_interrupted,
+        )
+    _deliver(posterior, arguments)
+    return Exit.INTERRUPTED if was_interrupted() else Exit.FINE
+
+
+def bind(compiled: Any, arguments: argparse.Namespace) -> Any:
+    """The program with the parameters and externs of the command line.
+
+    Raises: UsageError for what is missing or unreadable; LmpError for values that do not fit.
+    """
+    values = read_parameters(compiled.model, arguments.param, arguments.data)
+    externs = read_externs(compiled.model, arguments.extern)
+    require_complete(compiled.model, values, externs)
+    return compiled(**values, **externs)
+
+
+def infer_once(
+    bound: Any,
+    arguments: argparse.Namespace,
+    *,
+    method: str | None,
+    infer: str | None,
+    was_interrupted: Callable[[], bool],
+) -> Posterior:
+    """One run with the command line's options, under a progress bar on a terminal.
+
+    Raises: LmpError for options that do not fit the method; InferenceError; KeyboardInterrupt
+        where Ctrl-C came before there was anything to return.
+    """
+    from lmppl import pipeline
+
+    bar = None
+    if not arguments.quiet and sys.stderr.isatty():
+        bar = ProgressBar(sys.stderr)
+    try:
+        options = _options(bound, arguments, method, infer)
+        result: Posterior = pipeline.infer(
+            bound,
+            method=method,
+            infer=infer,
+            progress=bar or False,
+            budget=arguments.budget,
+            **options,
+        )
+        return result
+    except InferenceError:
+        if was_interrupted():
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _options(
+    bound: Any, arguments: argparse.Namespace, method: str | None, infer: str | None
+) -> dict[str, Any]:
+    """`--set`, and the options that have a name of their own, which win."""
+    options = read_options(arguments.set)
+    for name in ("seed", "device", "dtype"):
+        value = getattr(arguments, name)
+        if value is not None:
+            options[name] = value
+    if arguments.num_samples is not None:
+        options[_num_draws_option(bound, method, infer)] = arguments.num_samples
+    return options
+
+
+def _num_draws_option(bound: Any, method: str | None, infer: str | None) -> str:
+    """What the method calls the number of its draws: `num_particles` of smc, for instance."""
+    from lmppl import pipeline
+
+    settings = pipeline.explain(bound, method=method, infer=infer).settings
+    return settings.num_draws_option or "num_samples"
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Notes a Ctrl-C that the engine turns into a partial result; yields whether there was one."""
+    seen = threading.Event()
+    # Only the main thread may set a handler, and `nohup`'s choice to ignore is respected.
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if not seen.is_set():
+            say("\ninterrupted: finishing with what there is (Ctrl-C again to stop at once)")
+        seen.set()
+        raise KeyboardInterrupt
+
+    if ours:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield seen.is_set
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _check_destinations(arguments: argparse.Namespace) -> None:
+    """Finds out before hours of work that its result cannot be written."""
+    from lmppl.posterior.storage import check_destination
+
+    try:
+        if arguments.out is not None:
+            check_destination(arguments.out)
+    except FileExistsError as error:
+        raise UsageError(str(error)) from error
+    for path in (arguments.jsonl, arguments.report):
+        if path is not None and path != "-":
+            parent = Path(path).absolute().parent
+            if not parent.is_dir():
+                raise UsageError(f"there is no directory {parent}")
+            if Path(path).is_dir():
+                raise UsageError(f"{path} is a directory")
+
+
+def _deliver(posterior: Posterior, arguments: argparse.Namespace) -> None:
+    """Saves first, so that a closed pipe loses nothing, then shows."""
+    if arguments.out is not None:
+        posterior.save(arguments.out)
+        say(f"saved to {arguments.out}")
+    if arguments.jsonl is not None and arguments.jsonl != "-":
+        posterior.to_jsonl(arguments.jsonl)
+        say(f"draws written to {arguments.jsonl}")
+    if arguments.report is not None:
+        posterior.report(arguments.report)
+        say(f"report written to {arguments.report}")
+    to_stdout = arguments.jsonl == "-"
+    if not arguments.quiet:
+        stream = sys.stderr if to_stdout else sys.stdout
+        summary = posterior.summary(num_draws=arguments.show, width=width_of(stream))
+        if to_stdout:
+            say(summary.rstrip("\n"))
+        else:
+            show(summary)
+    if to_stdout:
+        posterior.to_jsonl(sys.stdout)
