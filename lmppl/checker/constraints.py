@@ -240,30 +240,35 @@ def _stops(model: Model, site: Site, values: Mapping[str, object]) -> _Required 
 
 
 def _check_together(required: Sequence[_Required]) -> list[Diagnostic]:
-    core = contradiction([each.predicate for each in required])
-    if core is None or len(core) < 2:
-        return []
-    parts = sorted((required[index] for index in core), key=lambda each: each.span.start)
-    # The last requirement is blamed; a stop string never is, because it requires nothing itself.
-    blamed = next(each for each in reversed(parts) if not each.remark)
+    """Every contradiction among the requirements; each is blamed at most once."""
+    found: list[Diagnostic] = []
+    remaining = list(required)
+    while (core := contradiction([each.predicate for each in remaining])) and len(core) > 1:
+        parts = sorted((remaining[index] for index in core), key=lambda each: each.span.start)
+        # The last is blamed; a stop string never is, because it requires nothing itself.
+        blamed = next(each for each in reversed(parts) if not each.remark)
+        found.append(_contradiction(parts, blamed))
+        remaining.remove(blamed)
+    return found
+
+
+def _contradiction(parts: Sequence[_Required], blamed: _Required) -> Diagnostic:
     others = [each for each in parts if each is not blamed]
-    count = {2: "these two", 3: "these three"}.get(len(parts), f"these {len(parts)}")
     if any(each.remark for each in parts):
         message = "this constraint contradicts the stop strings of its text: no text satisfies it"
     else:
+        count = {2: "two", 3: "three"}.get(len(parts), str(len(parts)))
         together = "both" if len(parts) == 2 else "all of them"
-        message = f"{count} constraints contradict each other: no text satisfies {together}"
+        message = f"these {count} constraints contradict each other: no text satisfies {together}"
     where = "the one above" if len(parts) == 2 else "those above"
-    return [
-        Diagnostic(
-            "LMP303",
-            "error",
-            message,
-            blamed.span,
-            (
-                Label(blamed.span, f"cannot hold together with {where}"),
-                *(Label(each.span, each.remark) for each in others),
-            ),
-            (_ZERO_MASS,),
-        )
-    ]
+    return Diagnostic(
+        "LMP303",
+        "error",
+        message,
+        blamed.span,
+        (
+            Label(blamed.span, f"cannot hold together with {where}"),
+            *(Label(each.span, each.remark) for each in others),
+        ),
+        (_ZERO_MASS,),
+    )

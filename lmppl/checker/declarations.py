@@ -204,7 +204,7 @@ class FileChecker:
             seen[node.name] = node.name_span
             default = None
             if node.default is not None:
-                default = self._check_default(node, type)
+                default = self._check_default(node, type, {each.name for each in nodes})
                 if not may_default:
                     self.report.error(
                         "LMP111", node.default.span, f"a parameter of `{owner}` has no default"
@@ -212,8 +212,15 @@ class FileChecker:
             parameters.append(Parameter(node.name, type, node.name_span, default))
         return tuple(parameters)
 
-    def _check_default(self, node: ast.Parameter, type: Type) -> ir.Expr | None:
+    def _check_default(self, node: ast.Parameter, type: Type, names: set[str]) -> ir.Expr | None:
         assert node.default is not None
+        if isinstance(node.default, ast.Name) and node.default.name in names:
+            self.report.error(
+                "LMP114",
+                node.default.span,
+                "a default is a constant, and not another parameter",
+            )
+            return None
         value = self.expressions.check(node.default)
         if value.type == UNKNOWN:
             return None
@@ -398,6 +405,9 @@ class FileChecker:
             if type is not None and all(each.type.kind != "unknown" for each in parameters):
                 symbol.type = type
                 symbol.reward = Reward(node.name, parameters, type, source, node.name_span)
+            elif declared is not None and declared.kind == found.kind:
+                # Only the range was wrong, so calls are still checked.
+                symbol.type = declared
         elif declared is not None and declared.kind != "unknown":
             # The source was reported; calls are still checked against what was declared.
             symbol.type = declared

@@ -169,7 +169,9 @@ class ExpressionChecker:
                 f"`{node.value.name}` is {KIND_IN_WORDS[owner.kind]}, not an imported file"
                 if owner is not None
                 else f"nothing is imported as `{node.value.name}`",
-                help=did_you_mean(node.value.name, imports)
+                help=None
+                if owner is not None
+                else did_you_mean(node.value.name, imports)
                 or f'import a file first: `import "….lmp" as {node.value.name}`',
             )
             return None
@@ -511,13 +513,13 @@ class ExpressionChecker:
         )
         return False
 
-    def report_uncertain(self, expr: ir.Expr, wanted_by: str) -> None:
-        """Refuses a distribution where a number is wanted."""
+    def report_uncertain(self, expr: ir.Expr, wanted_by: str, wanted: str = "a number") -> None:
+        """Refuses a distribution where a number, or a condition on one, is wanted."""
         text = self.report.text(expr.span)
         self.report.error(
             "LMP210",
             expr.span,
-            f"`{text}` is uncertain, and {wanted_by} takes a number",
+            f"`{text}` is uncertain, and {wanted_by} takes {wanted}",
             label="a distribution, not a number",
             notes=["averaging is never silent: how to treat the uncertainty is for you to say"],
             help=f"name a risk rule: `mean({text})`, `lcb({text}, k=1)`, `worst({text})`, …",
@@ -528,7 +530,7 @@ class ExpressionChecker:
         if expr.type.kind == "unknown" or (expr.type.kind == "bool" and not expr.type.is_array):
             return True
         if expr.type.kind == "uncertain":
-            self.report_uncertain(expr, wanted_by)
+            self.report_uncertain(expr, wanted_by, "a condition")
             return False
         text = self.report.text(expr.span)
         self.report.error(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lmppl.checker.divisors import divisors
 from lmppl.checker.report import Report
 from lmppl.errors import Label
-from lmppl.ir.expr import Constant
+from lmppl.ir.expr import Constant, RewardCall, walk
 from lmppl.ir.model import Model
 
 # exp(20) is half a billion: what such a factor favours drowns out the prior.
@@ -52,7 +52,7 @@ def _warn_large_factors(model: Model, report: Report) -> None:
         if potential.kind != "factor":
             continue
         range = potential.facts.range
-        if _LARGE_NATS < range.upper < float("inf"):
+        if range.is_bounded_above and range.upper > _LARGE_NATS:
             report.warning(
                 "LMP603",
                 potential.span,
@@ -64,18 +64,20 @@ def _warn_large_factors(model: Model, report: Report) -> None:
 
 def _warn_unbounded_factors(model: Model, report: Report) -> None:
     for potential in model.potentials:
-        if potential.kind == "factor" and potential.facts.range.upper == float("inf"):
-            if not any(
-                reward.type.range.upper == float("inf") for reward in model.rewards.values()
-            ):
+        if potential.kind != "factor" or potential.facts.range.is_bounded_above:
+            continue
+        for node in walk(potential.expr):
+            if not isinstance(node, RewardCall) or node.type.range.is_bounded_above:
                 continue
             report.warning(
                 "LMP604",
                 potential.span,
                 "this factor has no upper bound",
+                labels=[Label(model.rewards[node.reward].span, "nor does this reward")],
                 notes=["rejection cannot run, and the evidence may not be finite"],
                 help="declare the reward's range: `real<lower=…, upper=…>`",
             )
+            break
 
 
 def _warn_short_texts(model: Model, report: Report) -> None:

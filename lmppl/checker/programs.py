@@ -36,7 +36,9 @@ def check(
     """
     text = program.source
     report = Report(program.path, text)
-    opened = () if program.path is None else (os.path.realpath(program.path),)
+    opened: tuple[str, ...] = ()
+    if program.path is not None:
+        opened = (os.path.realpath(os.path.join(base_dir, os.path.basename(program.path))),)
     file = FileChecker(program, Place(base_dir), report, opened)
     file.check_declarations()
     infers = file.check_infers()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 
-from lmppl.factors.automata.predicates import UNITS
 from lmppl.factors.signatures import Argument, Builtin, Ranges
 from lmppl.ir.types import BOOL, INT, Interval
 
 _TEXT = Argument("text", "text", "the text that is looked at")
-_WORDS = Argument("words", "words", "a string or an array of strings", known="bind")
+_WORDS = Argument("words", "words", "a string or an array of strings")
 _IGNORE_CASE = Argument(
     "ignore_case",
     "bool",
@@ -99,7 +98,7 @@ TEXTS = (
                 required=False,
                 default="tokens",
                 known="file",
-                choices=UNITS,
+                choices=("tokens", "words", "characters"),
             ),
         ),
         INT,
