@@ -225,7 +225,7 @@ class Target:
                 weights = _matrix(argument, environment)
         log_probs = None
         if weights.shape[-1] == choice.size:
-            log_probs = normalise_weights(torch.from_numpy(np.ascontiguousarray(weights)))
+            log_probs = normalise_weights(torch.from_numpy(np.array(weights)))
         if log_probs is None:
             raise InferenceError(
                 [

@@ -1,0 +1,1 @@
+"""Every method against exact answers, at stated false-alarm rates."""
