@@ -414,6 +414,8 @@ class CallChecker:
             if argument.name not in ranges and isinstance(default, (int, float)):
                 ranges[argument.name] = Interval(float(default), float(default))
         type = replace(builtin.result, range=builtin.result_range(ranges))
+        if builtin.name == "length":
+            type = replace(type, range=self._length_range(arguments))
         numbers_only = builtin.name in ("abs", "min", "max", "clamp")
         if numbers_only and all(value.type.kind == "int" for value in arguments.values()):
             type = replace(INT, range=type.range)
@@ -437,6 +439,13 @@ class CallChecker:
             (a.name, arguments[a.name]) for a in builtin.arguments if a.name in arguments
         )
         return ir.Call(type, span, builtin.name, ordered)
+
+    def _length_range(self, arguments: Mapping[str, ir.Expr]) -> Interval:
+        """From 0 to the budget of the text where tokens are counted, else to no bound."""
+        unit = arguments.get("unit")
+        in_tokens = unit is None or (isinstance(unit, ir.Constant) and unit.value == "tokens")
+        site = self.expressions.scope.text_site(arguments["text"])
+        return Interval(0.0, site.most_tokens if in_tokens and site is not None else math.inf)
 
     def _check_domain(self, builtin: Builtin, x: ir.Expr) -> bool:
         if x.type.range.upper >= 0.0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import replace
 
 from lmppl.checker.declarations import FileChecker, Place
@@ -114,6 +115,7 @@ def _checker(model: Model, report: Report) -> FileChecker:
     for site in model.sites:
         values = site.distribution.argument("values")
         support = values.value if isinstance(values, Constant) else None
+        budget = site.distribution.argument("max_tokens")
         checker.scope.add(
             site.name,
             Symbol(
@@ -122,6 +124,7 @@ def _checker(model: Model, report: Report) -> FileChecker:
                 site.span,
                 site.type,
                 is_text=site.is_text,
+                most_tokens=math.inf if budget is None else budget.type.range.upper,
                 values=support if isinstance(support, tuple) else None,
             ),
         )

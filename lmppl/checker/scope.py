@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -34,7 +35,7 @@ class Symbol:
 
     `name` is what the checked model calls it, with the import's name before it if it comes from
     one. A constant has its `value`, a `let` its expression, a site the values it can take where
-    those are known.
+    those are known, a text the largest number of tokens it can have.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Symbol:
     value: Constant | None = None
     expr: Expr | None = None
     is_text: bool = False
+    most_tokens: float = math.inf
     values: tuple[object, ...] | None = None
     reward: Reward | None = None
     extern: Extern | None = None
@@ -113,10 +115,14 @@ class Scope:
             expr = symbol.expr
         return expr
 
-    def is_text_site(self, expr: Expr) -> bool:
-        """Whether an expression is the text of a site itself."""
+    def text_site(self, expr: Expr) -> Symbol | None:
+        """The site whose text an expression is; None for any other expression."""
         found = self.resolve(expr)
         if not isinstance(found, Reference) or found.role != "site":
-            return False
+            return None
         symbol = self.symbols.get(found.name)
-        return symbol is not None and symbol.is_text
+        return symbol if symbol is not None and symbol.is_text else None
+
+    def is_text_site(self, expr: Expr) -> bool:
+        """Whether an expression is the text of a site itself."""
+        return self.text_site(expr) is not None

@@ -171,6 +171,9 @@ class ModelChecker:
             self.file.declare(node.name, symbol)
             return
         symbol.is_text = distribution.is_text
+        budget = distribution.argument("max_tokens")
+        if budget is not None:
+            symbol.most_tokens = budget.type.range.upper
         symbol.type = self._site_type(distribution)
         if symbol.type.kind == "unknown":
             symbol.kind = "unknown"
