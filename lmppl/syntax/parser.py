@@ -7,7 +7,7 @@ from typing import cast
 from lark import Token, Tree
 from lark.exceptions import UnexpectedToken
 
-from lmppl.errors import Diagnostic, LmpError
+from lmppl.errors import Diagnostic, InternalError, LmpError
 from lmppl.syntax import ast
 from lmppl.syntax.builder import Builder, literal_diagnostics
 from lmppl.syntax.grammar import keywords, parser
@@ -53,6 +53,8 @@ def build(scanned: Scan) -> tuple[ast.Program | None, list[Diagnostic]]:
         builder = Builder(scanned, reserved)
         program = builder.program(tree, allowed)
         diagnostics.extend(builder.diagnostics)
+    if tree is None and not diagnostics:
+        raise InternalError("the parser refused the program without saying why")
     if diagnostics:
         diagnostics.sort(key=_place)
         return None, diagnostics

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -325,15 +326,19 @@ def test_a_file_of_sixty_lines_parses_within_thirty_milliseconds() -> None:
     source = "\n".join((source * 3).split("\n")[:60])
     assert source.count("\n") >= 55
     source = source[: source.rindex("}") + 1]
-    assert best_of(20, lambda: parse(source)) < 0.030
+    assert best_of(20, lambda: parse(source)) < 0.030 * slowness()
 
 
-def best_of(times: int, action: object) -> float:
+def best_of(times: int, action: Callable[[], object]) -> float:
     """The least CPU seconds of several runs: other work on the machine can only add."""
-    assert callable(action)
     seconds = []
     for _ in range(times):
         start = time.process_time()
         action()
         seconds.append(time.process_time() - start)
     return min(seconds)
+
+
+def slowness() -> float:
+    """How many times slower this machine is now than one that counts to a million in 40 ms."""
+    return max(1.0, best_of(5, lambda: [None for _ in range(1_000_000)]) / 0.040)
