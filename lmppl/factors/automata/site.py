@@ -7,11 +7,11 @@ completed, within `max_tokens`, so that every constraint holds.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Literal, Protocol
 
 import numpy as np
@@ -19,23 +19,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lmppl.factors.automata.dfa import STATE_BUDGET, Dfa, TooManyStates, minimise, product
+from lmppl.factors.automata.dfa import (
+    EVERYTHING,
+    STATE_BUDGET,
+    Dfa,
+    TooManyStates,
+    minimise,
+    product,
+)
+from lmppl.factors.automata.ends import EndRule, conjuncts, split
 from lmppl.factors.automata.language import predicate_dfa
 from lmppl.factors.automata.machine import ByteMachine, byte_machine
-from lmppl.factors.automata.predicates import (
-    And,
-    False_,
-    Finished,
-    Length,
-    Not,
-    Or,
-    Predicate,
-    True_,
-    reads_only_text,
-)
+from lmppl.factors.automata.predicates import Predicate, True_
 from lmppl.factors.automata.tables import (
     TableTooLarge,
+    TokenTable,
     TokenTree,
+    joint_table,
     successors,
     token_table,
     token_tree,
@@ -60,107 +60,17 @@ class Vocabulary(Protocol):
     def digest(self) -> str: ...
 
 
-# --- constraints as one automaton with labels, and what the labels say at the end of a text ------
-
-
-@dataclass(frozen=True, slots=True)
-class _EndRule:
-    """When a text may end: `accepts[output, finished, num_tokens]`, finished as 0 or 1.
-
-    An output says which of the textual parts hold; `num_tokens` runs from 0 to `max_tokens`.
-    Output 0 never accepts.
-    """
-
-    accepts: BoolArray
-
-    @property
-    def counts_tokens(self) -> bool:
-        """Whether it matters how many tokens the text has."""
-        return bool((self.accepts != self.accepts[:, :, :1]).any())
-
-
-def _conjuncts(predicates: Sequence[Predicate]) -> list[Predicate]:
-    found: list[Predicate] = []
-    for predicate in predicates:
-        if isinstance(predicate, And):
-            found.extend(_conjuncts(predicate.parts))
-        elif predicate != True_():
-            found.append(predicate)
-    return list(dict.fromkeys(found))
-
-
-def _textual_parts(predicate: Predicate) -> list[Predicate]:
-    """The largest subtrees that the text alone decides."""
-    if reads_only_text(predicate):
-        return [predicate]
-    match predicate:
-        case And(parts) | Or(parts):
-            return [found for part in parts for found in _textual_parts(part)]
-        case Not(part):
-            return _textual_parts(part)
-        case _:
-            return []
-
-
-def _truth(predicate: Predicate, known: dict[Predicate, bool], tokens: int, finished: bool) -> bool:
-    if predicate in known:
-        return known[predicate]
-    match predicate:
-        case And(parts):
-            return all(_truth(part, known, tokens, finished) for part in parts)
-        case Or(parts):
-            return any(_truth(part, known, tokens, finished) for part in parts)
-        case Not(part):
-            return not _truth(part, known, tokens, finished)
-        case Finished():
-            return finished
-        case Length():
-            return predicate.admits(tokens)
-        case False_():
-            return False
-        case _:
-            return True
-
-
-def _labelled(conjuncts: Sequence[Predicate], max_tokens: int, budget: int) -> tuple[Dfa, _EndRule]:
-    """One automaton for all constraints; outputs that accept alike at every end are one."""
-    textual = [part for part in conjuncts if reads_only_text(part)]
-    mixed = [part for part in conjuncts if not reads_only_text(part)]
-    parts = [And(tuple(textual)), *dict.fromkeys(p for m in mixed for p in _textual_parts(m))]
-    signatures: dict[bytes, int] = {}
-    tables: list[BoolArray] = []
-
-    def output_of(outputs: tuple[int, ...]) -> int:
-        known = {part: bool(output) for part, output in zip(parts, outputs, strict=True)}
-        table = np.zeros((2, max_tokens + 1), dtype=bool)
-        if known[parts[0]]:
-            whole = And(tuple(mixed))
-            for finished in (False, True):
-                for tokens in range(max_tokens + 1):
-                    table[int(finished), tokens] = _truth(whole, known, tokens, finished)
-        number = signatures.setdefault(table.tobytes(), len(signatures))
-        if number == len(tables):
-            tables.append(table)
-        return number
-
-    # The first signature is that of no acceptance at all.
-    output_of((0,) * len(parts))
-    cached = lru_cache(maxsize=None)(output_of)
-    dfas = [predicate_dfa(part, budget) for part in parts]
-    dfa = minimise(product(dfas, cached, budget))
-    return dfa, _EndRule(np.stack(tables))
-
-
 # --- one automaton over tokens -------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class _Steps:
-    """What depends on automaton and vocabulary alone, shared between budgets and devices.
+    """How one automaton moves, whatever the device.
 
     States are numbered 0 .. n-1, then for each output o a state n + o for "ended by an end token
     with output o", then one row for the dead state (also reached by the index -1).  With a table,
-    `step` is `[rows, classes]` and `token_class` `[vocab]`; on demand `step` has no columns.
+    `step` is `[rows, classes]`, `token_class` `[vocab]`, and the distinct moves from a row are
+    `targets[bounds[row]:bounds[row + 1]]`.  On demand `step` has no columns.
     """
 
     kind: Kind
@@ -171,98 +81,158 @@ class _Steps:
     ended: BoolArray
     targets: NDArray[np.integer]
     bounds: NDArray[np.integer]
-    bytes_to_end: NDArray[np.float64]
-    longest_token: int
+    # What is needed on demand only.
+    bytes_to_end: NDArray[np.float64] | None = None
+    longest_token: int = 0
     machine: ByteMachine | None = None
     tree: TokenTree | None = None
 
 
-_steps_cache: OrderedDict[object, _Steps] = OrderedDict()
-_STEPS_CACHED = 32
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """What automata are built for."""
 
+    vocab: Vocabulary
+    stops: tuple[str, ...]
+    strip_leading_space: bool
+    max_tokens: int
+    table_budget: int
+    state_budget: int
 
-def _steps(
-    dfa: Dfa,
-    vocab: Vocabulary,
-    stop: tuple[str, ...],
-    strip_leading_space: bool,
-    budget: int,
-    on_demand: bool,
-) -> _Steps:
-    key = (dfa.digest(), vocab.digest, stop, strip_leading_space, budget, on_demand)
-    found = _steps_cache.get(key)
-    if found is None:
-        found = _build_steps(dfa, vocab, stop, strip_leading_space, budget, on_demand)
-        _steps_cache[key] = found
-        while len(_steps_cache) > _STEPS_CACHED:
-            _steps_cache.popitem(last=False)
-    else:
-        _steps_cache.move_to_end(key)
-    return found
+    def textual_table(self, predicate: Predicate, required: bool) -> TokenTable:
+        """The table of one textual part; not required, no state counts as dead.
 
+        Outputs are 0 and 1 where required, else 1 and 2.
+        """
+        dfa = predicate_dfa(predicate, self.state_budget)
+        if not required:
+            dfa = Dfa(dfa.alphabet, dfa.rows, tuple(output + 1 for output in dfa.outputs))
+        key = (
+            dfa.digest(),
+            self.vocab.digest,
+            self.stops,
+            self.strip_leading_space,
+            self.table_budget,
+        )
+        found = _tables.get(key)
+        if found is None:
+            machine = byte_machine(dfa, self.stops, self.strip_leading_space)
+            found = _tables[key] = token_table(
+                machine, [self.vocab.token_bytes[i] for i in self.other_tokens], self.table_budget
+            )
+            while len(_tables) > _TABLES_CACHED:
+                _tables.popitem(last=False)
+        _tables.move_to_end(key)
+        return found
 
-def _build_steps(
-    dfa: Dfa,
-    vocab: Vocabulary,
-    stop: tuple[str, ...],
-    strip_leading_space: bool,
-    budget: int,
-    on_demand: bool,
-) -> _Steps:
-    machine = byte_machine(dfa, stop, strip_leading_space)
-    eos = sorted(vocab.eos_ids)
-    # An end token adds nothing to the text, whatever bytes a tokenizer has for it.
-    token_bytes = [b"" if i in vocab.eos_ids else t for i, t in enumerate(vocab.token_bytes)]
-    num_outputs = int(max(dfa.outputs, default=0)) + 1
-    longest = max(map(len, token_bytes), default=0)
-    if on_demand:
-        outputs, stopped = machine.outputs, machine.stopped
-        num_states = machine.num_states
-        step: NDArray[np.integer] = np.zeros((num_states + num_outputs + 1, 0), dtype=np.int32)
-        token_class = np.zeros(0, dtype=np.int64)
-        targets: NDArray[np.integer] = np.zeros(0, dtype=np.int64)
-        bounds: NDArray[np.integer] = targets
-        tree = token_tree(token_bytes, machine.byte_class)
-    else:
-        # Only other tokens: an end token's column would stand for a move that nobody makes.
-        others = [i for i in range(vocab.size) if i not in vocab.eos_ids]
-        table = token_table(machine, [token_bytes[i] for i in others], budget)
-        tree = None
-        num_states = len(table.outputs) - 1
-        outputs, stopped = table.outputs[:-1], table.stopped[:-1]
-        num_classes = table.step.shape[1]
-        token_class = np.full(vocab.size, num_classes, dtype=np.int64)
-        token_class[others] = table.token_class
-        num_rows = num_states + num_outputs + 1
+    @property
+    def other_tokens(self) -> list[int]:
+        """The tokens that are not end tokens."""
+        return [i for i in range(self.vocab.size) if i not in self.vocab.eos_ids]
+
+    def automaton(self, group: Sequence[Predicate]) -> tuple[_Steps, EndRule]:
+        """One automaton for a group of constraints.
+
+        Raises:
+            TooManyStates, TableTooLarge: it does not fit the budgets.
+        """
+        parts = split(group)
+        tables = [self.textual_table(part, required=True) for part in parts.required]
+        tables += [self.textual_table(part, required=False) for part in parts.consulted]
+        if not tables:
+            # Something has to know when a stop string is completed.
+            tables = [self.textual_table(True_(), required=False)]
+        if len(tables) == 1:
+            table, truths = tables[0], tables[0].outputs[:, None]
+        else:
+            table, truths = joint_table(tables, self.table_budget)
+        shift = np.array([0] * len(parts.required) + [1] * len(parts.consulted), dtype=np.int32)
+        truths = truths[:-1, : len(shift)] - shift
+        found, inverse = np.unique(truths, axis=0, return_inverse=True)
+        outputs, rule = parts.rule(
+            [tuple(bool(value) for value in row) for row in found], self.max_tokens
+        )
+        return self._with_ends(table, np.array(outputs)[inverse.reshape(-1)], rule), rule
+
+    def _with_ends(self, table: TokenTable, outputs: NDArray[np.int64], rule: EndRule) -> _Steps:
+        """The table with the states after an end token, and the end tokens' column."""
+        num_states, num_outputs = len(outputs), len(rule.accepts)
+        num_classes, num_rows = table.step.shape[1], num_states + num_outputs + 1
         dtype = np.int16 if num_rows < 2**15 else np.int32
-        step = np.full((num_rows, num_classes + bool(eos)), -1, dtype=dtype)
+        has_eos = bool(self.vocab.eos_ids)
+        step = np.full((num_rows, num_classes + has_eos), -1, dtype=dtype)
         step[:num_states, :num_classes] = table.step[:-1]
         step[num_states:-1] = np.arange(num_states, num_states + num_outputs)[:, None]
-        if eos:
+        token_class = np.full(self.vocab.size, num_classes, dtype=np.int64)
+        token_class[self.other_tokens] = table.token_class
+        stopped = table.stopped[:-1]
+        if has_eos:
             # A text that has ended stays as it is, whatever is fed.
             step[:num_states, num_classes] = np.where(
                 stopped, np.arange(num_states), num_states + outputs
             )
-        targets, bounds = successors(step, len(step) - 1)
-    distance = machine.bytes_to_end() if on_demand else np.zeros(num_states)
-    ends = np.arange(num_outputs)
-    return _Steps(
-        kind="on demand" if on_demand else "table",
-        step=step,
-        token_class=token_class,
-        outputs=np.concatenate([outputs, ends, [0]]).astype(np.int64),
-        stopped=np.concatenate([stopped, np.zeros(num_outputs + 1, dtype=bool)]),
-        ended=np.concatenate([stopped, np.ones(num_outputs, dtype=bool), [False]]),
-        targets=targets,
-        bounds=bounds,
-        bytes_to_end=np.concatenate([distance, np.where(ends > 0, 0.0, math.inf), [math.inf]]),
-        longest_token=longest,
-        machine=machine if on_demand else None,
-        tree=tree,
+        targets, bounds = successors(step, num_rows - 1)
+        return _Steps(
+            "table", step, token_class, *_ended_rows(outputs, stopped, num_outputs), targets, bounds
+        )
+
+    def on_demand(self, constraint: Predicate) -> tuple[_Steps, EndRule]:
+        """An automaton for a constraint that has no table; states are those of a byte machine.
+
+        Raises:
+            TooManyStates: it does not fit the budget.
+        """
+        parts = split([constraint])
+        textual = [*parts.required, *parts.consulted]
+        dfas = [predicate_dfa(part, self.state_budget) for part in textual] or [EVERYTHING]
+        bits = list(itertools.product((False, True), repeat=len(textual)))
+        outputs, rule = parts.rule(bits, self.max_tokens)
+        output_of = dict(zip(bits, outputs, strict=True))
+
+        def output(found: tuple[int, ...]) -> int:
+            return output_of[tuple(map(bool, found[: len(textual)]))]
+
+        both = product(dfas, output, self.state_budget)
+        machine = byte_machine(minimise(both), self.stops, self.strip_leading_space)
+        num_outputs = len(rule.accepts)
+        # An end token adds nothing to the text, whatever bytes a tokenizer has for it.
+        token_bytes = [
+            b"" if i in self.vocab.eos_ids else token
+            for i, token in enumerate(self.vocab.token_bytes)
+        ]
+        after = np.where(np.arange(num_outputs) > 0, 0.0, math.inf)
+        steps = _Steps(
+            "on demand",
+            np.zeros((machine.num_states + num_outputs + 1, 0), dtype=np.int32),
+            np.zeros(0, dtype=np.int64),
+            *_ended_rows(machine.outputs, machine.stopped, num_outputs),
+            np.zeros(0, dtype=np.int64),
+            np.zeros(0, dtype=np.int64),
+            bytes_to_end=np.concatenate([machine.bytes_to_end(), after, [math.inf]]),
+            longest_token=max(map(len, token_bytes), default=0),
+            machine=machine,
+            tree=token_tree(token_bytes, machine.byte_class),
+        )
+        return steps, rule
+
+
+# Tables of single constraints, shared between sites and runs.
+_tables: OrderedDict[object, TokenTable] = OrderedDict()
+_TABLES_CACHED = 32
+
+
+def _ended_rows(
+    outputs: NDArray[np.integer], stopped: BoolArray, num_outputs: int
+) -> tuple[NDArray[np.int64], BoolArray, BoolArray]:
+    """Outputs, `stopped` and `ended` of all rows: states, ends by end token, the dead state."""
+    return (
+        np.concatenate([outputs, np.arange(num_outputs), [0]]).astype(np.int64),
+        np.concatenate([stopped, np.zeros(num_outputs + 1, dtype=bool)]),
+        np.concatenate([stopped, np.ones(num_outputs, dtype=bool), [False]]),
     )
 
 
-def _levels(steps: _Steps, rule: _EndRule, max_tokens: int) -> BoolArray:
+def _levels(steps: _Steps, rule: EndRule, max_tokens: int) -> BoolArray:
     """`[levels, rows]`: whether a row's text can be completed with `remaining` tokens to come.
 
     Level r is for r tokens remaining; levels beyond the last are equal to the last.
@@ -283,7 +253,7 @@ def _levels(steps: _Steps, rule: _EndRule, max_tokens: int) -> BoolArray:
         elif steps.kind == "table":
             possible = levels[-1][steps.targets]
             level[open_rows] = _any_of(possible, steps.bounds)[open_rows]
-        else:
+        elif steps.bytes_to_end is not None:
             reach = steps.longest_token * remaining
             level[open_rows] = steps.bytes_to_end[open_rows] <= reach
         level[-1] = False
@@ -315,7 +285,7 @@ class _TokenAutomaton:
     """Tables of one automaton on one device, for one `max_tokens`."""
 
     steps: _Steps
-    rule: _EndRule
+    rule: EndRule
     max_tokens: int
     vocab_size: int
     eos_ids: tuple[int, ...]
@@ -443,7 +413,7 @@ class _TokenAutomaton:
             result[i] = -1 if state == self.num_rows - 1 else state
         if inside:
             chosen = np.array([states[i] for i in inside], dtype=np.int32)
-            moved = tree.walk(machine.step, chosen)[:, tree.leaf]
+            moved = tree.walk(machine.step, chosen)[tree.leaf].T
             if machine.dead >= 0:
                 moved[moved == machine.dead] = -1
             at_end = np.where(machine.stopped[chosen], chosen, num_open + machine.outputs[chosen])
@@ -672,51 +642,46 @@ def compile_constraint(
     """
     if max_tokens < 0:
         raise ValueError("max_tokens must not be negative")
-    conjuncts = _conjuncts(predicates)
-    stops = tuple(dict.fromkeys(stop))
-    eos_ids = tuple(sorted(vocab.eos_ids))
+    constraints = conjuncts(predicates)
+    site = _Site(
+        vocab,
+        tuple(dict.fromkeys(stop)),
+        strip_leading_space,
+        max_tokens,
+        table_budget,
+        state_budget,
+    )
 
-    def automaton(group: Sequence[Predicate], on_demand: bool = False) -> _TokenAutomaton:
-        dfa, rule = _labelled(tuple(group), max_tokens, state_budget)
-        steps = _steps(dfa, vocab, stops, strip_leading_space, table_budget, on_demand)
+    def placed(steps: _Steps, rule: EndRule) -> _TokenAutomaton:
         levels = _levels(steps, rule, max_tokens)
+        eos_ids = tuple(sorted(vocab.eos_ids))
         return _TokenAutomaton(
             steps, rule, max_tokens, vocab.size, eos_ids, levels, torch.device(device)
         )
 
-    def alone(predicate: Predicate) -> _TokenAutomaton:
-        try:
-            return automaton([predicate])
-        except TableTooLarge:
-            return automaton([predicate], on_demand=True)
-
     try:
-        parts: tuple[_TokenAutomaton, ...] = (automaton(conjuncts),)
-    except (TooManyStates, TableTooLarge) as error:
-        if len(conjuncts) > 1:
-            parts = _grouped(conjuncts, automaton, alone)
-        elif isinstance(error, TableTooLarge):
-            parts = (automaton(conjuncts, on_demand=True),)
-        else:
-            raise
+        parts: tuple[_TokenAutomaton, ...] = (placed(*site.automaton(constraints)),)
+    except (TooManyStates, TableTooLarge):
+        parts = tuple(placed(*built) for built in _grouped(constraints, site))
     exact = len(parts) == 1 and parts[0].steps.kind == "table"
     return SiteAutomaton(max_tokens, parts, exact)
 
 
-def _grouped(
-    conjuncts: Sequence[Predicate],
-    together: Callable[[Sequence[Predicate]], _TokenAutomaton],
-    alone: Callable[[Predicate], _TokenAutomaton],
-) -> tuple[_TokenAutomaton, ...]:
+def _grouped(constraints: Sequence[Predicate], site: _Site) -> list[tuple[_Steps, EndRule]]:
     """Groups of constraints that fit the budget together, as few as a greedy choice finds."""
-    groups: list[tuple[list[Predicate], _TokenAutomaton]] = []
-    for predicate in conjuncts:
-        for position, (group, _) in enumerate(groups):
+    groups: list[tuple[list[Predicate], tuple[_Steps, EndRule]]] = []
+    for constraint in constraints or [True_()]:
+        for position, (group, (steps, _)) in enumerate(groups):
+            if steps.kind == "on demand":
+                continue
             try:
-                groups[position] = ([*group, predicate], together([*group, predicate]))
+                groups[position] = ([*group, constraint], site.automaton([*group, constraint]))
                 break
             except (TooManyStates, TableTooLarge):
                 continue
         else:
-            groups.append(([predicate], alone(predicate)))
-    return tuple(automaton for _, automaton in groups)
+            try:
+                groups.append(([constraint], site.automaton([constraint])))
+            except TableTooLarge:
+                groups.append(([constraint], site.on_demand(constraint)))
+    return [built for _, built in groups]

@@ -6,14 +6,18 @@ smaller than `[states, vocabulary]`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmppl.factors.automata.machine import ByteMachine
 from lmppl.factors.automata.utf8 import IntArray
+
+_Integer = TypeVar("_Integer", bound=np.integer)
 
 # Entries of the largest intermediate array: small enough to stay near the cache.
 _CHUNK = 1 << 21
@@ -43,16 +47,22 @@ class TokenTree:
     num_columns: int
     leaf: IntArray
 
-    def walk(self, step: IntArray, states: IntArray) -> IntArray:
-        """`[states, columns]`: where each state goes on the tokens of each column."""
-        result = np.empty((len(states), self.num_columns), dtype=np.int32)
-        result[:, 0] = states
-        current = states[:, None]
-        for parents, classes, ends, offset in zip(
+    def walk(self, step: IntArray, states: IntArray) -> NDArray[np.int64]:
+        """`[columns, states]`: where each state goes on the tokens of each column."""
+        # Offsets into the flattened table, so that a level is one addition and one look-up.
+        width = step.shape[1]
+        offsets = step.reshape(-1).astype(np.int64) * width
+        result = np.empty((self.num_columns, len(states)), dtype=np.int64)
+        result[0] = states
+        current = states[None, :].astype(np.int64) * width
+        for parents, classes, ends, first in zip(
             self.parents, self.classes, self.ends, self.offsets, strict=True
         ):
-            current = step[current[:, parents], classes]
-            result[:, offset : offset + len(ends)] = current[:, ends]
+            current = np.take(current, parents, axis=0)
+            current += classes[:, None]
+            current = np.take(offsets, current)
+            result[first : first + len(ends)] = np.take(current, ends, axis=0)
+        result[1:] //= width
         return result
 
     def size(self) -> int:
@@ -124,7 +134,7 @@ def token_table(machine: ByteMachine, token_bytes: list[bytes], budget: int) -> 
     few = token_tree([token_bytes[token] for token in representatives], machine.byte_class)
     step = np.full((len(order) + 1, len(representatives)), -1, dtype=dtype)
     for rows, states in _chunks(order, few.size()):
-        step[rows] = numbers[few.walk(machine.step, states)][:, few.leaf]
+        step[rows] = numbers[few.walk(machine.step, states)[few.leaf]].T
     return TokenTable(
         step,
         token_class.reshape(-1).astype(np.int32),
@@ -149,13 +159,12 @@ def _explore(
     order = [np.zeros(1, dtype=np.int32)]
     count = 1
     frontier = order[0]
-    mixed = rng.integers(1, 2**63, size=machine.num_states, dtype=np.uint64)
     while len(frontier):
         hit = np.zeros(machine.num_states, dtype=bool)
         for _, states in _chunks(frontier, tree.size()):
             targets = tree.walk(machine.step, states)
             hit[targets.reshape(-1)] = True
-            fingerprint += (mixed[targets] * weights[states][:, None]).sum(axis=0)
+            fingerprint += targets.view(np.uint64) @ weights[states]
         frontier = np.flatnonzero(hit & ~reached).astype(np.int32)
         reached[frontier] = True
         order.append(frontier)
@@ -165,10 +174,104 @@ def _explore(
     return np.concatenate(order), fingerprint
 
 
-def _chunks(states: IntArray, width: int) -> Iterator[tuple[slice, IntArray]]:
+def _chunks(states: NDArray[_Integer], width: int) -> Iterator[tuple[slice, NDArray[_Integer]]]:
     size = max(1, _CHUNK // width)
     for start in range(0, len(states), size):
         yield slice(start, min(start + size, len(states))), states[start : start + size]
+
+
+# Tuples of states are numbered through an array where there are at most so many.
+_DENSE_TUPLES = 1 << 24
+
+
+def joint_table(tables: Sequence[TokenTable], budget: int) -> tuple[TokenTable, IntArray]:
+    """All tables side by side, over the tuples of states that tokens reach.
+
+    A tuple is dead as soon as one of its states is.  The second result is `[states + 1, tables]`:
+    the outputs of all parts; those of the joint table itself are 0 throughout.
+
+    Raises:
+        TableTooLarge: the table would take more than `budget` bytes.
+    """
+    combined = np.stack([table.token_class for table in tables], axis=1)
+    classes, token_class = np.unique(combined, axis=0, return_inverse=True)
+    sizes = [len(table.outputs) - 1 for table in tables]
+    if math.prod(sizes) >= 2**62:
+        raise TableTooLarge(budget)
+    radix = np.concatenate([[1], np.cumprod(sizes, dtype=np.int64)[:-1]])
+    steps = [table.step[:, classes[:, i]] for i, table in enumerate(tables)]
+    numbering = _Numbering(math.prod(sizes))
+    frontier = numbering.add(np.zeros(1, dtype=np.int64))
+    visited = [frontier]
+    blocks: list[NDArray[np.int32]] = []
+    while len(frontier):
+        fresh = []
+        for _, codes in _chunks(frontier, len(classes)):
+            targets = np.zeros((len(codes), len(classes)), dtype=np.int64)
+            dead = np.zeros(targets.shape, dtype=bool)
+            for step, weight, size in zip(steps, radix, sizes, strict=True):
+                moved = step[(codes // weight) % size]
+                dead |= moved < 0
+                targets += moved * weight
+            targets[dead] = -1
+            fresh.append(numbering.add(targets))
+            blocks.append(numbering.of(targets))
+            if numbering.count * len(classes) * 2 > budget:
+                raise TableTooLarge(budget)
+        frontier = np.concatenate(fresh)
+        visited.append(frontier)
+    codes = np.concatenate(visited)
+    states = [(codes // weight) % size for weight, size in zip(radix, sizes, strict=True)]
+    dtype = np.int16 if len(codes) < 2**15 else np.int32
+    if (len(codes) + 1) * len(classes) * np.dtype(dtype).itemsize > budget:
+        raise TableTooLarge(budget)
+    step = np.full((len(codes) + 1, len(classes)), -1, dtype=dtype)
+    np.concatenate(blocks, out=step[:-1], casting="same_kind")
+    outputs = np.zeros((len(codes) + 1, len(tables)), dtype=np.int32)
+    for i, (table, own) in enumerate(zip(tables, states, strict=True)):
+        outputs[:-1, i] = table.outputs[own]
+    stopped = np.append(tables[0].stopped[states[0]], False)
+    joint = TokenTable(
+        step, token_class.reshape(-1).astype(np.int32), np.zeros_like(outputs[:, 0]), stopped
+    )
+    return joint, outputs
+
+
+class _Numbering:
+    """Numbers codes 0, 1, ... in the order in which they are first added; -1 stays -1."""
+
+    def __init__(self, num_codes: int) -> None:
+        self.count = 0
+        self.dense = num_codes <= _DENSE_TUPLES
+        # One more entry, which the code -1 finds.
+        self.numbers = np.full(num_codes + 1 if self.dense else 0, -1, dtype=np.int32)
+        self.codes = np.zeros(0, dtype=np.int64)
+
+    def add(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The codes that are new, each once, ascending."""
+        if self.dense:
+            missing = codes[(codes >= 0) & (self.numbers[codes] < 0)]
+            fresh = np.unique(missing)
+            self.numbers[fresh] = np.arange(self.count, self.count + len(fresh))
+        else:
+            fresh = np.setdiff1d(np.unique(codes), np.append(self.codes, -1))
+            merged = np.concatenate([self.codes, fresh])
+            numbers = np.concatenate(
+                [self.numbers, np.arange(self.count, self.count + len(fresh), dtype=np.int32)]
+            )
+            order = np.argsort(merged, kind="stable")
+            self.codes, self.numbers = merged[order], numbers[order]
+        self.count += len(fresh)
+        return fresh
+
+    def of(self, codes: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The numbers of codes that were added."""
+        if self.dense:
+            return self.numbers[codes]
+        found = self.numbers[
+            np.searchsorted(self.codes, codes.clip(min=0)).clip(max=self.count - 1)
+        ]
+        return np.where(codes < 0, -1, found).astype(np.int32)
 
 
 def successors(step: NDArray[np.integer], num_targets: int) -> tuple[IntArray, IntArray]:
