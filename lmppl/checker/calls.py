@@ -13,6 +13,7 @@ from lmppl.checker.typing_rules import bounds_in_words, fits, in_words, is_insid
 from lmppl.errors import Label, Span, closest
 from lmppl.factors import PLANNED, Argument, Builtin, named
 from lmppl.factors.constants import arithmetic
+from lmppl.factors.risk_ranges import rule_range
 from lmppl.factors.signatures import ACCEPTED_IN_WORDS, Accepts
 from lmppl.ir import expr as ir
 from lmppl.ir.model import Parameter
@@ -413,7 +414,12 @@ class CallChecker:
             default = argument.default
             if argument.name not in ranges and isinstance(default, (int, float)):
                 ranges[argument.name] = Interval(float(default), float(default))
-        type = replace(builtin.result, range=builtin.result_range(ranges))
+        if builtin.kind == "risk" and self._is_ensemble(arguments["r"]):
+            # Values of an ensemble never leave the range of its members.
+            range = rule_range(builtin.name, ranges["r"], ranges, may_be_gaussian=False)
+        else:
+            range = builtin.result_range(ranges)
+        type = replace(builtin.result, range=range)
         if builtin.name == "length":
             type = replace(type, range=self._length_range(arguments))
         numbers_only = builtin.name in ("abs", "min", "max", "clamp")
@@ -439,6 +445,20 @@ class CallChecker:
             (a.name, arguments[a.name]) for a in builtin.arguments if a.name in arguments
         )
         return ir.Call(type, span, builtin.name, ordered)
+
+    def _is_ensemble(self, expr: ir.Expr) -> bool:
+        found = self.expressions.scope.resolve(expr)
+        if not isinstance(found, ir.RewardCall):
+            return False
+        # A reward of an imported file is found under the name of the import.
+        owner, _, name = found.reward.rpartition(".")
+        scope = self.expressions.scope
+        symbol = scope.find(name)
+        if owner:
+            imported = scope.find(owner)
+            symbol = None if imported is None else imported.module.get(name)
+        reward = None if symbol is None else symbol.reward
+        return reward is not None and reward.source.kind == "ensemble"
 
     def _length_range(self, arguments: Mapping[str, ir.Expr]) -> Interval:
         """From 0 to the budget of the text where tokens are counted, else to no bound."""

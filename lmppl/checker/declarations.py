@@ -27,6 +27,7 @@ from lmppl.checker.typing_rules import (
 )
 from lmppl.errors import Label, LmpError, Span
 from lmppl.factors import FACTORS, PLANNED, Builtin, named
+from lmppl.factors.descriptors.sources import source_range
 from lmppl.ir import expr as ir
 from lmppl.ir.model import Extern, InferSpec, Parameter, Reward, RewardSource
 from lmppl.ir.types import UNCERTAIN, UNKNOWN, Interval, Type
@@ -525,7 +526,7 @@ class FileChecker:
             values["model"] = self.check_model_id(
                 str(values["model"]), arguments["model"].span, "revision" in values
             )
-        type = replace(builtin.result, range=builtin.result_range({}))
+        type = replace(builtin.result, range=source_range(name, values))
         return RewardSource(name, values, (), node.span), type
 
     def check_model_id(self, name: str, span: Span, is_pinned: bool) -> str:

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping
 
 from lmppl.errors import Span
+from lmppl.ir.expr import Expr
 from lmppl.ir.model import Model
 
 # No part of what is denoted: where things were written, how to compute, and what is only checked.
@@ -33,7 +34,7 @@ def _canonical(value: object) -> str:
         parts = [
             f"{field.name}={_canonical(getattr(value, field.name))}"
             for field in dataclasses.fields(value)
-            if field.name not in _LEFT_OUT and not _is_source_text(value, field.name)
+            if field.name not in _LEFT_OUT and not _is_derived(value, field.name)
         ]
         return f"{type(value).__name__}({','.join(parts)})"
     if isinstance(value, Mapping):
@@ -44,6 +45,11 @@ def _canonical(value: object) -> str:
     return repr(value)
 
 
-def _is_source_text(owner: object, field: str) -> bool:
-    """Whether a field holds the user's own words; a reward's `source` is not text but a source."""
+def _is_derived(owner: object, field: str) -> bool:
+    """Whether a field follows from the others: the type of an expression, or the user's words.
+
+    A reward's `source` is no text but where it comes from.
+    """
+    if field == "type":
+        return isinstance(owner, Expr)
     return field == "source" and isinstance(getattr(owner, field), str)

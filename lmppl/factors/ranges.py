@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from lmppl.factors import builtin as builtin_named
+from lmppl.factors.risk_ranges import rule_range
 from lmppl.ir.expr import (
     Binary,
     Call,
@@ -60,12 +61,22 @@ def expr_range(expr: Expr, model: Model, values: Mapping[str, object]) -> Interv
                 default = argument.default
                 if argument.name not in numbers and isinstance(default, (int, float)):
                     numbers[argument.name] = Interval(float(default), float(default))
-            found = builtin.result_range(numbers)
+            if builtin.kind == "risk" and _is_ensemble(expr.argument("r"), model):
+                # Values of an ensemble never leave the range of its members.
+                found = rule_range(builtin.name, numbers["r"], numbers, may_be_gaussian=False)
+            else:
+                found = builtin.result_range(numbers)
             return _intersection(found, expr.type.range)
         case RewardCall():
             return model.rewards[expr.reward].type.range
         case _:
             return expr.type.range
+
+
+def _is_ensemble(expr: Expr | None, model: Model) -> bool:
+    while isinstance(expr, Reference) and expr.role == "let":
+        expr = model.let(expr.name).expr
+    return isinstance(expr, RewardCall) and model.rewards[expr.reward].source.kind == "ensemble"
 
 
 def _point(value: object, otherwise: Interval) -> Interval:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
-from lmppl.factors.signatures import Argument, Builtin, Ranges
+from lmppl.factors.signatures import Argument, Builtin
 from lmppl.ir.types import INT, REAL, UNCERTAIN, Interval
 
 _REVISION = Argument(
@@ -33,22 +34,29 @@ _TRUNCATE = Argument(
     known="file",
     named_only=True,
 )
+_TRUNCATE = Argument(
+    "truncate",
+    "bool",
+    "whether a text that is too long for the model is cut; else it is an error",
+    required=False,
+    default=False,
+    known="file",
+    named_only=True,
+)
 
 
-def _between(lower: float, upper: float) -> Interval:
-    return Interval(lower, upper)
-
-
-def _vader_range(ranges: Ranges) -> Interval:
-    return _between(-1.0, 1.0)
-
-
-def _count_range(ranges: Ranges) -> Interval:
-    return _between(0.0, math.inf)
-
-
-def _probability_range(ranges: Ranges) -> Interval:
-    return _between(0.0, 1.0)
+def source_range(source: str, arguments: Mapping[str, object]) -> Interval:
+    """The interval that the scores of a source are known to lie in, given its arguments."""
+    match source:
+        case "vader":
+            is_share = arguments.get("component", "compound") != "compound"
+            return Interval(0.0 if is_share else -1.0, 1.0)
+        case "count":
+            return Interval(0.0, math.inf)
+        case "classifier":
+            return Interval(0.0, 1.0)
+        case _:
+            return Interval()
 
 
 SOURCES = (
@@ -70,13 +78,22 @@ SOURCES = (
         REAL,
         "The sentiment of a text in [-1, 1], by the VADER word lists and rules.",
         "reward sentiment(t: string): real<lower=-1, upper=1> = vader()",
-        result_range=_vader_range,
     ),
     Builtin(
         "lexicon",
         "source",
         (
-            Argument("path", "string", "a file of words with weights", known="file"),
+            Argument("path", "string", "a file of words with scores", known="file"),
+            Argument(
+                "reduce",
+                "string",
+                "how the scores of the words become one",
+                required=False,
+                default="sum",
+                known="file",
+                choices=("sum", "mean"),
+                named_only=True,
+            ),
             Argument(
                 "ignore_case",
                 "bool",
@@ -111,7 +128,6 @@ SOURCES = (
         INT,
         "The number of non-overlapping matches of a regular expression.",
         'reward exclamations(t: string): int<lower=0> = count("!")',
-        result_range=_count_range,
     ),
     Builtin(
         "classifier",
@@ -128,11 +144,11 @@ SOURCES = (
             ),
             _REVISION,
             _TRUNCATE,
+            _TRUNCATE,
         ),
         REAL,
         "The probability of a class under a sequence classifier.",
         'reward kind(t: string): real<lower=0, upper=1> = classifier("acme/kind", label="kind")',
-        result_range=_probability_range,
     ),
     Builtin(
         "reward_model",
@@ -140,6 +156,7 @@ SOURCES = (
         (
             Argument("model", "string", "a local directory or a hub id", known="file"),
             _REVISION,
+            _TRUNCATE,
             _TRUNCATE,
         ),
         REAL,
