@@ -46,11 +46,11 @@ def _pareto_k(value: float) -> str | None:
 
 
 def _independent_draws(value: float) -> str | None:
-    if value >= 10.0:
+    if value >= 5.0:
         return None
     return (
-        f"the draws descend from about {value:.1f} independent ones, the rest are their relatives; "
-        "use more particles, several runs (num_runs), or a lower ess_threshold"
+        f"the draws are only {value:.1f} independent groups (runs, or the offspring of one "
+        "particle), and standard errors rest on those; use more particles or more runs (num_runs)"
     )
 
 
