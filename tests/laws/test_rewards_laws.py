@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from lmppl.errors import Span
 from lmppl.factors.rewards.scorer import Scorer, Source
-from lmppl.factors.rewards.texts import CountSource, LexiconSource, VaderSource
+from lmppl.factors.rewards.texts import CountSource, LexiconSource
+from lmppl.factors.rewards.vader import VaderSource
 from lmppl.factors.risk import UncertainScores, apply_rule, mean
 from lmppl.factors.risk_ranges import RISK_RULES, rule_range
 from lmppl.ir.model import Parameter, Reward, RewardSource
@@ -123,6 +125,8 @@ def test_more_caution_is_never_more_reward(values: np.ndarray, a: float, b: floa
 
 texts = st.lists(st.text(alphabet="ab !?né\n'-", max_size=30), min_size=1, max_size=8)
 
+PACKAGE = SentimentIntensityAnalyzer()
+
 SOURCES: tuple[Source, ...] = (
     VaderSource(),
     VaderSource("pos"),
@@ -142,6 +146,32 @@ def test_a_batch_is_scored_as_its_texts_one_by_one(source: Source, batch: list[s
     alone = [float(Scorer(declared, source).score([text])[0]) for text in batch]  # type: ignore[index]
     assert together.tolist() == alone  # type: ignore[union-attr]
     assert all(math.isfinite(score) for score in alone)
+
+
+# Everything that a rule of VADER looks at: capitals, boosters, negations, idioms, emojis, signs.
+vader_words = st.sampled_from(
+    "good GOOD bad Terrible happy kind of sort very VERY hardly not NOT never so this without "
+    "doubt least at but BUT no or nor isn't the shit bomb bus stop yeah right to die for beating "
+    "heart cat dog, (great!) :) :( :D ok!!! why?? why???? lol ... ! ? 😀 ❤️ naïve 💩great É I A "
+    "just enough kiss death badass bad-ass wonDERn't".split()
+)
+vader_texts = st.lists(vader_words, max_size=14).flatmap(
+    lambda words: st.sampled_from([" ", "  ", "\n", ", "]).map(lambda gap: gap.join(words))
+)
+
+
+@settings(max_examples=1500)
+@given(vader_texts)
+def test_vader_is_the_package_to_the_last_digit(text: str) -> None:
+    expected = PACKAGE.polarity_scores(text)
+    for component, value in expected.items():
+        assert VaderSource(component).scores([[text]], None).tolist() == [value]
+
+
+@given(st.text(max_size=40))
+def test_vader_is_the_package_on_any_text(text: str) -> None:
+    expected = PACKAGE.polarity_scores(text)["compound"]
+    assert VaderSource().scores([[text]], None).tolist() == [expected]
 
 
 def test_sources_that_differ_have_different_digests() -> None:

@@ -10,7 +10,8 @@ from lmppl.errors import Diagnostic, InferenceError, InternalError
 from lmppl.factors.rewards.ensemble import EnsembleSource
 from lmppl.factors.rewards.host import HostSource
 from lmppl.factors.rewards.scorer import Scorer, Source, failure
-from lmppl.factors.rewards.texts import CountSource, VaderSource, read_lexicon
+from lmppl.factors.rewards.texts import CountSource, read_lexicon
+from lmppl.factors.rewards.vader import VaderSource
 from lmppl.ir.model import Reward, RewardSource
 
 

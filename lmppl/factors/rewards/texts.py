@@ -1,4 +1,4 @@
-"""Rewards that are computed from the string alone: VADER, lexicons and pattern counts."""
+"""Rewards that are computed from the string alone: lexicons and pattern counts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -17,40 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmppl.factors.rewards.scorer import Tokens, failure, shorten
-
-
-@dataclass(frozen=True, slots=True)
-class VaderSource:
-    """The sentiment of a text by VADER (Hutto and Gilbert 2014, ICWSM).
-
-    `compound` lies in [-1, 1]; the shares `pos`, `neg` and `neu` in [0, 1].
-    """
-
-    component: str = "compound"
-
-    @property
-    def digest(self) -> str:
-        return fingerprint("vader", self.component, metadata.version("vaderSentiment"))
-
-    @property
-    def cost(self) -> Literal["cheap", "model"]:
-        return "cheap"
-
-    def scores(
-        self, columns: Sequence[Sequence[Any]], tokens: Tokens | None
-    ) -> NDArray[np.float64]:
-        """The component's value for each text, `[batch]`."""
-        analyze = _vader().polarity_scores
-        component = self.component
-        return np.array([analyze(text)[component] for text in columns[0]], dtype=np.float64)
-
-
-@cache
-def _vader() -> Any:
-    # Reading its lexicon takes a tenth of a second, so it happens once and only when asked for.
-    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
-
-    return SentimentIntensityAnalyzer()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
