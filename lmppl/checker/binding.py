@@ -9,10 +9,11 @@ from lmppl.checker.declarations import length_problem
 from lmppl.checker.divisors import divisor_problem, divisors
 from lmppl.checker.report import did_you_mean
 from lmppl.checker.typing_rules import bounds_in_words, fits, in_words, literal, type_of_value
+from lmppl.checker.walking import expressions_of
 from lmppl.errors import Diagnostic, Label
 from lmppl.factors import EXTERN_LM, named
 from lmppl.factors.signatures import Argument
-from lmppl.ir.expr import Constant, Expr, ExternCall, Reference, RewardCall, walk
+from lmppl.ir.expr import Constant, ExternCall, Reference, RewardCall, walk
 from lmppl.ir.model import Model, Parameter, Site
 from lmppl.ir.types import Type
 
@@ -176,29 +177,13 @@ def _used_hosts(model: Model) -> set[str]:
     used = {
         site.distribution.extern for site in model.sites if site.distribution.extern is not None
     }
-    for expr in _expressions(model):
+    for expr in expressions_of(model):
         for node in walk(expr):
             if isinstance(node, RewardCall):
                 used.add(node.reward)
             elif isinstance(node, ExternCall):
                 used.add(node.function)
     return used
-
-
-def _expressions(model: Model) -> Iterable[Expr]:
-    for let in model.lets:
-        yield let.expr
-    for site in model.sites:
-        yield from site.distribution.arguments.values()
-    for potential in model.potentials:
-        yield potential.expr
-        if potential.when is not None:
-            yield potential.when
-    for output in model.outputs:
-        yield output.expr
-    for expectation in model.expectations:
-        yield expectation.expr
-        yield expectation.bound
 
 
 def _check_sites(model: Model, values: Mapping[str, object]) -> Iterable[Diagnostic]:

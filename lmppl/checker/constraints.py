@@ -1,32 +1,15 @@
-"""Requirements that no text can meet, found by automata before anything is run (301 to 305)."""
+"""Requirements and patterns, checked in the file and again once parameters are known."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
 from lmppl.checker.typing_rules import literal
-from lmppl.errors import Diagnostic, Label, Span
-from lmppl.factors.automata.dfa import TooManyStates
-from lmppl.factors.automata.language import contradiction, is_always_true, is_never_true
-from lmppl.factors.automata.predicates import And, False_, Length, Never, Predicate, True_
-from lmppl.factors.automata.regex import NotRegular, regex_dfa
-from lmppl.factors.constants import NotConstant, constant_value
-from lmppl.factors.constraints import as_predicate
-from lmppl.ir.expr import Call, Constant, Expr, Reference, walk
-from lmppl.ir.model import Model, Potential, Site
-
-_ZERO_MASS = "the posterior would have zero mass"
-
-
-@dataclass(frozen=True, slots=True)
-class _Required:
-    """One requirement on a text as a predicate; `span` is what asks for it."""
-
-    predicate: Predicate
-    span: Span
-    remark: str
+from lmppl.checker.walking import expressions_of
+from lmppl.errors import Diagnostic, Span
+from lmppl.ir.expr import Call, walk
+from lmppl.ir.model import Model
 
 
 def check_constraints(
@@ -38,48 +21,23 @@ def check_constraints(
     known yet, and what depends on them is left until they are. Conditions under `when` are looked
     at alone, not together.
     """
-    values = _known_values(model, parameter_values)
-    found = list(_check_patterns(model, values))
-    bad = {id(expr) for _, expr in found}
-    diagnostics = [diagnostic for diagnostic, _ in found]
-    diagnostics += _check_counted(model)
-    for site in model.text_sites:
-        diagnostics += _check_site(model, site, values, bad)
-    return tuple(diagnostics)
+    found = list(_check_counted(model))
+    if _needs_automata(model):
+        # Most programs have no constraints, and need not wait for the automata to be imported.
+        from lmppl.checker.contradictions import check_requirements
+
+        found += check_requirements(model, parameter_values)
+    return tuple(found)
 
 
-def _known_values(model: Model, given: Mapping[str, object]) -> dict[str, object]:
-    values: dict[str, object] = {}
-    for parameter in model.parameters:
-        if parameter.name in given:
-            values[parameter.name] = given[parameter.name]
-        elif isinstance(parameter.default, Constant):
-            values[parameter.name] = parameter.default.value
-    return values
-
-
-def _check_patterns(
-    model: Model, values: Mapping[str, object]
-) -> Iterator[tuple[Diagnostic, Expr]]:
-    """Patterns that are no regular expressions, wherever they stand."""
-    for expr in _expressions(model):
-        for node in walk(expr):
-            if not isinstance(node, Call) or node.function != "matches":
-                continue
-            pattern = node.argument("pattern")
-            assert pattern is not None
-            try:
-                value = constant_value(pattern, model, values)
-                flag = node.argument("ignore_case")
-                ignore_case = flag is not None and bool(constant_value(flag, model, values))
-            except (NotConstant, ArithmeticError, ValueError):
-                continue
-            try:
-                regex_dfa(value, ignore_case)
-            except NotRegular as problem:
-                yield _not_regular(problem, value, pattern.span), node
-            except TooManyStates:
-                yield _too_many_states(pattern.span), node
+def _needs_automata(model: Model) -> bool:
+    if any(potential.kind == "require" for potential in model.potentials):
+        return True
+    return any(
+        isinstance(node, Call) and node.function == "matches"
+        for expr in expressions_of(model)
+        for node in walk(expr)
+    )
 
 
 def _check_counted(model: Model) -> Iterator[Diagnostic]:
@@ -96,179 +54,3 @@ def _check_compiles(pattern: str, span: Span) -> Iterator[Diagnostic]:
     except re.error as problem:
         message = f"{literal(pattern)} is not a regular expression: {problem.msg}"
         yield Diagnostic("LMP301", "error", message, span)
-
-
-def _not_regular(problem: NotRegular, pattern: str, span: Span) -> Diagnostic:
-    return Diagnostic(
-        "LMP301",
-        "error",
-        f"this pattern {problem.reason}",
-        span,
-        notes=() if problem.position is None else (f"at character {problem.position} of it",),
-        help="write it without backreferences, lookarounds, atomic groups and possessive repeats",
-    )
-
-
-def _too_many_states(span: Span) -> Diagnostic:
-    return Diagnostic(
-        "LMP301",
-        "error",
-        "this pattern needs too many states to be decided while a text grows",
-        span,
-        help="bound fewer repeats, or split it into several requirements",
-    )
-
-
-def _expressions(model: Model) -> Iterator[Expr]:
-    for let in model.lets:
-        yield let.expr
-    for potential in model.potentials:
-        yield potential.expr
-        if potential.when is not None:
-            yield potential.when
-    for output in model.outputs:
-        yield output.expr
-    for expectation in model.expectations:
-        yield expectation.expr
-
-
-def _check_site(
-    model: Model, site: Site, values: Mapping[str, object], bad: set[int]
-) -> list[Diagnostic]:
-    """Requirements on one text: each alone, against its budget, then together."""
-    diagnostics: list[Diagnostic] = []
-    together: list[_Required] = []
-    for potential in model.potentials:
-        if potential.kind != "require" or model.sites_of(potential.expr) != {site.name}:
-            continue
-        if any(id(node) in bad for node in _nodes(model, potential.expr)):
-            continue
-        predicate = as_predicate(model, potential.expr, site.name, values)
-        if predicate is None or isinstance(predicate, (True_, False_)):
-            continue
-        problem = _check_alone(predicate, potential)
-        if problem is None:
-            problem = _check_budget(predicate, potential, site, model, values)
-        if problem is not None:
-            diagnostics.append(problem)
-            if problem.severity == "error":
-                continue
-        if potential.when is None:
-            together.append(_Required(predicate, potential.span, ""))
-    stops = _stops(model, site, values)
-    if stops is not None:
-        together.append(stops)
-    diagnostics += _check_together(together)
-    return diagnostics
-
-
-def _nodes(model: Model, expr: Expr) -> Iterator[Expr]:
-    for node in walk(expr):
-        yield node
-        if isinstance(node, Reference) and node.role == "let":
-            yield from _nodes(model, model.let(node.name).expr)
-
-
-def _check_alone(predicate: Predicate, potential: Potential) -> Diagnostic | None:
-    try:
-        if is_never_true(predicate):
-            return Diagnostic(
-                "LMP302",
-                "warning" if potential.when is not None else "error",
-                "no text satisfies this",
-                potential.span,
-                notes=(_ZERO_MASS,)
-                if potential.when is None
-                else ("the posterior has no mass where the condition after `when` holds",),
-            )
-        if is_always_true(predicate):
-            return Diagnostic(
-                "LMP304",
-                "warning",
-                "every text satisfies this, so it requires nothing",
-                potential.span,
-            )
-    except TooManyStates:
-        return None
-    return None
-
-
-def _check_budget(
-    predicate: Predicate,
-    potential: Potential,
-    site: Site,
-    model: Model,
-    values: Mapping[str, object],
-) -> Diagnostic | None:
-    """A length in tokens that `max_tokens` cannot reach."""
-    budget = site.distribution.argument("max_tokens")
-    if budget is None or potential.when is not None:
-        return None
-    try:
-        most = constant_value(budget, model, values)
-    except (NotConstant, ArithmeticError, ValueError):
-        return None
-    parts = predicate.parts if isinstance(predicate, And) else (predicate,)
-    for part in parts:
-        if not isinstance(part, Length) or part.unit != "tokens":
-            continue
-        if not any(part.admits(count) for count in range(int(most) + 1)):
-            return Diagnostic(
-                "LMP305",
-                "error",
-                f"`{site.name}` has at most {most} tokens, so this can never hold",
-                potential.span,
-                labels=(Label(budget.span, f"at most {most} tokens"),),
-                notes=(_ZERO_MASS,),
-                help="raise `max_tokens`, or ask for less",
-            )
-    return None
-
-
-def _stops(model: Model, site: Site, values: Mapping[str, object]) -> _Required | None:
-    """A text ends before its first stop string, so none is ever part of it."""
-    stop = site.distribution.argument("stop")
-    if stop is None:
-        return None
-    try:
-        value = constant_value(stop, model, values)
-    except (NotConstant, ArithmeticError, ValueError):
-        return None
-    words = (value,) if isinstance(value, str) else tuple(value)
-    remark = "a text never contains its stop strings"
-    return _Required(Never(words), stop.span, remark) if words else None
-
-
-def _check_together(required: Sequence[_Required]) -> list[Diagnostic]:
-    """Every contradiction among the requirements; each is blamed at most once."""
-    found: list[Diagnostic] = []
-    remaining = list(required)
-    while (core := contradiction([each.predicate for each in remaining])) and len(core) > 1:
-        parts = sorted((remaining[index] for index in core), key=lambda each: each.span.start)
-        # The last is blamed; a stop string never is, because it requires nothing itself.
-        blamed = next(each for each in reversed(parts) if not each.remark)
-        found.append(_contradiction(parts, blamed))
-        remaining.remove(blamed)
-    return found
-
-
-def _contradiction(parts: Sequence[_Required], blamed: _Required) -> Diagnostic:
-    others = [each for each in parts if each is not blamed]
-    if any(each.remark for each in parts):
-        message = "this constraint contradicts the stop strings of its text: no text satisfies it"
-    else:
-        count = {2: "two", 3: "three"}.get(len(parts), str(len(parts)))
-        together = "both" if len(parts) == 2 else "all of them"
-        message = f"these {count} constraints contradict each other: no text satisfies {together}"
-    where = "the one above" if len(parts) == 2 else "those above"
-    return Diagnostic(
-        "LMP303",
-        "error",
-        message,
-        blamed.span,
-        (
-            Label(blamed.span, f"cannot hold together with {where}"),
-            *(Label(each.span, each.remark) for each in others),
-        ),
-        (_ZERO_MASS,),
-    )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lmppl.checker.report import Report
+from lmppl.checker.walking import expressions_of
 from lmppl.errors import Label, Span
 from lmppl.ir.expr import Binary, Constant, Expr, Reference, walk
 from lmppl.ir.model import Model
@@ -34,25 +35,10 @@ def divisors(model: Model) -> Mapping[str, Divisor]:
         if potential.kind == "factor":
             for divisor in _divisors(model, potential.expr, True, seen):
                 found.setdefault(divisor.parameter, divisor)
-    for expr in _others(model):
+    for expr in expressions_of(model):
         for divisor in _divisors(model, expr, False, set()):
             found.setdefault(divisor.parameter, divisor)
     return found
-
-
-def _others(model: Model) -> Iterator[Expr]:
-    for let in model.lets:
-        yield let.expr
-    for site in model.sites:
-        yield from site.distribution.arguments.values()
-    for potential in model.potentials:
-        yield potential.expr
-        if potential.when is not None:
-            yield potential.when
-    for output in model.outputs:
-        yield output.expr
-    for expectation in model.expectations:
-        yield from (expectation.expr, expectation.bound)
 
 
 def _divisors(model: Model, expr: Expr, in_factor: bool, seen: set[str]) -> Iterator[Divisor]:

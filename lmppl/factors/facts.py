@@ -6,10 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-from lmppl.factors.automata.language import when_decidable
-from lmppl.factors.automata.regex import NotRegular
 from lmppl.factors.constants import NotConstant, constant_value
-from lmppl.factors.constraints import as_predicate
 from lmppl.factors.ranges import expr_range
 from lmppl.ir.expr import Expr, ExternCall, Reference, RewardCall, walk
 from lmppl.ir.model import Decidable, Facts, Model, Potential, RewardSource
@@ -35,6 +32,11 @@ def _decidable(model: Model, potential: Potential, values: Mapping[str, object])
         return "constant"
     if potential.kind == "factor" or asked or len(read) != 1:
         return "end"
+    # Most programs have no constraints, and need not wait for the automata to be imported.
+    from lmppl.factors.automata.language import when_decidable
+    from lmppl.factors.automata.regex import NotRegular
+    from lmppl.factors.constraints import as_predicate
+
     (site,) = read
     known = {**stand_ins(model), **values}
     predicate = as_predicate(model, potential.expr, site, known)
