@@ -903,6 +903,109 @@ Wrong:
     require length(text) >= 20
 """,
     ),
+    # ---- 4xx: inference ----
+    "LMP401": Explanation(
+        "there is no such inference method",
+        """\
+`infer` and `method=` take the name of a method: exact, rejection, importance, smc, mcmc or svi.
+`lmppl methods` lists them with their options.
+
+Wrong:
+    infer svvi(num_steps=10)
+Right:
+    infer svi(num_steps=10)
+""",
+    ),
+    "LMP402": Explanation(
+        "an option that the method does not have",
+        """\
+Every option belongs to one method; when the method changes, only the seed and the number of draws
+are carried over. The help names the nearest option, or the methods that have one of this name.
+
+Wrong:
+    infer smc(particles=64)
+Right:
+    infer smc(num_particles=64)
+""",
+    ),
+    "LMP403": Explanation(
+        "an option with a value it cannot have",
+        """\
+The value is of the wrong kind or outside its range; the help says what the option means.
+
+Wrong:
+    infer smc(ess_threshold=1.5)
+Right:
+    infer smc(ess_threshold=0.5)
+""",
+    ),
+    "LMP404": Explanation(
+        "no infer line of that name",
+        """\
+`--infer NAME` and `infer="NAME"` pick an `infer` line of the file by the name after `as`, or by its
+method where it has no name.
+""",
+    ),
+    "LMP405": Explanation(
+        "not a budget",
+        """\
+A budget is a number of seconds, or a string such as "90s", "2min" or "100000 tokens".
+""",
+    ),
+    "LMP410": Explanation(
+        "rejection without an upper bound",
+        """\
+Rejection keeps a draw with probability exp(factors - bound), so it needs a bound that no draw can
+exceed. The bound is computed from the declared ranges of rewards and the values of parameters. A
+factor whose range has no upper end leaves nothing to compute it from. Guessing one would bias the
+draws silently.
+
+Wrong:
+    reward score(t: string): real = lexicon("words.tsv")
+Right:
+    reward score(t: string): real<lower=-10, upper=10> = lexicon("words.tsv")
+""",
+    ),
+    "LMP411": Explanation(
+        "a zero that svi cannot avoid",
+        """\
+The reverse KL divergence is infinite as soon as the guide gives mass to a text where the posterior
+has none. Constraints that can be read from the prefix are masked out of the guide; this one cannot
+be, so no guide of this kind has a finite divergence. Use smc, mcmc or rejection, or turn the
+requirement into a factor.
+""",
+    ),
+    "LMP414": Explanation(
+        "smc with nothing to look at before the end",
+        """\
+A warning. No constraint can be read from a prefix and no factor is scored on unfinished texts, so
+particles are never weighed before they are complete: the run is importance sampling under another
+name. Its answer is right all the same.
+""",
+    ),
+    "LMP415": Explanation(
+        "mcmc with a weight that changes when revisited",
+        """\
+Metropolis-Hastings compares the weight of the old state with that of the new one. If evaluating the
+same text again gives another number, the chain has another stationary distribution than the
+posterior, and no rule that corrects this (pseudo-marginal MCMC) was given.
+""",
+    ),
+    "LMP416": Explanation(
+        "too many executions to enumerate",
+        """\
+The exact method visits every execution that the constraints leave open, and there are more than
+`max_sequences`. Fewer tokens, a smaller vocabulary, `top_k` or a constraint that prunes early make
+it fit; otherwise use smc.
+""",
+    ),
+    "LMP418": Explanation(
+        "the exponential of a noisy estimate",
+        """\
+The exponential of an unbiased estimate is not an unbiased estimate of the exponential: the
+posterior would be tilted towards texts whose scores vary most.
+""",
+    ),
     # ---- 5xx: reproducibility ----
     "LMP501": Explanation(
         "no revision pinned",
@@ -943,6 +1046,21 @@ finite.
         "a text of one token",
         """\
 Pedantic. `max_tokens=1` is legal and seldom meant.
+""",
+    ),
+    "LMP901": Explanation(
+        "no probability is left",
+        """\
+Every particle, attempt or draw was ruled out. The notes say which requirement rules out how many
+draws of the prior, and the error stands at the one that rules out most. Either the posterior is
+empty, or it is so rare that this many attempts do not find it.
+""",
+    ),
+    "LMP904": Explanation(
+        "a weight above rejection's bound",
+        """\
+A draw weighed more than the bound that the declared ranges gave, so what had been accepted was not
+distributed as the posterior, and the run stopped. A reward returned more than it declares.
 """,
     ),
     # ---- 91x: language models ----
@@ -1120,6 +1238,20 @@ Right:
     def quality(text: str) -> float: return text.count("!") / max(len(text), 1)
 """,
     ),
+    "LMP925": Explanation(
+        "probabilities that are none",
+        """\
+The weights of a `categorical` must be as many as its values, none negative, and not all zero; they
+are normalised to sum to one.
+""",
+    ),
+    "LMP926": Explanation(
+        "bindings that disagree on the shape of the program",
+        """\
+Several bindings of a program are inferred in one batch, which needs the same language model,
+max_tokens, temperature, top_k, top_p, stop strings and discrete values in all of them.
+""",
+    ),
     "LMP927": Explanation(
         "a risk rule that cannot be applied",
         """\
@@ -1156,6 +1288,13 @@ Wrong:
     reward kind(t: string): real = classifier("acme/kind")       # reads 512 tokens
 Right:
     reward kind(t: string): real = classifier("acme/kind", truncate=true)
+""",
+    ),
+    "LMP930": Explanation(
+        "stopped before there was anything to return",
+        """\
+The run was interrupted, or its budget was spent, before the first draws were complete. Partial
+particles are not draws of the posterior and are not returned.
 """,
     ),
 }
