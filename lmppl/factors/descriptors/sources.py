@@ -34,15 +34,6 @@ _TRUNCATE = Argument(
     known="file",
     named_only=True,
 )
-_TRUNCATE = Argument(
-    "truncate",
-    "bool",
-    "whether a text that is too long for the model is cut; else it is an error",
-    required=False,
-    default=False,
-    known="file",
-    named_only=True,
-)
 
 
 def source_range(source: str, arguments: Mapping[str, object]) -> Interval:
@@ -87,7 +78,7 @@ SOURCES = (
             Argument(
                 "reduce",
                 "string",
-                "how the scores of the words become one",
+                "how the scores of the words become one; 0 when there are none",
                 required=False,
                 default="sum",
                 known="file",
@@ -101,16 +92,6 @@ SOURCES = (
                 required=False,
                 default=True,
                 known="file",
-                named_only=True,
-            ),
-            Argument(
-                "reduce",
-                "string",
-                "how the weights of the words found become one number; 0 when there are none",
-                required=False,
-                default="sum",
-                known="file",
-                choices=("sum", "mean"),
                 named_only=True,
             ),
         ),
@@ -144,7 +125,6 @@ SOURCES = (
             ),
             _REVISION,
             _TRUNCATE,
-            _TRUNCATE,
         ),
         REAL,
         "The probability of a class under a sequence classifier.",
@@ -156,7 +136,6 @@ SOURCES = (
         (
             Argument("model", "string", "a local directory or a hub id", known="file"),
             _REVISION,
-            _TRUNCATE,
             _TRUNCATE,
         ),
         REAL,
