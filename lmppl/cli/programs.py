@@ -42,7 +42,7 @@ def check(arguments: argparse.Namespace) -> int:
             compiled = load_program(path)
         except LmpError as error:
             say_diagnostics(str(error))
-            count = len(error.diagnostics)
+            count = sum(each.severity == "error" for each in error.diagnostics)
             say(f"{path}: {count} {'error' if count == 1 else 'errors'}")
             code = Exit.PROGRAM
         else:
