@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lmppl.errors import InternalError
 from lmppl.lm.cache import KVStorage, attention_windows
+from lmppl.lm.decoding import LlamaDecoder
 from lmppl.lm.protocol import Prefixes, Prompt
 from lmppl.lm.refusal import refusal
 from lmppl.lm.tokenization import PromptEncoder, vocabulary_of
@@ -93,6 +94,24 @@ class HuggingFaceLM:
         self._prefill_tokens = 8_192 if on_cpu else 65_536
         self._max_log_probs = 2**24 if on_cpu else 2**28
         self._positions = torch.arange(self.max_context or 4_096, device=self.device)
+        self._decoder = None if windows is None else LlamaDecoder.of(self.model, windows)
+        if self._decoder is not None and not self._decodes_alike():
+            self._decoder = None
+            self._note(f"{self.name} is stepped by its general forward pass")
+
+    @torch.no_grad()
+    def _decodes_alike(self) -> bool:
+        """Whether a step of the decoder agrees with the model's own, on a few tokens."""
+        assert self._windows is not None
+        decoder, self._decoder = self._decoder, None
+        storage = KVStorage(self._windows, 2, 4, self.device)
+        storage.tokens.copy_(torch.arange(8, device=self.device).view(2, 4) % self.vocab.size)
+        pads = torch.tensor([0, 1], device=self.device)
+        self._forward(storage, 0, 2, 0, 3, pads)
+        expected = self._forward(storage, 0, 2, 3, 4, pads)
+        self._decoder = decoder
+        found = self._forward(storage, 0, 2, 3, 4, pads)
+        return bool((found - expected).abs().max() <= 1e-3 * (1 + expected.abs().max()))
 
     def _recompute(self, reason: str) -> None:
         self.notes += (f"{self.name} is recomputed from scratch at every token: {reason}",)
@@ -442,11 +461,18 @@ class HuggingFaceLM:
         """Logits `[rows, 1 or last - first, vocab]` of columns `first:last` of some rows."""
         if last > self._positions.shape[0]:
             self._positions = torch.arange(2 * last, device=self.device)
-        positions = self._positions[first:last].unsqueeze(0)
         mask = None
         if pads is not None:
             pads = pads[first_row:last_row, None]
             mask = self._positions[:last] >= pads
+        if last - first == 1 and first > 0 and self._decoder is not None:
+            if not self._decoder.is_current:
+                self._decoder = LlamaDecoder(self.model)
+            starts = None if pads is None else pads[:, 0]
+            logits = self._decoder.step(storage, first_row, last_row, first, starts, mask)
+            return logits.unsqueeze(1)
+        positions = self._positions[first:last].unsqueeze(0)
+        if pads is not None and mask is not None:
             positions = (positions - pads).clamp_(min=0)
             if self._takes_mask:
                 mask = self._ready_mask(mask, first, last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import tempfile
@@ -12,9 +13,11 @@ from pathlib import Path
 import pytest
 import tiny_models
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
 from lmppl.errors import InternalError
+from lmppl.lm.decoding import LlamaDecoder
 from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lm.loading import builtin_models, load_language_model
 from lmppl.lm.protocol import LanguageModel, Prefixes
@@ -53,6 +56,11 @@ def make(name: str) -> LanguageModel:
     match kind:
         case "tiny":
             return tiny_models.tiny_lm(rest)
+        case "general":
+            # The same without the decoder for single steps.
+            lm = tiny_models.tiny_lm(rest)
+            lm._decoder = None
+            return lm
         case "shared":
             if not (SHARED / "models" / rest).is_dir():
                 pytest.skip("the shared models are not beside this checkout")
@@ -69,6 +77,8 @@ def make(name: str) -> LanguageModel:
 
 NAMES = (
     *(f"tiny:{style}" for style in tiny_models.STYLES),
+    "general:llama",
+    "general:qwen2",
     *(f"shared:{name}" for name in SHARED_MODELS),
     *builtin_models(),
     "markov:markov.json",
@@ -79,7 +89,7 @@ NAMES = (
 )
 every_lm = pytest.mark.parametrize("name", NAMES)
 every_network = pytest.mark.parametrize(
-    "name", [name for name in NAMES if name.startswith(("tiny", "shared", "builtin"))]
+    "name", [name for name in NAMES if name.startswith(("tiny", "general", "shared", "builtin"))]
 )
 
 
@@ -431,6 +441,61 @@ def test_a_gradient_does_not_change_the_score(name):
         parameter.requires_grad_(wanted)
 
 
+DECODED = ("tiny:llama", "tiny:qwen2", "builtin:stories")
+
+
+@pytest.mark.parametrize("name", [name for name in DECODED if name in NAMES])
+def test_the_decoder_steps_as_the_general_forward_pass_does(name):
+    lm = make(name)
+    tokens = random_tokens(lm, 8, 8, seed=10)
+    decoder = lm._decoder
+    assert decoder is not None
+    decoded = step_through(lm, PROMPTS * 2, tokens)
+    try:
+        lm._decoder = None
+        assert_close(decoded, step_through(lm, PROMPTS * 2, tokens), 1e-4)
+    finally:
+        lm._decoder = decoder
+
+
+def test_the_decoder_follows_parameters_that_are_changed_in_place():
+    lm = tiny_models.tiny_lm("llama")
+    tokens = random_tokens(lm, 4, 6)
+    before = step_through(lm, PROMPTS, tokens)
+    with torch.no_grad():
+        for parameter in lm.model.parameters():
+            parameter.mul_(0.9)
+    after = step_through(lm, PROMPTS, tokens)
+    assert float((after - before).abs().max()) > 0.1
+    assert_close(after, lm.token_log_probs(PROMPTS, tokens, torch.full((4,), 6)))
+
+
+# peft asks transformers by a name that transformers has since changed.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_the_decoder_does_not_step_a_model_with_adapters():
+    lm = tiny_models.tiny_lm("llama")
+    adapted = get_peft_model(
+        copy.deepcopy(lm.model),
+        LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False),
+    )
+    for model in (adapted, adapted.get_base_model()):
+        guide = lm.with_model(model)
+        assert guide._decoder is None
+        tokens = random_tokens(lm, 4, 6)
+        stepped = step_through(guide, PROMPTS, tokens)
+        assert float((stepped - step_through(lm, PROMPTS, tokens)).abs().max()) > 0.1
+        assert_close(stepped, guide.token_log_probs(PROMPTS, tokens, torch.full((4,), 6)))
+
+
+def test_a_decoder_that_does_not_agree_is_not_used(monkeypatch):
+    step = LlamaDecoder.step
+    monkeypatch.setattr(LlamaDecoder, "step", lambda *inputs: 1.1 * step(*inputs))
+    lm = tiny_models.tiny_lm("llama")
+    assert lm._decoder is None
+    assert any("general forward pass" in note for note in lm.notes)
+    law_select_is_recompute(lm)
+
+
 # bfloat16 keeps 8 bits of mantissa. On a trained model, whose logits are within ±20 nats, a token
 # log prob moves by 0.02 nats on average and (over 256 tokens) by less than half a nat at most.
 def test_bfloat16_moves_token_log_probs_by_less_than_the_stated_bound():
@@ -517,6 +582,7 @@ def test_the_laws_reject_leaking_probability():
 
 def test_the_laws_reject_positions_that_are_off_by_one(monkeypatch):
     lm = tiny_models.tiny_lm("llama")
+    lm._decoder = None
     forward = lm.model.forward
 
     def shifted(*, position_ids=None, **options):
@@ -532,6 +598,7 @@ def test_the_laws_reject_positions_that_are_off_by_one(monkeypatch):
 
 def test_the_laws_reject_padding_that_is_not_masked(monkeypatch):
     lm = tiny_models.tiny_lm("qwen2")
+    lm._decoder = None
     monkeypatch.setattr(lm, "_ready_mask", lambda visible, first, last: None)
     with pytest.raises(AssertionError):
         law_padding_is_invisible(lm)
