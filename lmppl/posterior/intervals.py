@@ -6,6 +6,7 @@ Written out because numpy has none of them and scipy is no run-time dependency.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from statistics import NormalDist
 
 _NORMAL = NormalDist()
@@ -77,6 +78,7 @@ def beta_quantile(probability: float, a: float, b: float) -> float:
     return 0.5 * (low + high)
 
 
+@lru_cache(maxsize=1024)
 def student_quantile(probability: float, degrees: float) -> float:
     """The quantile of Student's t with `degrees` of freedom (any positive real number).
 

@@ -99,6 +99,23 @@ def test_chains_are_worth_what_their_autocorrelation_says(rho: float) -> None:
     assert r_hat(x) < 1.01
 
 
+def test_chains_read_as_arviz_reads_them() -> None:
+    # Printed by arviz 0.23.4 (rhat; ess bulk and tail; mcse of the mean) for these very draws.
+    rng = np.random.default_rng(0)
+    expected = {
+        0.0: (0.996058, 390.538, 335.113, 0.0507703),
+        0.9: (1.09681, 38.1094, 59.8687, 0.358986),
+        -0.5: (1.00499, 1040.82, 355.39, 0.0333673),
+    }
+    for rho, answers in expected.items():
+        x = np.zeros((4, 101))
+        x[:, 0] = rng.normal(size=4)
+        for t in range(1, 101):
+            x[:, t] = rho * x[:, t - 1] + rng.normal(size=4)
+        found = (r_hat(x), bulk_ess(x), tail_ess(x), mean_standard_error(x))
+        assert found == pytest.approx(answers, rel=1e-5)
+
+
 def test_r_hat_by_hand() -> None:
     # Two chains of four draws, no ties; ranks give symmetric normal scores.
     x = np.array([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]])
