@@ -19,6 +19,9 @@ from lmppl.factors.automata.utf8 import Decoder, IntArray, decoder
 
 MAX_BYTE_STATES = 400_000
 
+# The state in which a leading space is stripped.
+_FIRST: tuple[int, str | None] = (-1, "")
+
 
 @dataclass(frozen=True, slots=True)
 class ByteMachine:
@@ -98,13 +101,19 @@ def _character_machine(
     letter_of: list[str | None] = [None] * alphabet.num_classes
     for char in letters:
         letter_of[_class_of(dfa, char)] = char
-    moves = {
-        held: [_hold(held, letter, prefixes, stops) for letter in letter_of] for held in prefixes
-    }
-    numbers: dict[tuple[int, str] | tuple[str, int], int] = {}
-    order: list[tuple[int, str] | tuple[str, int]] = []
+    classes_of = {prefix: tuple(_class_of(dfa, char) for char in prefix) for prefix in prefixes}
+    moves: dict[str, list[tuple[tuple[int, ...], str | None]]] = {prefix: [] for prefix in prefixes}
+    for prefix in prefixes:
+        for cls, letter in enumerate(letter_of):
+            free, kept = _hold(prefix, letter, prefixes, stops)
+            classes = tuple(_class_of(dfa, char) for char in free)
+            moves[prefix].append((classes if letter is not None else (*classes, cls), kept))
+    dfa_rows = dfa.rows
+    # (state, held back); (output, None) once a stop string is completed; _FIRST before the text.
+    numbers: dict[tuple[int, str | None], int] = {}
+    order: list[tuple[int, str | None]] = []
 
-    def number(key: tuple[int, str] | tuple[str, int]) -> int:
+    def number(key: tuple[int, str | None]) -> int:
         found = numbers.get(key)
         if found is None:
             found = numbers[key] = len(order)
@@ -114,37 +123,32 @@ def _character_machine(
         return found
 
     if strip_leading_space:
-        number(("first", 0))
+        number(_FIRST)
     number((0, ""))
     rows: list[tuple[int, ...]] = []
     outputs: list[int] = []
-    stopped: list[bool] = []
     for key in order:
-        match key:
-            case ("stopped", int(output)):
-                rows.append((number(key),) * alphabet.num_classes)
-                outputs.append(output)
-                stopped.append(True)
-                continue
-            case ("first", _):
-                state, held = 0, ""
-            case (int(state), str(held)):
-                pass
+        state, held = (0, "") if key == _FIRST else key
+        if held is None:
+            rows.append((number(key),) * alphabet.num_classes)
+            outputs.append(state)
+            continue
         row = []
         for cls, (released, still_held) in enumerate(moves[held]):
-            if key[0] == "first" and letter_of[cls] == " ":
+            if key == _FIRST and letter_of[cls] == " ":
                 row.append(number((0, "")))
                 continue
-            target = dfa.run(released, state)
-            if still_held is None:
-                row.append(number(("stopped", dfa.outputs[target])))
-                continue
-            if letter_of[cls] is None:
-                target = dfa.rows[target][cls]
-            row.append(number((target, still_held)))
+            target = state
+            for letter_class in released:
+                target = dfa_rows[target][letter_class]
+            row.append(
+                number((dfa.outputs[target], None) if still_held is None else (target, still_held))
+            )
         rows.append(tuple(row))
-        outputs.append(dfa.outputs[dfa.run(held, state)])
-        stopped.append(False)
+        for letter_class in classes_of[held]:
+            state = dfa_rows[state][letter_class]
+        outputs.append(dfa.outputs[state])
+    stopped = [held is None for _, held in order]
     machine = Dfa(alphabet, tuple(rows), tuple(outputs))
     return _CharacterMachine(_collapse_dead(machine), tuple(stopped))
 
@@ -159,7 +163,7 @@ def _hold(
 ) -> tuple[str, str | None]:
     """What is released and what is held after one more character; held None: a stop completed.
 
-    `letter` None is a character that occurs in no stop string; it is released by the caller.
+    `letter` None is a character that occurs in no stop string; it is released too.
     """
     if letter is None:
         return held, ""

@@ -157,6 +157,7 @@ class _Determiniser:
         for cls, side in enumerate(self.sides):
             self.classes_by_side.setdefault(side, []).append(cls)
         self.members = members[: len(sets)]
+        self.last_closure: tuple[frozenset[int], set[int]] = (frozenset(), set())
 
     def run(self, start: int, budget: int) -> Dfa:
         # A thread is 3 * node + what it owes.
@@ -224,6 +225,9 @@ class _Determiniser:
 
     def _closure(self, threads: frozenset[int], before: _Side | None, after: _Side) -> set[int]:
         nfa = self.nfa
+        if not nfa.used and self.last_closure[0] == threads:
+            # Without assertions the surroundings do not matter.
+            return self.last_closure[1]
         seen = set(threads)
         stack = list(threads)
         while stack:
@@ -242,6 +246,7 @@ class _Determiniser:
                 if reached not in seen:
                     seen.add(reached)
                     stack.append(reached)
+        self.last_closure = (threads, seen)
         return seen
 
     def _passes(self, kind: Assertion, before: _Side, after: _Side, owes: int) -> int | None:

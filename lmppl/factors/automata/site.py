@@ -652,19 +652,47 @@ def compile_constraint(
         state_budget,
     )
 
-    def placed(steps: _Steps, rule: EndRule) -> _TokenAutomaton:
-        levels = _levels(steps, rule, max_tokens)
-        eos_ids = tuple(sorted(vocab.eos_ids))
-        return _TokenAutomaton(
-            steps, rule, max_tokens, vocab.size, eos_ids, levels, torch.device(device)
-        )
+    key = (
+        tuple(constraints),
+        site.stops,
+        vocab.digest,
+        strip_leading_space,
+        max_tokens,
+        table_budget,
+        state_budget,
+    )
+    found = _sites.get(key)
+    if found is None:
+        found = _sites[key] = _build(constraints, site)
+        while len(_sites) > _SITES_CACHED:
+            _sites.popitem(last=False)
+    _sites.move_to_end(key)
+    return found.to(device)
 
+
+# Automata of recent sites, on the CPU: MCMC and SVI ask for the same one again and again.
+_sites: OrderedDict[object, SiteAutomaton] = OrderedDict()
+_SITES_CACHED = 16
+
+
+def _build(constraints: Sequence[Predicate], site: _Site) -> SiteAutomaton:
     try:
-        parts: tuple[_TokenAutomaton, ...] = (placed(*site.automaton(constraints)),)
+        built = [site.automaton(constraints)]
     except (TooManyStates, TableTooLarge):
-        parts = tuple(placed(*built) for built in _grouped(constraints, site))
-    exact = len(parts) == 1 and parts[0].steps.kind == "table"
-    return SiteAutomaton(max_tokens, parts, exact)
+        built = _grouped(constraints, site)
+    parts = tuple(
+        _TokenAutomaton(
+            steps,
+            rule,
+            site.max_tokens,
+            site.vocab.size,
+            tuple(sorted(site.vocab.eos_ids)),
+            _levels(steps, rule, site.max_tokens),
+            torch.device("cpu"),
+        )
+        for steps, rule in built
+    )
+    return SiteAutomaton(site.max_tokens, parts, len(parts) == 1 and parts[0].steps.kind == "table")
 
 
 def _grouped(constraints: Sequence[Predicate], site: _Site) -> list[tuple[_Steps, EndRule]]:

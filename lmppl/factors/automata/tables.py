@@ -278,13 +278,22 @@ def successors(step: NDArray[np.integer], num_targets: int) -> tuple[IntArray, I
     """For each row the distinct targets: `targets[bounds[i]:bounds[i + 1]]`, none of them -1."""
     found = []
     counts = []
-    for rows, _ in _chunks(np.arange(len(step), dtype=np.int32), max(num_targets, step.shape[1])):
+    width = step.shape[1]
+    # Sorting a row of moves, or ticking off a row of targets: whichever is shorter.
+    by_sorting = num_targets > 16 * width
+    for rows, _ in _chunks(np.arange(len(step), dtype=np.int32), max(1, width)):
         block = step[rows]
-        hit = np.zeros((len(block), num_targets + 1), dtype=bool)
-        np.put_along_axis(hit, block.astype(np.int64), True, axis=1)
-        hit[:, num_targets] = False
-        row, target = np.nonzero(hit)
-        found.append(target.astype(np.int32))
-        counts.append(np.bincount(row, minlength=len(block)))
+        if by_sorting:
+            moves = np.sort(block, axis=1)
+            keep = moves >= 0
+            keep[:, 1:] &= moves[:, 1:] != moves[:, :-1]
+            found.append(moves[keep].astype(np.int32))
+            counts.append(keep.sum(axis=1))
+        else:
+            hit = np.zeros((len(block), num_targets + 1), dtype=bool)
+            np.put_along_axis(hit, block.astype(np.int64), True, axis=1)
+            hit[:, num_targets] = False
+            counts.append(hit.sum(axis=1))
+            found.append((np.flatnonzero(hit) % (num_targets + 1)).astype(np.int32))
     bounds = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
     return np.concatenate(found), bounds.astype(np.int64)

@@ -90,6 +90,7 @@ class _Builder:
         self.alphabet = alphabet
         self.nodes: list[tuple[int, tuple[int, ...]]] = []
         self.numbers: dict[tuple[int, tuple[int, ...]], int] = {}
+        self.uniform: dict[tuple[int, int], int] = {}
 
     def class_of(self, code: int) -> int:
         return self.alphabet.classes[bisect_right(self.alphabet.starts, code) - 1]
@@ -102,22 +103,25 @@ class _Builder:
         """
         span = 64 ** (remaining - 1)
         starts = self.alphabet.starts
-        end = low + 64 * span
-        if bisect_right(starts, low) == bisect_right(starts, end - 1):
-            # One class only: all children are alike.
-            child = self.class_of(low) if remaining == 1 else self.node(low, remaining - 1)
+        one_class = bisect_right(starts, low) == bisect_right(starts, low + 64 * span - 1)
+        if one_class:
+            whole = (remaining, self.class_of(low))
+            if len(valid) == 64 and whole in self.uniform:
+                return self.uniform[whole]
+            child = whole[1] if remaining == 1 else self.node(low, remaining - 1)
             children = [child] * 64
+        elif remaining == 1:
+            children = [self.class_of(low + offset) for offset in range(64)]
         else:
-            children = [
-                self.class_of(low + offset)
-                if remaining == 1
-                else self.node(low + offset * span, remaining - 1)
-                for offset in range(64)
-            ]
-        key = (
-            remaining,
-            tuple(child if i in valid else _INVALID for i, child in enumerate(children)),
-        )
+            children = [self.node(low + offset * span, remaining - 1) for offset in range(64)]
+        if len(valid) < 64:
+            children = [child if i in valid else _INVALID for i, child in enumerate(children)]
+        number = self.number((remaining, tuple(children)))
+        if one_class and len(valid) == 64:
+            self.uniform[whole] = number
+        return number
+
+    def number(self, key: tuple[int, tuple[int, ...]]) -> int:
         number = self.numbers.get(key)
         if number is None:
             self.nodes.append(key)

@@ -1,0 +1,202 @@
+"""What can be said of constraints before a model is loaded, and that it agrees with `holds`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmppl.factors.automata.dfa import TooManyStates
+from lmppl.factors.automata.language import (
+    contradiction,
+    is_always_true,
+    is_never_true,
+    predicate_dfa,
+    relax,
+    shortest_text,
+    when_decidable,
+)
+from lmppl.factors.automata.predicates import (
+    And,
+    Contains,
+    EndsWith,
+    False_,
+    Finished,
+    Length,
+    Matches,
+    Never,
+    Not,
+    Or,
+    Predicate,
+    StartsWith,
+    True_,
+    cut_at_stop,
+    holds,
+    leaves,
+)
+
+SHORT_TEXTS = ["".join(letters) for n in range(5) for letters in product("aB .", repeat=n)]
+SENTENCE = Matches(r"[A-Z][a-z ]*\.")
+
+
+def words() -> st.SearchStrategy[tuple[str, ...]]:
+    return st.lists(st.text("aB .é", max_size=2), max_size=3).map(tuple)
+
+
+def predicates() -> st.SearchStrategy[Predicate]:
+    leaf = st.one_of(
+        st.builds(
+            Matches, st.sampled_from(["a*", ".*b", r"\w+( \w+)*", "(aB)*", "$"]), st.booleans()
+        ),
+        st.builds(Contains, words(), st.booleans(), st.booleans()),
+        st.builds(Never, words(), st.booleans(), st.booleans()),
+        st.builds(StartsWith, words(), st.booleans()),
+        st.builds(EndsWith, words(), st.booleans()),
+        st.builds(
+            Length,
+            st.sampled_from(["characters", "words"]),
+            st.sampled_from(["<=", "<", ">=", ">", "==", "!="]),
+            st.sampled_from([-1, 0, 1, 2.5, 3, float("inf"), float("-inf"), float("nan")]),
+        ),
+        st.sampled_from([True_(), False_()]),
+    )
+    return st.recursive(
+        leaf,
+        lambda inner: st.one_of(
+            inner.map(Not),
+            st.lists(inner, max_size=3).map(lambda parts: And(tuple(parts))),
+            st.lists(inner, max_size=3).map(lambda parts: Or(tuple(parts))),
+        ),
+        max_leaves=4,
+    )
+
+
+@settings(max_examples=250, deadline=None)
+@given(predicates(), st.lists(st.text("aAbB .\n\u2003é_", max_size=8), min_size=5, max_size=20))
+def test_a_predicate_and_its_automaton_agree_on_every_text(
+    predicate: Predicate, texts: list[str]
+) -> None:
+    dfa = predicate_dfa(predicate)
+    for text in texts:
+        assert dfa.accepts(text) == holds(predicate, text), (predicate, text)
+
+
+@settings(max_examples=150, deadline=None)
+@given(predicates())
+def test_what_is_said_of_all_texts_is_true_of_short_ones(predicate: Predicate) -> None:
+    satisfied = [text for text in SHORT_TEXTS if holds(predicate, text)]
+    shortest = shortest_text(predicate)
+    if shortest is None:
+        assert is_never_true(predicate) and not satisfied
+    else:
+        assert holds(predicate, shortest) and not is_never_true(predicate)
+        assert len(shortest) <= min(map(len, satisfied), default=len(shortest))
+    if is_always_true(predicate):
+        assert len(satisfied) == len(SHORT_TEXTS)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(predicates(), max_size=4))
+def test_a_contradiction_is_one_and_is_minimal(chosen: list[Predicate]) -> None:
+    core = contradiction(chosen)
+    if core is None:
+        assert not is_never_true(And(tuple(chosen)))
+        return
+    assert is_never_true(And(tuple(chosen[i] for i in core)))
+    for left_out in core:
+        rest = tuple(chosen[i] for i in core if i != left_out)
+        assert not rest or not is_never_true(And(rest))
+
+
+def test_the_contradiction_named_is_the_pair_to_blame() -> None:
+    brief = Length("words", "<=", 20)
+    assert contradiction([brief, SENTENCE, Never((".",))]) == (1, 2)
+    assert contradiction([brief, SENTENCE, Contains((".",))]) is None
+    three = [StartsWith(("a",)), EndsWith(("b",)), Length("characters", "<", 2)]
+    assert contradiction([brief, *three]) == (1, 2, 3)
+    assert contradiction([brief, False_(), SENTENCE]) == (1,)
+
+
+@pytest.mark.parametrize(
+    ("predicate", "kind"),
+    [
+        (Never(("bad",)), "safety"),
+        (Never(("bad",), whole_words=True), "automaton"),
+        (Contains(("good",)), "liveness"),
+        (SENTENCE, "automaton"),
+        (StartsWith(("A",)), "automaton"),
+        (EndsWith((".",)), "liveness"),
+        (Length("words", "<=", 20), "safety"),
+        (Length("characters", ">=", 20), "liveness"),
+        (Length("tokens", "<", 20), "safety"),
+        (Length("tokens", ">", 20), "liveness"),
+        (Length("tokens", "==", 20), "automaton"),
+        (Finished(), "liveness"),
+        (Matches("(?:a|b)*a(?:a|b){20}"), "end"),
+        (True_(), "safety"),
+    ],
+)
+def test_it_is_known_when_a_predicate_is_decided(predicate: Predicate, kind: str) -> None:
+    assert when_decidable(predicate) == kind
+
+
+def test_conditions_on_tokens_are_relaxed_to_what_the_text_alone_implies() -> None:
+    predicate = And((SENTENCE, Finished(), Not(And((Finished(), SENTENCE)))))
+    relaxed = relax(predicate)
+    assert Finished() not in list(leaves(relaxed))
+    assert holds(relaxed, "Yes.")
+    assert not holds(relaxed, "no")
+    assert is_never_true(Or((False_(), And((Finished(), False_())))))
+    assert not is_always_true(Or((Finished(), Not(Finished()))))
+
+
+def test_what_needs_more_than_the_text_asks_for_it() -> None:
+    with pytest.raises(ValueError, match="number of tokens"):
+        holds(Length("tokens", "<", 3), "a")
+    with pytest.raises(ValueError, match="ended"):
+        holds(Finished(), "a")
+    with pytest.raises(ValueError, match="text alone"):
+        predicate_dfa(Finished())
+    with pytest.raises(TooManyStates):
+        predicate_dfa(Length("characters", "<", 50_000))
+
+
+def test_a_list_of_words_is_not_mistaken_for_a_string() -> None:
+    with pytest.raises(TypeError, match="tuple of strings"):
+        Never("bad")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="unit"):
+        Length("sentences", "<", 3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "stops", "expected"),
+    [
+        ("one. two", (". ",), ("one", True)),
+        ("one", (".",), ("one", False)),
+        ("abc", ("abc", "b"), ("a", True)),
+        ("xaab", ("ab", "aab"), ("x", True)),
+        ("", ("a",), ("", False)),
+        ("a\n\n", ("\n\n", "\n"), ("a", True)),
+    ],
+)
+def test_the_stop_string_that_is_completed_first_ends_the_text(
+    text: str, stops: tuple[str, ...], expected: tuple[str, bool]
+) -> None:
+    assert cut_at_stop(text, stops) == expected
+
+
+def test_constraints_are_checked_without_torch_and_numpy() -> None:
+    program = (
+        "import sys; from lmppl.factors.automata.language import shortest_text;"
+        "from lmppl.factors.automata.predicates import Matches, Never;"
+        "assert shortest_text(Matches('[a-c]+')) == 'a';"
+        "print(sorted({'torch', 'numpy', 'transformers'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
