@@ -240,8 +240,11 @@ class SVI(Settings):
 
     num_steps: int = option(300, "optimiser steps", lower=0)
     num_particles: int = option(64, "texts drawn from the guide in each step", lower=2)
-    lr: float = option(
-        1e-3, "learning rate of Adam at the start; falls linearly to a tenth", lower=0.0
+    lr: float | None = option(
+        None,
+        "learning rate of Adam at the start, falls linearly to a tenth; by default 1e-4 for"
+        " guide='full' and 1e-3 for guide='lora'",
+        lower=0.0,
     )
     table_lr: float = option(
         0.05,
@@ -259,6 +262,13 @@ class SVI(Settings):
     )
     lora_rank: int = option(8, "rank of the adapters of guide='lora'", lower=1)
     num_samples: int = option(256, "draws from the fitted guide, weighted to the target", lower=2)
+
+    @property
+    def starting_lr(self) -> float:
+        """The learning rate of weights, given or the guide's default."""
+        if self.lr is not None:
+            return self.lr
+        return 1e-3 if self.guide == "lora" else 1e-4
 
     def unsupported(self, model: Model) -> tuple[Diagnostic, ...]:
         avoidable = ("constant", "safety", "automaton", "liveness")

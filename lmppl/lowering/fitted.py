@@ -202,7 +202,10 @@ class FittedGuide:
         tables: dict[str, Tensor] = {}
         sites = []
         for number, (stage, part) in enumerate(zip(target.stages, guide.parts, strict=True)):
-            entry: dict[str, Any] = {"name": stage.name, "contexts": list(guide.contexts[number].names)}
+            entry: dict[str, Any] = {
+                "name": stage.name,
+                "contexts": list(guide.contexts[number].names),
+            }
             if isinstance(stage, ChoiceStage):
                 entry |= {"kind": "choice", "values": list(stage.support)}
             else:

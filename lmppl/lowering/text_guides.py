@@ -55,6 +55,11 @@ class TextGuide(nn.Module):
         """
 
     @property
+    def may_forbid(self) -> bool:
+        """Whether `logits` may be −inf."""
+        return True
+
+    @property
     @abstractmethod
     def is_table(self) -> bool:
         """Whether the parameters are logits themselves, which learn at a larger rate."""
@@ -102,12 +107,15 @@ class TextGuide(nn.Module):
         inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths.unsqueeze(-1)
         if masks is not None:
             logits = logits.masked_fill(~masks, -math.inf)
-        # A row of nothing but −inf has no gradient: what lies past the end is made harmless first.
-        logits = logits.masked_fill(~inside.unsqueeze(-1), 0.0)
+        if masks is not None or self.may_forbid:
+            # A row of nothing but −inf has no gradient: past the end it is made harmless first.
+            logits = logits.masked_fill(~inside.unsqueeze(-1), 0.0)
         chosen = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
         normaliser = logits.logsumexp(-1)
-        possible = normaliser > -math.inf
-        token_log_prob = torch.where(possible, chosen - normaliser.masked_fill(~possible, 0.0), chosen)
+        if masks is not None or self.may_forbid:
+            # After a dead end nothing is possible, and −∞ minus −∞ would be NaN.
+            normaliser = normaliser.masked_fill(normaliser == -math.inf, 0.0)
+        token_log_prob = chosen - normaliser
         return torch.where(inside, token_log_prob, 0.0).double().sum(-1)
 
 
@@ -163,6 +171,10 @@ class NetworkGuide(TextGuide):
     @property
     def is_table(self) -> bool:
         return False
+
+    @property
+    def may_forbid(self) -> bool:
+        return self._truncates
 
     @property
     def _truncates(self) -> bool:
@@ -347,9 +359,7 @@ class _TruncatedStepper(_Stepper):
         return self._prefixes(prior, guide, logits.masked_fill(cut, -math.inf), length)
 
 
-def make_text_guide(
-    stage: TextStage, num_contexts: int, *, kind: str, lora_rank: int
-) -> TextGuide:
+def make_text_guide(stage: TextStage, num_contexts: int, *, kind: str, lora_rank: int) -> TextGuide:
     """The guide of a text site: a copy of its network, or its tables with a correction.
 
     `kind` is "full" or "lora" and matters to networks only.
