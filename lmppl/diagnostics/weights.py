@@ -75,10 +75,11 @@ def pareto_tail(log_weights: ArrayLike) -> ParetoTail:
         return ParetoTail(None, threshold, num_tail, f"{size} draws are too few for a tail")
     weights = np.exp(log_w - log_w[-1])
     excess = weights[-num_tail:] - weights[-num_tail - 1]
-    if excess[-1] - excess[0] < 1e-12:
-        return ParetoTail(None, threshold, num_tail, "the largest weights are all equal")
-    # Ties with the cutoff would have an excess of 0, where the likelihood has a pole.
-    excess = np.maximum(excess, 1e-300)
+    # Ties with the cutoff have an excess of 0, where the likelihood has a pole.
+    excess = excess[excess > 0.0]
+    if np.unique(excess).size < max(_MIN_TAIL, num_tail / 2):
+        # After resampling, or on a small support, the tail is a few atoms and not a density.
+        return ParetoTail(None, threshold, num_tail, "most of the largest weights are equal")
     return ParetoTail(_fit_shape(excess), threshold, num_tail)
 
 

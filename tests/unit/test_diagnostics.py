@@ -59,7 +59,10 @@ def test_k_hat_says_why_it_has_none() -> None:
     assert pareto_tail([1.0] * 100).k is None
     assert pareto_tail([1.0] * 100).reason == "all weights are equal"
     assert "too few" in pareto_tail(np.arange(10.0)).reason
-    assert "largest weights are all equal" in pareto_tail([0.0] * 50 + [-1.0] * 50).reason
+    assert "largest weights are equal" in pareto_tail([0.0] * 50 + [-1.0] * 50).reason
+    # Ten runs of SMC after a resampling each: as many weights as runs.
+    runs = np.repeat(np.random.default_rng(1).normal(scale=0.01, size=10), 1000)
+    assert "largest weights are equal" in pareto_tail(runs).reason
 
 
 def test_k_hat_does_not_mind_dead_draws_or_units() -> None:
