@@ -26,6 +26,7 @@ class State:
     `log_weight` `[populations, particles]` is since the last resampling, whose factors
     `log_evidence` `[populations]` holds. `log_twist` `[rows]` is the lookahead score contained in
     the weights, to be divided out. `eve` `[rows]` is each particle's ancestor at the start.
+    `blind` says why unfinished texts could not be scored, where that happened.
     """
 
     traces: Traces
@@ -38,6 +39,7 @@ class State:
     num_resamplings: Tensor
     num_steps: int
     ess: tuple[Tensor, ...]
+    blind: str | None = None
 
 
 class SMCEngine:
@@ -152,11 +154,12 @@ class SMCEngine:
                 return state, False
         alive = state.log_weight.view(-1)[rows] > -math.inf
         rows = rows[alive]
-        guess = self.target.lookahead(state.stage, state.traces, run, rows)
+        guess, blind = self.target.lookahead(state.stage, state.traces, run, rows)
         old = state.log_twist[rows]
         twist = torch.where(torch.isnan(guess), old, guess)
         gain = torch.zeros_like(state.log_twist).index_copy(0, rows, twist - old)
-        state = replace(state, log_twist=state.log_twist.index_copy(0, rows, twist))
+        log_twist = state.log_twist.index_copy(0, rows, twist)
+        state = replace(state, log_twist=log_twist, blind=state.blind or blind)
         return self._weighed(state, gain), True
 
     def _finish_text(self, state: State, stage: TextStage) -> State:
@@ -275,6 +278,12 @@ class SMCEngine:
             warnings.append(
                 f"{dead_runs} of {runs} runs lost all their particles; their evidence counts as"
                 " zero. Use more particles"
+            )
+        if state.blind is not None:
+            warnings.append(
+                f"unfinished texts could not always be scored ({state.blind}), so particles were"
+                ' steered less; the answer is right all the same. Use lookahead="none" where'
+                " the factor makes sense on finished texts only"
             )
         info = {} if ess is None else {"ess": ess}
         return Draws(

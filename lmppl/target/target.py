@@ -115,6 +115,7 @@ class Target:
             scorers=self.scorers,
             functions=self.functions,
             lets={let.name: let.expr for let in self.model.lets},
+            sources={self.model.path: self.model.source},
         )
 
     def apply_potentials(self, traces: Traces, stage: int) -> Traces:
@@ -134,11 +135,12 @@ class Target:
             InferenceError: LMP921, NaN or +inf, naming the potential and the text.
         """
         num_rows = environment.num_rows
-        value = _rows(evaluate(potential.expr, environment), num_rows)
+        label = f"{potential.kind} {potential.label}"
+        value = _rows(evaluate(potential.expr, environment, label=label), num_rows)
         if potential.kind == "require":
             holds = np.asarray(value, dtype=bool)
             if potential.when is not None:
-                applies = _rows(evaluate(potential.when, environment), num_rows)
+                applies = _rows(evaluate(potential.when, environment, label=label), num_rows)
                 holds = holds | ~np.asarray(applies, dtype=bool)
             return torch.from_numpy(np.where(holds, 0.0, -math.inf)).to(self.device)
         log_value = np.asarray(value, dtype=np.float64)
@@ -169,11 +171,14 @@ class Target:
             {self.model.path: self.model.source},
         )
 
-    def lookahead(self, stage: int, traces: Traces, run: TextRun, rows: Tensor) -> Tensor:
+    def lookahead(
+        self, stage: int, traces: Traces, run: TextRun, rows: Tensor
+    ) -> tuple[Tensor, str | None]:
         """Σ of the factors of `stage` on the unfinished texts of `rows`, `[rows]` float64.
 
         This is a guess of the final score (a twist), not a part of the target: a value that is
         not finite, or that cannot be computed on an unfinished text, counts as nothing known (NaN).
+        In the latter case the second result says why.
         """
         text_stage = self.stages[stage]
         assert isinstance(text_stage, TextStage)
@@ -192,10 +197,11 @@ class Target:
                 continue
             try:
                 value = _rows(evaluate(potential.expr, environment), rows.shape[0])
-            except InferenceError:
-                return torch.full_like(total, math.nan)
+            except InferenceError as error:
+                reason = error.diagnostics[0].message
+                return torch.full_like(total, math.nan), reason
             total = total + torch.from_numpy(np.array(value, dtype=np.float64)).to(self.device)
-        return torch.where(torch.isfinite(total), total, math.nan)
+        return torch.where(torch.isfinite(total), total, math.nan), None
 
     def has_lookahead(self, stage: int) -> bool:
         """Whether a factor of this text site can be scored on unfinished texts."""

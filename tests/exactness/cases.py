@@ -79,7 +79,9 @@ class Case:
                     rows.append(self.next_probs(tuple(prefix)))
             return torch.tensor(rows, dtype=torch.float64).log()
 
-        return lmppl.FunctionLM(tokens=list(self.tokens), eos=self.eos, next_log_probs=next_log_probs)
+        return lmppl.FunctionLM(
+            tokens=list(self.tokens), eos=self.eos, next_log_probs=next_log_probs
+        )
 
     def bound(self) -> lmppl.BoundModel:
         model = lmppl.compile(self.program, base_dir=Path(__file__).parent)
@@ -93,7 +95,7 @@ class Case:
 
 
 def texts_of(case: Case) -> Iterator[tuple[Prefix, str, bool, float]]:
-    """All texts of the case's prior: token ids (an end token included), text, finished, log prior."""
+    """All texts of the prior: token ids (an end token included), text, finished, log prior."""
     eos = None if case.eos is None else case.tokens.index(case.eos)
     stack: list[tuple[Prefix, float]] = [((), 0.0)]
     while stack:
@@ -248,7 +250,7 @@ MIXED = Case(
     max_tokens=4,
     next_probs=random_markov(3, 4),
     choice_names=("topic", "mood"),
-    rewards={"times": lambda texts, topics: [t.count(c) for t, c in zip(texts, topics)]},
+    rewards={"times": lambda texts, topics: [t.count(c) for t, c in zip(texts, topics, strict=True)]},
     program="""
         extern lm prior
         extern reward times(t: string, c: string): int<lower=0, upper=4>
@@ -332,9 +334,7 @@ WARP = Case(
         }
     """,
     executions=_plain(
-        lambda text, finished: (
-            text.count("a") + text.count("b") + _inside(not text.startswith("d"))
-        )
+        lambda text, finished: text.count("a") + text.count("b") + _inside(not text.startswith("d"))
     ),
 )
 
@@ -343,9 +343,7 @@ class _UnwarpedPrior(Case):
     """The host's language model is the prior before the warp."""
 
     def language_model(self) -> lmppl.FunctionLM:
-        plain = Case(
-            self.name, "", self.executions, self.tokens, next_probs=random_markov(4, 8)
-        )
+        plain = Case(self.name, "", self.executions, self.tokens, next_probs=random_markov(4, 8))
         return plain.language_model()
 
 

@@ -194,9 +194,7 @@ def test_the_reported_error_of_one_smc_run_covers_the_truth() -> None:
     case = TILT
     target = case.target()
     state = run_to_the_end(
-        SMCEngine(
-            replace(SMALL, num_particles=64, num_runs=200), target, Stream.from_seed(8)
-        )
+        SMCEngine(replace(SMALL, num_particles=64, num_runs=200), target, Stream.from_seed(8))
     )
     from lmppl.posterior import Estimate
 
@@ -310,7 +308,7 @@ def gibbs_kernel(target: Target, traces: Traces, stream: Stream) -> Traces:
     return moves.gibbs_move(target, traces, 0, stream).traces
 
 
-def invariance_p_value(case: Case, kernel: Kernel, size: int = 20_000) -> float:
+def invariance_p_value(case: Case, kernel: Kernel, size: int = 8_000) -> float:
     """Exact draws, then three moves: still draws of the posterior? And is one move reversible?"""
     target = case.target()
     start = exact_states(target, size)
@@ -452,5 +450,3 @@ def test_the_criteria_accept_exact_draws_and_reject_draws_of_the_prior() -> None
         assert p_value_of_draws(case, wrong) < ALPHA
     assert p_value_of_means(rng.normal(1.0, 0.1, 1000), 1.0) > ALPHA
     assert p_value_of_means(rng.normal(1.03, 0.1, 1000), 1.0) < ALPHA
-
-

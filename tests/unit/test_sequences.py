@@ -141,7 +141,9 @@ def test_uniforms_are_uniform_and_unrelated_across_rows_steps_and_names() -> Non
     "log_weights",
     [[0.0, 1.0, 2.0, -1.0], [0.0, -math.inf, -3.0, 5.0], [-math.inf, 0.0, 0.0, -math.inf]],
 )
-def test_offspring_of_systematic_resampling_average_to_the_weights(log_weights: list[float]) -> None:
+def test_offspring_of_systematic_resampling_average_to_the_weights(
+    log_weights: list[float],
+) -> None:
     """E offspring = N·W exactly, by integrating over a fine grid of the one uniform."""
     grid = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
     weights = torch.tensor(log_weights, dtype=torch.float64)
