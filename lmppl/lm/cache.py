@@ -63,7 +63,8 @@ class KVStorage(Cache):
         self.first_row = 0
         self.last_row = num_rows
         self.column = 0
-        super().__init__(layers=[PreallocatedLayer(self, window) for window in windows])
+        self.kept = [PreallocatedLayer(self, window) for window in windows]
+        super().__init__(layers=list(self.kept))
 
     def focus(self, first_row: int, last_row: int, column: int) -> None:
         """Let the next forward pass write rows `first_row:last_row` from `column` on."""
@@ -79,7 +80,7 @@ class KVStorage(Cache):
             columns = max(num_columns, columns + columns // 2)
         self.tokens = _enlarged(self.tokens[:, :, None], rows, columns, filled_columns)[:, :, 0]
         # Layer by layer, so that the old and the new storage never exist together in full.
-        for layer in self.layers:
+        for layer in self.kept:
             if layer.keys is not None:
                 layer.keys = _enlarged(layer.keys, rows, columns, filled_columns)
                 layer.values = _enlarged(layer.values, rows, columns, filled_columns)
@@ -92,7 +93,7 @@ class KVStorage(Cache):
         """
         columns = self.tokens[:, :num_columns]
         columns.index_copy_(0, targets, columns.index_select(0, sources))
-        for layer in self.layers:
+        for layer in self.kept:
             for stored in (layer.keys, layer.values):
                 view = stored.narrow(2, 0, num_columns)
                 place = targets.to(view.device)
@@ -113,7 +114,7 @@ class KVStorage(Cache):
         `capacity`.  Columns from outside hold something finite that the caller must mask.
         """
         new = KVStorage(
-            tuple(layer.window for layer in self.layers),
+            tuple(layer.window for layer in self.kept),
             rows.shape[0],
             max(capacity, num_columns),
             self.tokens.device,
@@ -121,7 +122,7 @@ class KVStorage(Cache):
         source = torch.arange(num_columns, device=rows.device) + shifts[:, None]
         source = source.clamp_(0, filled_columns - 1)
         new.tokens[:, :num_columns] = self.tokens[rows[:, None], source]
-        for old_layer, new_layer in zip(self.layers, new.layers, strict=True):
+        for old_layer, new_layer in zip(self.kept, new.kept, strict=True):
             if old_layer.keys is None:
                 continue
             place = source.to(old_layer.keys.device)[:, None, :, None]
@@ -142,9 +143,12 @@ class PreallocatedLayer(CacheLayerMixin):
 
     is_sliding = False
     is_croppable = True
+    # Tensors from the first write on; None before, when nobody reads them.
+    keys: Any
+    values: Any
 
     def __init__(self, storage: KVStorage, window: int | None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.storage = storage
         self.window = window
         self.is_sliding = window is not None

@@ -142,7 +142,7 @@ class LlamaDecoder:
             positions = column - pads
             cos, sin = self._cos[positions].unsqueeze(1), self._sin[positions].unsqueeze(1)
             bias = torch.where(visible, 0.0, -torch.inf).to(x.dtype)[:, None, None, :]
-        for layer, kept in zip(self._layers, storage.layers, strict=True):
+        for layer, kept in zip(self._layers, storage.kept, strict=True):
             qkv = _projected(_unit(x, floor), layer.qkv, layer.qkv_bias).view(num_rows, -1, dim)
             turned, value = qkv[:, :num_turned], qkv[:, num_turned:]
             if bias is None:

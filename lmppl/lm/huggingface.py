@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lmppl.errors import InternalError
 from lmppl.lm.cache import KVStorage, attention_windows
@@ -54,7 +54,7 @@ class HuggingFaceLM:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         tokenizer: Any,
         *,
         name: str,
@@ -63,7 +63,7 @@ class HuggingFaceLM:
     ) -> None:
         config = model.config.get_text_config(decoder=True)
         self.name = name
-        self.model = model.eval()
+        self.model: Any = model.eval()
         self.tokenizer = tokenizer
         self.max_rows = max_rows
         self.max_context: int | None = getattr(config, "max_position_embeddings", None)
@@ -124,7 +124,7 @@ class HuggingFaceLM:
             self._digest = of_files or _digest_of_parameters(self)
         return self._digest
 
-    def with_model(self, model: nn.Module, name: str | None = None) -> HuggingFaceLM:
+    def with_model(self, model: Any, name: str | None = None) -> HuggingFaceLM:
         """The same tokenizer and vocabulary over another module of the same architecture.
 
         The module may be a trainable copy or a peft model; it is used as it is at each call, so
@@ -469,8 +469,8 @@ class HuggingFaceLM:
             if not self._decoder.is_current:
                 self._decoder = LlamaDecoder(self.model)
             starts = None if pads is None else pads[:, 0]
-            logits = self._decoder.step(storage, first_row, last_row, first, starts, mask)
-            return logits.unsqueeze(1)
+            stepped = self._decoder.step(storage, first_row, last_row, first, starts, mask)
+            return stepped.unsqueeze(1)
         positions = self._positions[first:last].unsqueeze(0)
         if pads is not None and mask is not None:
             positions = (positions - pads).clamp_(min=0)
@@ -480,7 +480,7 @@ class HuggingFaceLM:
         options: dict[str, Any] = {}
         if self._keeps_logits and not every_logit:
             options["logits_to_keep"] = 1
-        return self.model(
+        logits: Tensor = self.model(
             input_ids=storage.tokens[first_row:last_row, first:last],
             attention_mask=mask,
             position_ids=positions,
@@ -488,6 +488,7 @@ class HuggingFaceLM:
             use_cache=True,
             **options,
         ).logits
+        return logits
 
     def _ready_mask(self, visible: Tensor, first: int, last: int) -> Tensor:
         """`[rows, 1, queries, columns]`: causal, no column before a row's first.
@@ -655,9 +656,10 @@ class HuggingFaceLM:
                 if columns > self._positions.shape[0]:
                     self._positions = torch.arange(2 * columns, device=self.device)
                 mask = self._ready_mask(mask, 0, columns)
-        return self.model(
+        logits: Tensor = self.model(
             input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False
         ).logits
+        return logits
 
     # --- models whose state cannot be kept ------------------------------------------------------
 
@@ -714,7 +716,8 @@ class HuggingFaceLM:
         options: dict[str, Any] = {}
         if self._keeps_logits and last_only:
             options["logits_to_keep"] = 1
-        return self.model(input_ids=tokens, use_cache=False, **options).logits
+        logits: Tensor = self.model(input_ids=tokens, use_cache=False, **options).logits
+        return logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -774,7 +777,7 @@ def _require_unspent(state: _Cached) -> None:
         )
 
 
-def _num_shared(sequences: Sequence[Sequence[int]]) -> int:
+def _num_shared(sequences: Sequence[tuple[int, ...]]) -> int:
     """How many tokens all the sequences begin with."""
     first, last = min(sequences), max(sequences)
     count = 0
@@ -783,19 +786,19 @@ def _num_shared(sequences: Sequence[Sequence[int]]) -> int:
     return count
 
 
-def _innermost(model: nn.Module) -> nn.Module:
+def _innermost(model: Any) -> Any:
     """The transformers model inside a peft wrapper, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _num_logits(model: nn.Module) -> int:
+def _num_logits(model: Any) -> int:
     head = model.get_output_embeddings()
     if head is not None and hasattr(head, "weight"):
         return int(head.weight.shape[0])
     return int(model.config.get_text_config(decoder=True).vocab_size)
 
 
-def _end_ids(model: nn.Module, tokenizer: Any) -> frozenset[int]:
+def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     """Every token that ends a text: any declared end token, and the start token.
 
     A start token that is generated begins another text, so this one is over; some models (trained
@@ -811,7 +814,7 @@ def _end_ids(model: nn.Module, tokenizer: Any) -> frozenset[int]:
     return frozenset(i for i in ids if 0 <= i < _num_logits(model))
 
 
-def _start_id(model: nn.Module, tokenizer: Any) -> int | None:
+def _start_id(model: Any, tokenizer: Any) -> int | None:
     config = model.config.get_text_config(decoder=True)
     for declared in (
         tokenizer.bos_token_id,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import logging
 import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -150,9 +151,10 @@ def _load(
     try:
         with _quiet(), torch.random.fork_rng(devices=[]):
             tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
-            model = transformers.AutoModelForCausalLM.from_pretrained(
+            model: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 where, dtype="auto" if dtype is None else dtype, **options
-            ).to(device)
+            )
+            model = model.to(device)
     except Exception as error:
         # transformers raises OSError, ValueError, KeyError and its own for one and the same cause.
         raise _explain_failure(source, path, revision, trust_remote_code, error) from error
@@ -205,9 +207,8 @@ def _explain_failure(
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """No progress bars and no warnings from transformers and its friends; put back afterwards."""
-    import huggingface_hub.utils as hub
-    import transformers.utils.logging as hf
-
+    hub: Any = importlib.import_module("huggingface_hub.utils")
+    hf: Any = importlib.import_module("transformers.utils.logging")
     names = ("transformers", "huggingface_hub")
     levels = [(logging.getLogger(name), logging.getLogger(name).level) for name in names]
     bar = hf.is_progress_bar_enabled()

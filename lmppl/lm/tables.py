@@ -186,7 +186,8 @@ def _history_of(prefixes: Prefixes) -> _History:
 
 
 def _distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.unique(rows, dim=0, return_inverse=True)
+    distinct, inverse = torch.unique(rows, dim=0, return_inverse=True)
+    return distinct, inverse
 
 
 def _plain_vocabulary(tokens: Sequence[str], eos: int | None) -> Vocabulary:

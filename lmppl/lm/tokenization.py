@@ -153,9 +153,10 @@ def _verify(tokenizer: Any, vocabulary: Vocabulary, num_samples: int = 24) -> No
 
 
 def _decode(tokenizer: Any, token_ids: Sequence[int]) -> str:
-    return tokenizer.decode(
+    text: str = tokenizer.decode(
         list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
+    return text
 
 
 class PromptEncoder:
@@ -209,6 +210,7 @@ class PromptEncoder:
         messages = [{"role": "user", "content": chat.user}]
         if chat.system is not None:
             messages.insert(0, {"role": "system", "content": chat.system})
-        return self._tokenizer.apply_chat_template(
+        rendered: str = self._tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=False
         )
+        return rendered
