@@ -444,3 +444,21 @@ def test_bad_stop_strings_are_refused() -> None:
     for stop in ("", "a\ufffd"):
         with pytest.raises(ValueError, match="stop string"):
             compile_constraint([], LETTERS, (stop,), 3)
+
+
+def test_masks_that_are_kept_are_those_that_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lmppl.factors.automata import site
+
+    chosen = (Length("characters", "<=", 40), Contains(("b",)), Finished())
+    tokens = torch.tensor([[0, 1, 3, 2], [1, 1, 4, 0], [3, 3, 3, 3], [0, 0, 0, 0]])
+    found = []
+    for budget in (1 << 20, 0):
+        monkeypatch.setattr(site, "_MASK_BUDGET", budget)
+        # A budget of its own keeps the automaton out of reach of the one made before.
+        automaton = compile_constraint(chosen, LETTERS, (), 60, table_budget=(1 << 20) + budget)
+        states = automaton.advance_all(automaton.initial(4), tokens)
+        found.append([automaton.mask(states[:, i], 50 - i) for i in range(5)])
+        found.append([automaton.mask(states[:, i], torch.full((4,), 50 - i)) for i in range(5)])
+    for masks in found[1:]:
+        for left, right in zip(found[0], masks, strict=True):
+            assert torch.equal(left, right)
