@@ -39,6 +39,7 @@ class State:
     num_resamplings: Tensor
     num_steps: int
     ess: tuple[Tensor, ...]
+    num_ancestors: tuple[Tensor, ...] = ()
     blind: str | None = None
 
 
@@ -103,7 +104,8 @@ class SMCEngine:
             return new, Info(stage.name, done, total, num_tokens=tokens)
         self._require_mass(new)
         ess = effective_sample_size(new.log_weight)
-        new = replace(new, ess=(*new.ess, ess))
+        families = _num_families(new.eve.view(self.shape), new.log_weight)
+        new = replace(new, ess=(*new.ess, ess), num_ancestors=(*new.num_ancestors, families))
         if not self.is_done(new):
             new = self._resample(new, ess)
         return new, Info(stage.name, done, total, num_tokens=tokens)
@@ -262,14 +264,17 @@ class SMCEngine:
                 eve[0].numpy(),
             )
             clusters = eve[0][alive.cpu()].numpy()
-        ess = torch.stack([e[here] for e in state.ess]).cpu().numpy() if state.ess else None
-        num_eves = [int(eve[r].unique().numel()) for r in range(runs)]
+        info = {}
+        if state.ess:
+            info["ess"] = torch.stack([e[here] for e in state.ess]).cpu().numpy()
+            families = torch.stack([n[here] for n in state.num_ancestors]).cpu()
+            info["num_ancestors"] = families.numpy()
         dead_runs = int((log_z == -math.inf).sum())
         diagnostics = {
             "num_particles": size,
             "num_runs": runs,
             "num_resamplings": state.num_resamplings[here].tolist(),
-            "num_ancestors": num_eves,
+            "num_ancestors": families[-1].tolist() if state.ess else [size] * runs,
             "num_dead_runs": dead_runs,
             "log_evidence_runs": log_z.tolist(),
         }
@@ -285,7 +290,6 @@ class SMCEngine:
                 ' steered less; the answer is right all the same. Use lookahead="none" where'
                 " the factor makes sense on finished texts only"
             )
-        info = {} if ess is None else {"ess": ess}
         return Draws(
             traces,
             total[alive],
@@ -296,3 +300,10 @@ class SMCEngine:
             info=info,
             complete=complete,
         )
+
+
+def _num_families(eve: Tensor, log_weight: Tensor) -> Tensor:
+    """How many first particles the living ones descend from, `[populations]`."""
+    ordered = eve.masked_fill(log_weight == -math.inf, -1).sort(-1).values
+    new = (ordered[:, 1:] != ordered[:, :-1]).sum(-1) + 1
+    return new - (ordered[:, 0] == -1).long()

@@ -250,7 +250,7 @@ MIXED = Case(
     max_tokens=4,
     next_probs=random_markov(3, 4),
     choice_names=("topic", "mood"),
-    rewards={"times": lambda texts, topics: [t.count(c) for t, c in zip(texts, topics, strict=True)]},
+    rewards={"times": lambda texts, topics: list(map(str.count, texts, topics))},
     program="""
         extern lm prior
         extern reward times(t: string, c: string): int<lower=0, upper=4>
