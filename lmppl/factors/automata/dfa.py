@@ -53,10 +53,6 @@ class Dfa:
             state = self.step(state, char)
         return state
 
-    def output(self, text: str) -> int:
-        """What the automaton says of the text."""
-        return self.outputs[self.run(text)]
-
     def accepts(self, text: str) -> bool:
         """Whether the output of the text is not 0."""
         return self.outputs[self.run(text)] != 0
@@ -283,11 +279,6 @@ def _readability(char: str) -> tuple[bool, bool, str]:
 def is_empty(dfa: Dfa) -> bool:
     """Whether no text is accepted."""
     return not any(_trim(dfa).outputs)
-
-
-def accepts_everything(dfa: Dfa) -> bool:
-    """Whether every text is accepted."""
-    return all(_trim(dfa).outputs)
 
 
 def live_states(dfa: Dfa) -> list[bool]:
