@@ -170,7 +170,7 @@ def read_tokens(
 
     `stops` are the automata of `stop_automata` for the same rows.
     """
-    num_rows, columns = tokens.shape
+    columns = tokens.shape[1]
     ends = stage.is_eos[tokens]
     by_token = ends.any(-1)
     lengths = torch.where(by_token, ends.long().argmax(-1) + 1, columns)

@@ -100,6 +100,7 @@ class Guide(nn.Module):
             for stage, contexts in zip(target.stages, self.contexts, strict=True)
         )
         self._alive: dict[tuple[int, ...], Tensor] = {}
+        self.eval()
 
     def text_part(self, number: int) -> TextGuide:
         """The part of a text site."""

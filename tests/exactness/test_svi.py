@@ -148,7 +148,7 @@ class _DividesByDeviation(LeaveOneOutELBO):
 
     def advantage(self, log_weight: Tensor) -> Tensor:
         centred = super().advantage(log_weight)
-        return centred / log_weight.std(-1, keepdim=True)
+        return centred / (log_weight.std(-1, keepdim=True) + 1e-6)
 
 
 class _OwnSampleInBaseline(LeaveOneOutELBO):
@@ -336,7 +336,7 @@ def _of(line: str, host: lmppl.FunctionLM | None = None) -> lmppl.BoundModel:
     "line",
     [
         "require high: score(text) > 0.3",
-        "require even: count_a(text) % 2 == 0",
+        "require few: count_a(text) <= 2",
         "factor rare: log(count_a(text))",
     ],
 )
@@ -347,8 +347,8 @@ def test_a_posterior_that_is_zero_where_no_prefix_tells_is_refused(line: str) ->
 
 def test_a_dead_end_of_the_prior_itself_is_refused_when_it_is_met() -> None:
     def only_b_after_a(prefixes: Tensor) -> Tensor:
-        rows = torch.tensor([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.3, 0.4, 0.3]]).log()
-        return rows[prefixes[:, -1] + 1 if prefixes.shape[1] else torch.zeros(len(prefixes)).long()]
+        rows = torch.tensor([[0.0, 1.0, 0.0], [0.3, 0.4, 0.3], [0.3, 0.4, 0.3]]).log()
+        return rows[prefixes[:, -1]] if prefixes.shape[1] else rows[1:2].expand(len(prefixes), -1)
 
     host = lmppl.FunctionLM(tokens=["a", "b", "c"], eos=None, next_log_probs=only_b_after_a)
     with pytest.raises(lmppl.InferenceError, match="LMP411"):
@@ -371,8 +371,8 @@ def _tiny_program(options: str = "") -> str:
         extern lm prior
         reward vowels(t: string): int<lower=0> = count("[aeiou]")
         model m(prompt: string = "Once upon") {{
-            text ~ prior(prompt=prompt, max_tokens=6{options})
-            factor tone: vowels(text)
+            text ~ prior(prompt=prompt, max_tokens=3{options})
+            factor tone: 3 * vowels(text)
             require clean: never(text, words=["x"])
             return text
         }}
@@ -422,7 +422,7 @@ def test_a_neural_guide_draws_and_scores_alike_after_training(
 ) -> None:
     before = [p.clone() for p in tiny.model.parameters()]
     target = lmppl.compile(_tiny_program(options))(prior=tiny).target()
-    _, state = _trained(target, num_steps=15, num_particles=48, lr=1e-3)
+    _, state = _trained(target, num_steps=25, num_particles=64, lr=1e-3)
     drawn, scored = _drawn_and_scored(target, state)
     np.testing.assert_allclose(drawn, scored, rtol=0, atol=1e-3)
     curve = [float(value) for value in state.elbo]
