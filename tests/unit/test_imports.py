@@ -1,0 +1,121 @@
+"""What is loaded when, how long it takes, and who may import whom."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "transformers", "pyro", "numpy", "peft", "scipy", "tokenizers")
+# A busy machine slows every process down; the allowance grows with how long a bare interpreter
+# takes, which is 10 to 15 ms on an idle one.
+BARE = 0.015
+
+
+def python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    return done.stdout
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bytecode(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Warm means that modules have been compiled, also where the environment forbids writing it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("bytecode")))
+        yield
+
+
+def cpu_seconds(*arguments: str) -> float:
+    """Processor time of one process, in seconds: it does not count waiting for others."""
+    before = os.times()
+    subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    after = os.times()
+    return (after.children_user - before.children_user) + (
+        after.children_system - before.children_system
+    )
+
+
+def best(*arguments: str, tries: int = 7) -> float:
+    return min(cpu_seconds(*arguments) for _ in range(tries))
+
+
+def test_import_lmppl_loads_no_heavy_library() -> None:
+    code = f"import sys, lmppl; print([m for m in {HEAVY} if m in sys.modules])"
+    assert python(code).strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "lmppl.syntax",
+        "lmppl.ir.model",
+        "lmppl.checker",
+        "lmppl.errors",
+        "lmppl.factors",
+        "lmppl.inference",
+        "lmppl.pipeline",
+        "lmppl.cli",
+    ],
+)
+def test_the_static_rooms_load_no_heavy_library(module: str) -> None:
+    code = f"import sys, {module}; print([m for m in {HEAVY} if m in sys.modules])"
+    assert python(code).strip() == "[]"
+
+
+@pytest.mark.parametrize("program", sorted(p.name for p in (ROOT / "examples").glob("*.lmp")))
+def test_check_loads_no_heavy_library(program: str) -> None:
+    code = (
+        "import sys, lmppl.cli;"
+        f"code = lmppl.cli.main(['check', 'examples/{program}']);"
+        f"print(code, [m for m in {HEAVY} if m in sys.modules])"
+    )
+    assert python(code).strip() == "0 []"
+
+
+def test_the_public_names_exist() -> None:
+    code = (
+        "import json, lmppl; print(json.dumps([n for n in lmppl.__all__ if not hasattr(lmppl, n)]))"
+    )
+    assert json.loads(python(code)) == []
+
+
+def test_import_lmppl_takes_less_than_50_ms() -> None:
+    bare = best("-c", "pass")
+    imported = best("-c", "import lmppl")
+    assert imported - bare < 0.05 * max(1.0, bare / BARE)
+
+
+def test_checking_takes_less_than_300_ms_warm() -> None:
+    command = ("-m", "lmppl", "check", "examples/polite.lmp")
+    cpu_seconds(*command)
+    bare = best("-c", "pass")
+    assert best(*command, tries=5) < 0.3 * max(1.0, bare / BARE)
+
+
+def test_rooms_import_only_from_the_rooms_below() -> None:
+    if importlib.util.find_spec("importlinter") is None:
+        pytest.skip("needs import-linter")
+    done = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "0 broken" in done.stdout
