@@ -6,6 +6,8 @@ import importlib
 import math
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -38,13 +40,33 @@ def execute(
     engine: Any = getattr(importlib.import_module(module), name)(
         settings, target, Stream.from_seed(seed)
     )
-    outcome = run(engine, budget=parse_budget(budget), progress=_listener(progress))
+    with _rows_limited(target, settings.max_rows):
+        outcome = run(engine, budget=parse_budget(budget), progress=_listener(progress))
     return [
         posterior_of(
             target, draws, group, settings=settings, seed=seed, outcome=outcome, parse=parse
         )
         for group, draws in enumerate(outcome.draws)
     ]
+
+
+@contextmanager
+def _rows_limited(target: Target, max_rows: int | None) -> Iterator[None]:
+    """Bounds the rows of a forward pass while the block runs, in models that have such a bound."""
+    limited = [
+        (lm, lm.max_rows)
+        for lm in target.language_models()
+        if max_rows is not None and hasattr(lm, "max_rows")
+    ]
+    for lm, _ in limited:
+        lm.max_rows = max_rows
+    try:
+        yield
+    finally:
+        for lm, before in limited:
+            # A bound that was halved for want of memory stays.
+            if lm.max_rows == max_rows:
+                lm.max_rows = before
 
 
 def _listener(progress: ProgressListener | bool | None) -> ProgressListener | None:

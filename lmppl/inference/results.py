@@ -6,6 +6,7 @@ import math
 import platform
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -128,16 +129,22 @@ def _expectations(
     return results
 
 
-def _manifest(
-    target: Target, group: int, settings: Settings, seed: int, outcome: Outcome
-) -> dict[str, Any]:
-    """Everything that is needed to run this again."""
+@cache
+def _versions() -> dict[str, str]:
+    """Of Python and the packages that results depend on; reading them takes longer than a step."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
+    return versions
+
+
+def _manifest(
+    target: Target, group: int, settings: Settings, seed: int, outcome: Outcome
+) -> dict[str, Any]:
+    """Everything that is needed to run this again."""
     scored = {
         name: {"seconds": scorer.seconds, "num_scored": scorer.num_scored}
         for name, scorer in target.scorers.items()
@@ -149,7 +156,7 @@ def _manifest(
         "method": settings.name,
         "settings": asdict(settings),  # type: ignore[call-overload]
         "seed": seed,
-        "versions": versions,
+        "versions": dict(_versions()),
         "digests": dict(target.digests),
         "device": str(target.device),
         "num_threads": torch.get_num_threads(),

@@ -49,6 +49,12 @@ class Settings:
         "dtype of the language models' weights; their own by default",
         choices=("float32", "float16", "bfloat16", "float64"),
     )
+    max_rows: int | None = option(
+        None,
+        "rows of one forward pass at most; the draws do not depend on it; by default all, and"
+        " halved when memory runs out",
+        lower=1,
+    )
 
     def unsupported(self, model: Model) -> tuple[Diagnostic, ...]:
         """Why the method cannot give a right answer for the model; empty where it can."""

@@ -92,6 +92,7 @@ class HuggingFaceLM:
         self._takes_mask = sdpa and windows is not None and not any(windows)
         on_cpu = self.device.type == "cpu"
         self._prefill_tokens = 8_192 if on_cpu else 65_536
+        self._ragged_tokens = 2_048 if on_cpu else 65_536
         self._max_log_probs = 2**24 if on_cpu else 2**28
         self._positions = torch.arange(self.max_context or 4_096, device=self.device)
         self._decoder = None if windows is None else LlamaDecoder.of(self.model, windows)
@@ -175,6 +176,8 @@ class HuggingFaceLM:
         """
         sequences = self._sequences(prompts, tokens, lengths)
         distinct = list(dict.fromkeys(sequences))
+        # Longest first: the prefill takes rows in chunks and skips what is empty in all of one.
+        distinct.sort(key=lambda sequence: -len(sequence[0]) - len(sequence[1]))
         rank = {sequence: row for row, sequence in enumerate(distinct)}
         index = torch.tensor([rank[sequence] for sequence in sequences], device=self.device)
         for (prompt_ids, ids), prompt in zip(sequences, prompts, strict=True):
@@ -187,8 +190,8 @@ class HuggingFaceLM:
         shared = _num_shared([prompt_ids for prompt_ids, _ in distinct])
         state, logits = self._prefill(aligned, pads, shared, room)
         counts = [len(ids) for _, ids in distinct]
-        identity = len(distinct) == len(prompts)
-        return Prefixes(index, logits, self._lengths(counts), state, identity, identity)
+        one_to_one = len(distinct) == len(prompts)
+        return Prefixes(index, logits, self._lengths(counts), state, False, one_to_one)
 
     def _prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
         if (ids := self._encoded.get(prompt)) is None:
@@ -401,12 +404,17 @@ class HuggingFaceLM:
     def _advance(
         self, storage: KVStorage, num_rows: int, first: int, last: int, pads: Tensor | None
     ) -> Tensor:
-        """Fill columns `first:last` of the first `num_rows` rows; the logits after the last."""
+        """Fill columns `first:last` of the first `num_rows` rows; the logits after the last.
+
+        In a prefill, row `i` needs the columns from `first + pads[i]` on; rows whose pads ascend
+        share chunks with others of like length, and a chunk starts at its longest row.
+        """
         width = last - first
+        ragged = width > 1 and pads is not None
         if width == 1:
             limit = num_rows
         else:
-            limit = max(1, self._prefill_tokens // width)
+            limit = max(1, (self._ragged_tokens if ragged else self._prefill_tokens) // width)
         if self.max_rows is not None:
             limit = min(limit, self.max_rows)
         if num_rows <= limit:
@@ -418,7 +426,10 @@ class HuggingFaceLM:
         while done < num_rows:
             limit = min(limit, self.max_rows or limit)
             until = min(num_rows, done + limit)
-            part = self._attempt(storage, done, until, first, last, pads)
+            start = first
+            if ragged and pads is not None:
+                start = min(last - 1, first + int(pads[done:until].min()))
+            part = self._attempt(storage, done, until, start, last, pads)
             if part is not None:
                 parts.append(part[:, -1])
                 done = until
