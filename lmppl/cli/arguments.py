@@ -75,6 +75,19 @@ def build_parser() -> argparse.ArgumentParser:
     _configure(compare)
     compare.add_argument("-q", "--quiet", action="store_true", help="no progress")
 
+    bench = command("bench", "measure where the time of a step goes, for a model and a batch")
+    bench.add_argument("model", metavar="MODEL", nargs="?", default="builtin:stories")
+    bench.add_argument("--batch", type=_positive, default=256, metavar="N", help="particles")
+    bench.add_argument("--tokens", type=_positive, default=48, metavar="N", help="tokens drawn")
+    bench.add_argument("--prompt", default="Once upon a time", metavar="TEXT")
+    bench.add_argument("--matches", metavar="REGEX", help="require the text to match")
+    bench.add_argument(
+        "--lookahead", type=_count, default=0, metavar="K", help="look ahead every K tokens"
+    )
+    bench.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, mps, …")
+    bench.add_argument("--dtype", metavar="T", help="float32, bfloat16, float16 or float64")
+    _choose_threads(bench)
+
     command("models", "list the language models that come with lmppl")
     methods = command("methods", "list the inference methods and their options")
     methods.add_argument("method", metavar="METHOD", nargs="?", help="show the options of one")
@@ -125,6 +138,13 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", metavar="T", help="float32, bfloat16, float16 or float64")
     parser.add_argument(
         "--budget", metavar="B", help='stop after this much: "90s", "2min", "100000 tokens"'
+    )
+    _choose_threads(parser)
+
+
+def _choose_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threads", type=_positive, metavar="N", help="by default as many as are idle"
     )
 
 

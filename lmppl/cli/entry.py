@@ -20,6 +20,7 @@ _COMMANDS = {
     "explain": "lmppl.cli.explaining:explain",
     "run": "lmppl.cli.running:run",
     "compare": "lmppl.cli.comparing:compare",
+    "bench": "lmppl.cli.bench:bench",
     "models": "lmppl.cli.listing:models",
     "methods": "lmppl.cli.listing:methods",
 }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lmppl.cli.outcome import Exit, UsageError
 from lmppl.cli.programs import load_program
 from lmppl.cli.streams import ProgressBar, say, show, width_of
+from lmppl.cli.threads import use_threads
 from lmppl.cli.values import read_externs, read_options, read_parameters, require_complete
 from lmppl.errors import InferenceError
 
@@ -70,6 +71,7 @@ def infer_once(
         bar = ProgressBar(sys.stderr)
     try:
         options = _options(bound, arguments, method, infer)
+        use_threads(arguments.threads)
         result: Posterior = pipeline.infer(
             bound,
             method=method,

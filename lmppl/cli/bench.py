@@ -1,0 +1,291 @@
+"""`lmppl bench`: where the time of a step goes, and how far it is from the products' own time."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from lmppl.cli.outcome import Exit, UsageError
+from lmppl.cli.streams import show
+from lmppl.cli.threads import use_threads
+
+if TYPE_CHECKING:
+    from lmppl.lm.huggingface import HuggingFaceLM
+
+_PROGRAM = """
+reward vowels(t: string): real<lower=0, upper=100000> = count("[aeiou]")
+model bench(opening: string) {{
+    text ~ lm({source}, prompt=opening, max_tokens={tokens})
+    factor tone: vowels(text) / 10
+    {constraint}
+    return text
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one token of one row costs in the network, and what a step reads once for all rows.
+
+    `matrix_flops` counts multiplications and additions of the projections and the head,
+    `attention_flops` those over `context` kept tokens; `cache_bytes` are the keys and values read
+    for them, `weight_bytes` the weights, read once a step.
+    """
+
+    num_parameters: int
+    matrix_flops: int
+    attention_flops: int
+    cache_bytes: int
+    weight_bytes: int
+    shapes: tuple[tuple[int, int], ...]
+    head: tuple[int, int] | None
+
+
+@dataclass(slots=True)
+class Clock:
+    """CPU seconds by part of a step; a part that runs inside another is not counted twice."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _inner: list[float] = field(default_factory=list)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        self._inner.append(0.0)
+        began = time.process_time()
+        try:
+            yield
+        finally:
+            spent = time.process_time() - began
+            own = spent - self._inner.pop()
+            self.seconds[name] = self.seconds.get(name, 0.0) + own
+            if self._inner:
+                self._inner[-1] += spent
+
+
+def cost_of(lm: HuggingFaceLM, context: int) -> Cost:
+    """The cost model of a language model at a context of so many tokens."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    head = lm.model.get_output_embeddings()
+    shapes: list[tuple[int, int]] = []
+    for module in lm.model.modules():
+        if module is head:
+            continue
+        if isinstance(module, nn.Linear):
+            shapes.append((module.in_features, module.out_features))
+        elif isinstance(module, Conv1D):
+            shapes.append((int(module.weight.shape[0]), int(module.weight.shape[1])))
+    head_shape = None
+    if head is not None:
+        head_shape = (int(head.weight.shape[1]), int(head.weight.shape[0]))
+    config = lm.model.config.get_text_config(decoder=True)
+    layers, heads = config.num_hidden_layers, config.num_attention_heads
+    dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    every = [*shapes, *([head_shape] if head_shape else [])]
+    itemsize = next(lm.model.parameters()).element_size()
+    return Cost(
+        num_parameters=sum(parameter.numel() for parameter in lm.model.parameters()),
+        matrix_flops=2 * sum(a * b for a, b in every),
+        attention_flops=4 * layers * heads * dim * context,
+        cache_bytes=2 * layers * kv_heads * dim * context * itemsize,
+        weight_bytes=itemsize * sum(a * b for a, b in every),
+        shapes=tuple(shapes),
+        head=head_shape,
+    )
+
+
+def seconds_of(work: Callable[[], object], *, at_least: float = 0.15, rounds: int = 3) -> float:
+    """CPU seconds of one call of `work`: the best of a few rounds."""
+    work()
+    count, best = 1, float("inf")
+    for _ in range(rounds):
+        while True:
+            began = time.process_time()
+            for _ in range(count):
+                work()
+            spent = time.process_time() - began
+            if spent >= at_least / rounds:
+                break
+            count *= 2
+        best = min(best, spent / count)
+    return best
+
+
+def product_seconds(shapes: tuple[tuple[int, int], ...], rows: int, dtype: Any) -> float:
+    """CPU seconds of the bare products `[rows, in] @ [in, out]` of all shapes, one after another."""
+    import torch
+
+    total = 0.0
+    for shape in dict.fromkeys(shapes):
+        left, right = torch.randn(rows, shape[0]).to(dtype), torch.randn(shape).to(dtype)
+        out = left @ right
+        total += shapes.count(shape) * seconds_of(partial(torch.mm, left, right, out=out))
+    return total
+
+
+@contextmanager
+def _measured(clock: Clock) -> Iterator[None]:
+    """Times the parts of the engine's steps while the block runs."""
+    from lmppl.inference import smc
+    from lmppl.target import Target, TextStage, texts
+
+    parts = (
+        (TextStage, "extend", "forward"),
+        (TextStage, "mask", "mask"),
+        (texts, "draw_tokens", "normalise and draw"),
+        (TextStage, "place", "bookkeeping"),
+        (smc.SMCEngine, "_resample", "resample"),
+        (Target, "lookahead", "rewards"),
+        (Target, "apply_potentials", "rewards"),
+        (TextStage, "begin", "prompt"),
+        (smc.SMCEngine, "result", "result"),
+    )
+    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in parts]
+
+    def wrapped(original: Callable[..., Any], part: str) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with clock.part(part):
+                return original(*args, **kwargs)
+
+        return call
+
+    try:
+        for owner, name, part in parts:
+            setattr(owner, name, wrapped(getattr(owner, name), part))
+        yield
+    finally:
+        for owner, name, original in originals:
+            setattr(owner, name, original)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One measured run: tokens drawn, steps, CPU seconds by part and in total."""
+
+    num_tokens: int
+    num_steps: int
+    seconds: dict[str, float]
+    total: float
+
+
+def profile(bound: Any, num_particles: int, **options: object) -> Profile:
+    """The parts of an SMC run on a bound model, after one run that is not measured."""
+    from lmppl import pipeline
+
+    settings: dict[str, Any] = {"method": "smc", "num_particles": num_particles, **options}
+    pipeline.infer(bound, seed=0, progress=False, **settings)
+    clock = Clock()
+    with _measured(clock):
+        began = time.process_time()
+        with clock.part("other"):
+            post = pipeline.infer(bound, seed=1, progress=False, **settings)
+        total = time.process_time() - began
+    return Profile(post.manifest["num_tokens"], post.manifest["num_steps"], clock.seconds, total)
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    """Prints the cost model, the floor and the share of every part of a step."""
+    import torch
+
+    from lmppl import pipeline
+    from lmppl.lm.loading import load_language_model
+
+    use_threads(arguments.threads)
+    lm = load_language_model(arguments.model, device=arguments.device, dtype=arguments.dtype)
+    if arguments.tokens < 2:
+        raise UsageError("a benchmark needs at least 2 tokens")
+    rows, dtype = arguments.batch, next(lm.model.parameters()).dtype
+    prompt_tokens = len(lm._prompt_ids(arguments.prompt))
+    cost = cost_of(lm, prompt_tokens + arguments.tokens // 2)
+    constraint = ""
+    if arguments.matches:
+        constraint = f"require shape: matches(text, {json.dumps(arguments.matches)})"
+    program = _PROGRAM.format(
+        source=json.dumps(arguments.model),
+        tokens=arguments.tokens,
+        constraint=constraint,
+    )
+    bound = pipeline.compile(program)(opening=arguments.prompt)
+    found = profile(
+        bound,
+        rows,
+        lookahead="prefix" if arguments.lookahead else "none",
+        lookahead_every=arguments.lookahead or 1,
+        device=arguments.device,
+        dtype=arguments.dtype,
+    )
+    body = product_seconds(cost.shapes, rows, dtype)
+    head = 0.0 if cost.head is None else product_seconds((cost.head,), rows, dtype)
+    square = torch.randn(1024, 1024).to(dtype)
+    peak = 2 * 1024**3 / seconds_of(lambda: square @ square)
+    show(_report(arguments, lm, cost, found, body, head, peak, rows))
+    return Exit.FINE
+
+
+def _report(
+    arguments: argparse.Namespace,
+    lm: HuggingFaceLM,
+    cost: Cost,
+    found: Profile,
+    body: float,
+    head: float,
+    peak: float,
+    rows: int,
+) -> str:
+    import torch
+
+    # Rows that have ended or are equal are not computed, so the floor goes by tokens.
+    per_token = (body + head) / rows
+    floor = per_token * found.num_tokens
+    reached = cost.matrix_flops / per_token
+    lines = [
+        f"{lm.name} on {lm.device}, {next(lm.model.parameters()).dtype}, "
+        f"{torch.get_num_threads()} thread(s), {rows} particles, {arguments.tokens} tokens\n",
+        f"parameters                 {cost.num_parameters / 1e6:10.2f} M",
+        f"products per token         {cost.matrix_flops / 1e6:10.2f} MFLOP",
+        f"attention per token        {cost.attention_flops / 1e6:10.2f} MFLOP at mid length",
+        f"cache read per token       {cost.cache_bytes / 1e3:10.1f} kB",
+        f"weights read per step      {cost.weight_bytes / 1e6:10.2f} MB",
+        f"square product             {peak / 1e9:10.1f} GFLOP/s (1024 x 1024)",
+        f"products of this model     {reached / 1e9:10.1f} GFLOP/s at {rows} rows",
+        "",
+        f"{'part':<26} {'CPU ms a step':>14} {'share':>8}",
+    ]
+    steps = max(1, found.num_steps)
+    seconds = dict(found.seconds)
+    head_seconds = min(seconds.get("forward", 0.0), head * found.num_tokens / rows)
+    seconds["forward (body)"] = seconds.pop("forward", 0.0) - head_seconds
+    seconds["head"] = head_seconds
+    for name in (
+        "prompt",
+        "forward (body)",
+        "head",
+        "mask",
+        "normalise and draw",
+        "bookkeeping",
+        "resample",
+        "rewards",
+        "result",
+        "other",
+    ):
+        spent = seconds.get(name, 0.0)
+        lines.append(f"{name:<26} {1e3 * spent / steps:14.3f} {spent / found.total:8.1%}")
+    forward = seconds["forward (body)"] + head_seconds
+    lines += [
+        f"{'total':<26} {1e3 * found.total / steps:14.3f}",
+        "",
+        f"tokens per CPU second      {found.num_tokens / found.total:10.0f}",
+        f"floor (products alone)     {1 / per_token:10.0f} tokens per CPU second",
+        f"floor reached              {floor / found.total:10.1%} of the whole run, "
+        f"{floor / forward if forward else 0.0:.1%} of the forward passes",
+        "",
+    ]
+    return "\n".join(lines)
