@@ -1,0 +1,1 @@
+"""Benchmarks: paired runs against plain generation; `python benchmarks/run.py`."""

@@ -1,0 +1,50 @@
+"""Peak growth of resident memory over a loaded model, in MiB; run as a process of its own.
+
+python benchmarks/memory.py ours|generate SOURCE PROMPT ROWS TOKENS
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import lmppl
+from benchmarks.models import silence
+from benchmarks.rivals import generate
+from benchmarks.run import PROGRAM, SOFT
+from lmppl.lm.loading import load_language_model
+
+
+def peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    who, source, prompt, rows, tokens = sys.argv[1:]
+    torch.set_num_threads(1)
+    silence()
+    lm = load_language_model(source)
+    program = PROGRAM.format(source=source, prompt=prompt, num_tokens=tokens, body=SOFT)
+    bound = lmppl.compile(program)()
+
+    def run(size: int) -> None:
+        if who == "generate":
+            generate(lm, prompt, size, int(tokens))
+        else:
+            lmppl.infer(
+                bound, method="smc", num_particles=size, lookahead="none", seed=0, progress=False
+            )
+
+    run(2)
+    before = peak()
+    run(int(rows))
+    print(peak() - before)
+
+
+if __name__ == "__main__":
+    main()
