@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,13 +16,15 @@ from lmppl.inference.loop import Draws, Info, Outcome
 from lmppl.inference.results import posterior_of
 from lmppl.inference.settings import SVI
 from lmppl.inference.zero_mass import zero_mass
+from lmppl.ir.model import Potential
 from lmppl.lowering import Guide, LeaveOneOutELBO, PyroGuide, PyroModel
+from lmppl.lowering.execution import Execution
 from lmppl.lowering.fitted import FittedGuide
 from lmppl.lowering.objective import Batch
 from lmppl.lowering.program import scoped
 from lmppl.posterior import Estimate, Posterior
 from lmppl.rng import Stream
-from lmppl.target import Target, TextStage
+from lmppl.target import Target, TextBatch, TextStage, Traces
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ class SVIEngine:
     def __init__(self, settings: SVI, target: Target, stream: Stream) -> None:
         self.settings, self.target, self.stream = settings, target, stream
         self.model = PyroModel(target)
-        self.objective = LeaveOneOutELBO()
+        self.objective = LeaveOneOutELBO()  # type: ignore[no-untyped-call]
 
     def init(self) -> State:
         start = self.target.start(torch.arange(self.target.num_groups))
@@ -73,7 +77,7 @@ class SVIEngine:
         self._require_finite(batch)
         state.optimiser.zero_grad(set_to_none=True)
         if batch.log_guide.requires_grad:
-            self.objective.surrogate(batch).backward()
+            self.objective.surrogate(batch).backward()  # type: ignore[no-untyped-call]
             self._update(state)
         log_weight = batch.log_weight.reshape(-1, settings.num_particles)
         elbo = log_weight.mean(-1).cpu()
@@ -97,12 +101,12 @@ class SVIEngine:
         share = 1.0 - 0.9 * state.num_done / settings.num_steps
         full = state.guide.parameter_groups(lr=settings.starting_lr, table_lr=settings.table_lr)
         for group, initial in zip(state.optimiser.param_groups, full, strict=True):
-            group["lr"] = initial["lr"] * share  # type: ignore[operator]
+            group["lr"] = initial["lr"] * share
         state.optimiser.step()
 
     def _num_tokens(self, batch: Batch) -> int:
-        execution = batch.guide_trace.nodes["_RETURN"]["value"]
-        return sum(int(text.lengths.sum()) for text in execution.traces.texts.values())
+        texts = _execution_of(batch).traces.texts.values()
+        return sum(int(text.lengths.sum()) for text in texts)
 
     def _require_finite(self, batch: Batch) -> None:
         """No draw of the guide may have a posterior density of zero.
@@ -112,7 +116,7 @@ class SVIEngine:
         """
         if bool(torch.isfinite(batch.log_weight).all()):
             return
-        execution = batch.guide_trace.nodes["_RETURN"]["value"]
+        execution = _execution_of(batch)
         row = int((~torch.isfinite(batch.log_weight.reshape(-1))).nonzero()[0])
         broken = []
         for potential in self.target.model.potentials:
@@ -121,7 +125,9 @@ class SVIEngine:
                 broken.append(potential)
         raise self._impossible(execution.traces.texts, row, broken)
 
-    def _impossible(self, texts, row: int, broken: list) -> InferenceError:  # type: ignore[no-untyped-def,type-arg]
+    def _impossible(
+        self, texts: Mapping[str, TextBatch], row: int, broken: Sequence[Potential]
+    ) -> InferenceError:
         labels = ", ".join(potential.label for potential in broken) or "the prior"
         return InferenceError(
             [
@@ -171,7 +177,7 @@ class SVIEngine:
             sampler=lambda n, seed: self._fresh(guide, group, n, seed),
         )
 
-    def _require_alive(self, traces, log_weight: Tensor) -> None:  # type: ignore[no-untyped-def]
+    def _require_alive(self, traces: Traces, log_weight: Tensor) -> None:
         if bool(torch.isfinite(log_weight).all()):
             return
         row = int((~torch.isfinite(log_weight)).nonzero()[0])
@@ -203,3 +209,8 @@ class SVIEngine:
             seed=seed,
             outcome=Outcome([draws], None, 0.0, tokens, 0),
         )
+
+
+def _execution_of(batch: Batch) -> Execution:
+    """What the guide drew."""
+    return cast(Execution, batch.guide_trace.nodes["_RETURN"]["value"])

@@ -60,15 +60,18 @@ class RecurrentCorrection(nn.Module):
 
     def initial(self, contexts: Tensor) -> Tensor:
         """The state before the first token, `[rows, hidden]`, for contexts `[rows]`."""
-        return self.context(contexts).tanh()
+        state: Tensor = self.context(contexts).tanh()
+        return state
 
     def advance(self, state: Tensor, tokens: Tensor) -> Tensor:
         """The state after one more token `[rows]`."""
-        return self.cell(self.token(tokens), state)
+        new: Tensor = self.cell(self.token(tokens), state)
+        return new
 
     def forward(self, state: Tensor) -> Tensor:
         """The correction of the next token's logits, `[rows, vocab]`."""
-        return self.head(state)
+        logits: Tensor = self.head(state)
+        return logits
 
 
 Correction = TableCorrection | RecurrentCorrection

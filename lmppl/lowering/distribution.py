@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -37,7 +38,7 @@ class TokenSequences(TorchDistribution):
     log probability of given texts under the same.
     """
 
-    arg_constraints: Mapping[str, constraints.Constraint] = {}
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     has_rsample = False
     has_enumerate_support = False
 
@@ -70,7 +71,7 @@ class TokenSequences(TorchDistribution):
     @constraints.dependent_property(is_discrete=True, event_dim=1)
     def support(self) -> constraints.Constraint:
         last = self.stage.lm.vocab.size - 1
-        return constraints.independent(constraints.integer_interval(0, last), 1)
+        return constraints.independent(constraints.integer_interval(0, last), 1)  # type: ignore[no-untyped-call]
 
     def expand(
         self, batch_shape: torch.Size | Sequence[int], _instance: object = None
@@ -115,7 +116,7 @@ class TokenSequences(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log probability `[*batch_shape]` of padded token ids, in nats."""
-        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
+        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)  # type: ignore[no-untyped-call]
         rows = self.index.expand(shape).reshape(-1)
         tokens = value.expand(*shape, self.stage.max_tokens).reshape(-1, self.stage.max_tokens)
         prompts = [self.prompts[row] for row in rows.tolist()]

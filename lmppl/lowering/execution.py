@@ -30,7 +30,7 @@ class Execution:
         stage = self.target.stages[number]
         event = 0 if isinstance(stage, ChoiceStage) else 1
         batch = value.shape[: value.dim() - event]
-        self._grow(torch.broadcast_shapes(self.shape, batch))
+        self._grow(torch.broadcast_shapes(self.shape, batch))  # type: ignore[no-untyped-call]
         flat = value.expand(*self.shape, *value.shape[value.dim() - event :])
         if isinstance(stage, ChoiceStage):
             chosen = flat.reshape(-1).long()

@@ -50,7 +50,7 @@ class GuideDraws:
         return self.values[name]
 
     def __len__(self) -> int:
-        return self.log_prob.shape[0]
+        return int(self.log_prob.shape[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class FittedGuide:
             size = min(_BATCH, n - first)
             with scoped(stream.child("batch", first).key), torch.no_grad():
                 trace = poutine.trace(self._program()).get_trace(size)
-                execution: Execution = trace.nodes["_RETURN"]["value"]
+                execution = cast(Execution, trace.nodes["_RETURN"]["value"])
                 log_guides.append(log_prob_of_rows(trace))
             batches.append(execution.traces)
         return concatenate(batches), torch.cat(log_guides)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -124,7 +125,8 @@ class Guide(nn.Module):
             possible = allowed & (log_prior > -math.inf)
             if not bool(possible.any(-1).all()):
                 raise dead_end(self.target, number)
-        return part(self.contexts[number].of(traces), log_prior, allowed)
+        log_probs: Tensor = part(self.contexts[number].of(traces), log_prior, allowed)
+        return log_probs
 
     def allowed_values(self, number: int, traces: Traces) -> Tensor | None:
         """Values of a discrete site after which the requirements can still be met; None: all.
@@ -210,9 +212,9 @@ class Guide(nn.Module):
             on_dead_end=lambda rows: dead_end(self.target, number),
         )
 
-    def parameter_groups(self, *, lr: float, table_lr: float) -> list[Mapping[str, object]]:
+    def parameter_groups(self, *, lr: float, table_lr: float) -> list[dict[str, Any]]:
         """The trainable parameters for an optimiser, tables of logits at their own rate."""
-        groups = []
+        groups: list[dict[str, Any]] = []
         for part in self.parts:
             parameters = [p for p in part.parameters() if p.requires_grad]
             groups.append({"params": parameters, "lr": table_lr if part.is_table else lr})

@@ -65,7 +65,7 @@ class LeaveOneOutELBO(ELBO):
         """As `loss`; adds the gradient of it to the guide's parameters."""
         batch = self.draw(model, guide, *args, **kwargs)
         if batch.log_guide.requires_grad:
-            self.surrogate(batch).backward()
+            self.surrogate(batch).backward()  # type: ignore[no-untyped-call]
         return -float(batch.log_weight.mean())
 
     def differentiable_loss(

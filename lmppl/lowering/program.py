@@ -155,7 +155,7 @@ def scoped(stream_key: int | None = None) -> Iterator[None]:
     `stream_key` seeds torch inside; None leaves it where it is.
     """
     store: Any = pyro.get_param_store()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     with store.scope(), torch.random.fork_rng(devices=devices):
         if stream_key is not None:
             torch.manual_seed(stream_key & (math.floor(2**63) - 1))
