@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import resource
 import sys
-from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from models import silence
+from rivals import generate
+from run import PROGRAM, SOFT
 
 import lmppl
-from benchmarks.models import silence
-from benchmarks.rivals import generate
-from benchmarks.run import PROGRAM, SOFT
 from lmppl.lm.loading import load_language_model
 
 

@@ -10,13 +10,9 @@ computes rows that have ended, and the second ratio counts these for it as well.
 
 from __future__ import annotations
 
-import os
-
-for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
-
 import argparse
 import gc
+import itertools
 import json
 import statistics
 import subprocess
@@ -28,12 +24,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from models import Case, cases, silence
+from rivals import generate
 
 import lmppl
-from benchmarks.models import Case, cases, silence
-from benchmarks.rivals import generate
 from lmppl.inference.mcmc import MCMCEngine
 from lmppl.inference.settings import MCMC
 from lmppl.lm.huggingface import HuggingFaceLM
@@ -267,7 +261,8 @@ class Bench:
             )
             return post.manifest["num_tokens"]
 
-        self.show(paired(f"{size // 16} bindings x 16", case.label, size, 0.9, ours, rival, pairs=self.pairs))  # fmt: skip
+        row = f"{size // 16} bindings x 16"
+        self.show(paired(row, case.label, size, 0.9, ours, rival, pairs=self.pairs))
 
     def scaling(self, case: Case, sizes: Sequence[int]) -> None:
         """Tokens per second at each size over those at the smallest."""
@@ -283,16 +278,17 @@ class Bench:
 
             return timed
 
-        for before, size in zip(sizes, sizes[1:], strict=False):
-            self.show(paired(f"scaling from {before}", case.label, size, 0.95, run(size), run(before), pairs=self.pairs))  # fmt: skip
+        for before, size in itertools.pairwise(sizes):
+            row = f"scaling from {before}"
+            self.show(paired(row, case.label, size, 0.95, run(size), run(before), pairs=self.pairs))
 
     def memory(self, case: Case, size: int) -> None:
         """Growth of the peak resident memory over the loaded model, in processes of their own."""
         here = Path(__file__).with_name("memory.py")
-        grown = {}
+        grown, tokens = {}, str(case.num_tokens)
         for who in ("ours", "generate"):
             found = subprocess.run(
-                [sys.executable, str(here), who, case.source, case.prompt, str(size), str(case.num_tokens)],
+                [sys.executable, str(here), who, case.source, case.prompt, str(size), tokens],
                 capture_output=True, text=True, check=True,
             )  # fmt: skip
             grown[who] = float(found.stdout.split()[-1])
@@ -382,7 +378,8 @@ def main() -> None:
         if any(part in case.label for part in wanted)
     ]
     print(
-        f"threads {torch.get_num_threads()}, torch {torch.__version__}, CPU time, {bench.pairs} pairs"
+        f"threads {torch.get_num_threads()}, torch {torch.__version__}, CPU time,"
+        f" {bench.pairs} pairs"
     )
     for each in chosen:
         bench.warm(each)

@@ -86,8 +86,8 @@ def cost_of(lm: HuggingFaceLM, context: int) -> Cost:
     if head is not None:
         head_shape = (int(head.weight.shape[1]), int(head.weight.shape[0]))
     config = lm.model.config.get_text_config(decoder=True)
-    layers, heads = config.num_hidden_layers, config.num_attention_heads
-    dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    layers, heads = config.num_hidden_layers, getattr(config, "num_attention_heads", 0)
+    dim = getattr(config, "head_dim", None) or config.hidden_size // max(1, heads)
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     every = [*shapes, *([head_shape] if head_shape else [])]
     itemsize = next(lm.model.parameters()).element_size()
@@ -120,7 +120,7 @@ def seconds_of(work: Callable[[], object], *, at_least: float = 0.15, rounds: in
 
 
 def product_seconds(shapes: tuple[tuple[int, int], ...], rows: int, dtype: Any) -> float:
-    """CPU seconds of the bare products `[rows, in] @ [in, out]` of all shapes, one after another."""
+    """CPU seconds of the bare products `[rows, in] @ [in, out]` of all shapes in turn."""
     import torch
 
     total = 0.0

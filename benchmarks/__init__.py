@@ -1,1 +1,0 @@
-"""Benchmarks: paired runs against plain generation; `python benchmarks/run.py`."""

@@ -1,0 +1,96 @@
+"""The cost model and the clock of `lmppl bench`, and how threads are chosen."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmppl.cli import bench as performance
+from lmppl.cli.entry import main
+from lmppl.cli.threads import choose_threads
+from lmppl.inference.smc import SMCEngine
+from lmppl.target import TextStage
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "laws"))
+
+import tiny_models
+
+
+def test_the_cost_of_a_llama_is_counted_by_hand() -> None:
+    lm = tiny_models.tiny_lm("llama")
+    vocab = lm.vocab.size
+    # Two layers: queries and output 32 x 32, keys and values 32 x 16, three of 32 x 48.
+    weights = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48) + 32 * vocab
+    cost = performance.cost_of(lm, context=10)
+    assert cost.matrix_flops == 2 * weights
+    # Four heads of 8 against 10 tokens: scores and mixtures, two layers.
+    assert cost.attention_flops == 2 * (2 * 4 * 8 * 10 * 2)
+    # Two heads of keys and of values, float32.
+    assert cost.cache_bytes == 2 * 2 * (2 * 8 * 10) * 4
+    assert cost.weight_bytes == 4 * weights
+    assert cost.num_parameters == weights + 32 * vocab + 5 * 32
+
+
+@pytest.mark.parametrize("style", tiny_models.STYLES)
+def test_the_products_of_every_style_are_found(style: str) -> None:
+    cost = performance.cost_of(tiny_models.tiny_lm(style), context=4)
+    assert cost.head is not None and cost.head[0] == 32
+    assert len(cost.shapes) >= 2 * 2
+
+
+def test_a_part_inside_another_is_not_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 1.0, 4.0, 10.0])
+    monkeypatch.setattr(performance.time, "process_time", lambda: next(now))
+    clock = performance.Clock()
+    with clock.part("outer"), clock.part("inner"):
+        pass
+    assert clock.seconds == {"inner": 3.0, "outer": 7.0}
+
+
+def test_measuring_leaves_the_engine_as_it_was() -> None:
+    before = (TextStage.extend, SMCEngine._resample)
+    with performance._measured(performance.Clock()):
+        assert TextStage.extend is not before[0]
+    assert (TextStage.extend, SMCEngine._resample) == before
+
+
+def test_bench_prints_parts_that_add_up_to_the_total(
+    capsys: pytest.CaptureFixture[str], tmp_path
+) -> None:
+    directory = tiny_models.save_tiny_model("llama", tmp_path / "llama")
+    threads = torch.get_num_threads()
+    try:
+        arguments = ["--batch", "4", "--tokens", "3", "--threads", "1", "--lookahead", "1"]
+        assert main(["bench", str(directory), "--matches", "[^z]*", *arguments]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    lines = capsys.readouterr().out.splitlines()
+    parts = {line[:26].strip(): line[26:].split() for line in lines if line.endswith("%")}
+    shares = {name: float(words[-1].rstrip("%")) for name, words in parts.items()}
+    assert {"head", "mask", "normalise and draw", "rewards", "other"} <= shares.keys()
+    assert math.isclose(sum(shares.values()), 100.0, abs_tol=1.0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "default", "num_cpus", "load", "chosen"),
+    [
+        (3, 2, 2, 9.0, 3),
+        (None, 8, 8, 0.2, 8),
+        (None, 8, 8, 5.0, 3),
+        (None, 2, 2, 7.5, 1),
+        (None, 4, 64, 10.0, 4),
+    ],
+)
+def test_threads_are_those_asked_for_or_the_idle_ones(
+    asked: int | None, default: int, num_cpus: int, load: float, chosen: int
+) -> None:
+    assert choose_threads(asked, default, num_cpus, load) == chosen
+
+
+def test_a_benchmark_of_one_token_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--tokens", "1", "--threads", "1"]) == 2
+    assert "at least 2 tokens" in capsys.readouterr().err
