@@ -37,10 +37,12 @@ class ExactEngine:
         self.settings, self.target, self.stream = settings, target, stream
 
     def init(self) -> State:
-        return State(self.target.start(torch.arange(self.target.num_groups)), 0, None)
+        return State(self._prune(self.target.start(torch.arange(self.target.num_groups))), 0, None)
 
     def is_done(self, state: State) -> bool:
-        return state.stage >= len(self.target.stages)
+        # Where nothing is alive any more there is nothing to enumerate, and the result says so.
+        nothing_left = state.run is None and state.traces.num_rows == 0
+        return nothing_left or state.stage >= len(self.target.stages)
 
     def step(self, state: State) -> tuple[State, Info]:
         stage = self.target.stages[state.stage]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -58,3 +60,22 @@ def test_exact_draws_are_draws_of_the_posterior() -> None:
 def test_too_large_a_support_is_refused_not_attempted() -> None:
     with pytest.raises(lmppl.InferenceError, match="LMP416"):
         lmppl.infer(CASES[0].bound(), method="exact", max_sequences=100)
+
+
+@pytest.mark.parametrize("claim", ["contains(first, 'c')", "shift < 0"])
+def test_a_support_that_is_empty_before_a_text_is_an_error_that_names_the_constraint(
+    claim: str, tmp_path: Path
+) -> None:
+    (tmp_path / "corpus.txt").write_text("ab\nba\n")
+    claim = claim.replace("'", '"')
+    source = f"""
+        reward num_c(t: string): int<lower=0> = count("c")
+        model m(shift: real = 1.0) {{
+            first ~ ngram("corpus.txt", max_tokens=2)
+            require no: {"num_c(first) > 0" if "first" in claim else claim}
+            second ~ ngram("corpus.txt", prompt=first, max_tokens=2)
+            return first, second
+        }}
+    """
+    with pytest.raises(lmppl.InferenceError, match="LMP901"):
+        lmppl.infer(lmppl.compile(source, base_dir=tmp_path), method="exact")
