@@ -231,7 +231,7 @@ def infer(
 
     >>> post = lmppl.infer(model, method="smc", num_particles=64, seed=0)  # doctest: +SKIP
     """
-    if isinstance(bound, Sequence):
+    if isinstance(bound, Sequence) and not isinstance(bound, str):
         return _infer_many(list(bound), method, infer, progress, budget, options)
     return _infer_many([bound], method, infer, progress, budget, options)[0]
 
@@ -244,12 +244,19 @@ def _infer_many(
     budget: float | str | None,
     options: Mapping[str, object],
 ) -> list[Posterior]:
+    for each in models:
+        if not isinstance(each, (CompiledModel, BoundModel)):
+            raise TypeError(
+                "infer takes a loaded model, a model bound to values, or a list of them, not"
+                f" {type(each).__name__}"
+            )
     bound = [each() if isinstance(each, CompiledModel) else each for each in models]
     if not bound:
         return []
     if any(each.compiled is not bound[0].compiled for each in bound):
         raise ValueError("a batch of models must be bindings of one loaded program")
     model = bound[0].model
+    _require_same_externs(bound)
     settings = _settings(model, method, infer, options)
     refusals = [
         refusal
@@ -267,6 +274,24 @@ def _infer_many(
 
     found = execute(target, settings, progress=progress, budget=budget, parse=parse_expression)
     return [_judged(posterior) for posterior in found]
+
+
+def _require_same_externs(bound: Sequence[BoundModel]) -> None:
+    """One batch calls one host function per name: bindings that give several are refused."""
+    first = bound[0].externs
+    for each in bound[1:]:
+        for name in first:
+            if each.externs.get(name) is not first[name]:
+                raise LmpError(
+                    [
+                        Diagnostic(
+                            "LMP926",
+                            "error",
+                            f"the bindings disagree on the extern `{name}`",
+                            help="run the bindings one by one, or give them all the same object",
+                        )
+                    ]
+                )
 
 
 def _judged(posterior: Posterior) -> Posterior:

@@ -1249,7 +1249,8 @@ are normalised to sum to one.
         "bindings that disagree on the shape of the program",
         """\
 Several bindings of a program are inferred in one batch, which needs the same language model,
-max_tokens, temperature, top_k, top_p, stop strings and discrete values in all of them.
+max_tokens, temperature, top_k, top_p, stop strings and discrete values in all of them,
+and the same host functions and language models.
 """,
     ),
     "LMP927": Explanation(
@@ -1295,6 +1296,13 @@ Right:
         """\
 The run was interrupted, or its budget was spent, before the first draws were complete. Partial
 particles are not draws of the posterior and are not returned.
+""",
+    ),
+    "LMP932": Explanation(
+        "no such device",
+        """\
+`device` names a torch device, as cpu, cuda or cuda:1. Either torch does not know the name, or this
+machine or this build of torch has no such device.
 """,
     ),
 }

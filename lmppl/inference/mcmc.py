@@ -186,9 +186,11 @@ class MCMCEngine:
         diagnostics = {
             "num_chains": chains,
             "num_draws_per_chain": draws,
-            "acceptance_rate": int(state.accepted[here].sum()) / max(1, proposed),
             "num_chains_that_never_moved": still,
         }
+        if proposed:
+            # Gibbs draws are not proposals: without a text there is nothing to accept.
+            diagnostics["acceptance_rate"] = int(state.accepted[here].sum()) / proposed
         checks = {"every chain moved": still == 0}
         with np.errstate(invalid="ignore", divide="ignore"):
             rates = by_cut[0] / by_cut[1]

@@ -42,7 +42,7 @@ def bind(
             disagree on what a site's structure is made of (LMP926).
     """
     complete = [_with_defaults(model, values) for values in bindings]
-    place = torch.device(device or "cpu")
+    place = _device(device)
     stages = tuple(_stage(model, site, complete, externs, device, dtype) for site in model.sites)
     called = {
         name: load_reward(
@@ -68,6 +68,30 @@ def bind(
         device=place,
         digests=_digests(model, stages, called),
     )
+
+
+def _device(name: str | None) -> torch.device:
+    """The torch device of that name.
+
+    Raises:
+        InferenceError: LMP932, torch knows no such device or this machine has none.
+    """
+    try:
+        place = torch.device(name or "cpu")
+        torch.empty(0, device=place)
+    except (AssertionError, RuntimeError) as error:
+        raise InferenceError(
+            [
+                Diagnostic(
+                    "LMP932",
+                    "error",
+                    f"there is no device {name!r} to run on",
+                    notes=(str(error).splitlines()[0],),
+                    help="use device='cpu', or what `torch.cuda.is_available()` and torch allow",
+                )
+            ]
+        ) from error
+    return place
 
 
 def _host(externs: Mapping[str, object], name: str) -> Callable[..., object] | None:

@@ -269,16 +269,13 @@ class Target:
         """The automata of a text site for these rows, given their parameters and choices."""
         text_stage = self.stages[stage]
         assert isinstance(text_stage, TextStage)
-        watched = [p for p in self.potentials_at(stage) if p.kind == "require"]
+        watched = self._watched(stage)
         if not watched and not text_stage.stop:
             return Automata((None,))
         keys = self._binding_keys(stage, traces, watched, prompts)
         numbers: dict[tuple[object, ...], int] = {}
         which = [numbers.setdefault(key, len(numbers)) for key in keys]
         first_rows = [which.index(number) for number in range(len(numbers))]
-        if len(numbers) > _MAX_MACHINES:
-            # Sound all the same: what no automaton watches is decided on the finished text.
-            watched, first_rows, which = [], [0], [0] * len(which)
         machines = tuple(
             self._machine(stage, watched, traces.select(torch.tensor([row])), prompts[row] == "")
             for row in first_rows
@@ -286,6 +283,22 @@ class Target:
         if len(machines) == 1:
             return Automata(machines)
         return Automata(machines, torch.tensor(which, device=self.device))
+
+    def _watched(self, stage: int) -> list[Potential]:
+        """The requirements of a text site that its automata enforce while drawing.
+
+        Those that would take too many automata are left to the finished text, which is sound all
+        the same. That must not depend on the rows of a batch: a chain compares the mask's mass
+        before a move with the mass after it.
+        """
+        watched = [p for p in self.potentials_at(stage) if p.kind == "require"]
+        if self.num_groups > _MAX_MACHINES:
+            return []
+        sizes = {s.name: s.size for s in self.stages[:stage] if isinstance(s, ChoiceStage)}
+        every = self._earlier_choices(stage, watched)
+        if self.num_groups * math.prod(sizes[name] for name in every) <= _MAX_MACHINES:
+            return watched
+        return [p for p in watched if not self._earlier_choices(stage, [p])]
 
     def _binding_keys(
         self,
