@@ -46,6 +46,17 @@ _FIELDS = (
     "guide",
 )
 
+# How the arguments are kept that do not describe single draws.
+_KEPT_APART: dict[str, Callable[[Any], Any]] = {
+    "diagnostics": lambda value: plain(value or {}),
+    "info": lambda value: plain(value or {}),
+    "manifest": lambda value: plain(value or {}),
+    "checks": lambda value: {name: bool(holds) for name, holds in (value or {}).items()},
+    "warnings": tuple,
+    "expectations": tuple,
+    "complete": bool,
+}
+
 
 class Posterior:
     """Weighted draws from the posterior of a model, with evidence, diagnostics and a manifest.
@@ -175,7 +186,14 @@ class Posterior:
 
     def replace(self, **changes: Any) -> Posterior:
         """A copy with some of the constructor's arguments changed."""
-        return Posterior(**{**self._data, **changes})
+        if not changes.keys() <= _KEPT_APART.keys():
+            return Posterior(**{**self._data, **changes})
+        # The draws stay as they are, so there is nothing to check or to copy.
+        copy = object.__new__(Posterior)
+        copy._rows = self._rows
+        kept = {name: _KEPT_APART[name](value) for name, value in changes.items()}
+        copy._data = {**self._data, **kept}
+        return copy
 
     def fields(self) -> Mapping[str, Any]:
         """The constructor's arguments as they are kept, for saving and for `replace`."""
