@@ -5,8 +5,9 @@ python benchmarks/memory.py ours|generate SOURCE PROMPT ROWS TOKENS
 
 from __future__ import annotations
 
-import resource
+import gc
 import sys
+from pathlib import Path
 
 import torch
 from models import silence
@@ -17,8 +18,16 @@ import lmppl
 from lmppl.lm.loading import load_language_model
 
 
-def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def resident(field: str) -> float:
+    """MiB now (VmRSS) or at the highest since `forget_peak` (VmHWM); Linux only."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) / 1024
+    raise ValueError(field)
+
+
+def forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def main() -> None:
@@ -38,9 +47,11 @@ def main() -> None:
             )
 
     run(2)
-    before = peak()
+    gc.collect()
+    forget_peak()
+    before = resident("VmRSS")
     run(int(rows))
-    print(peak() - before)
+    print(resident("VmHWM") - before)
 
 
 if __name__ == "__main__":
