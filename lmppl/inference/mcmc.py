@@ -183,7 +183,7 @@ class MCMCEngine:
         proposed = int(state.proposed[here].sum())
         still = int((~state.moved[here]).sum())
         by_cut = state.by_cut.cpu().numpy()
-        diagnostics = {
+        diagnostics: dict[str, float] = {
             "num_chains": chains,
             "num_draws_per_chain": draws,
             "num_chains_that_never_moved": still,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -61,11 +62,10 @@ def propose(
         else:
             prompts = target.prompts(number, traces)
             automata = target.automata(number, traces, prompts)
-            names = counters[rows]
             run, log_mass = stage.generate(
                 prompts,
                 automata,
-                lambda at, step, u=uniforms, n=names: u.uniforms(n[at], step),
+                partial(_uniforms_of, uniforms, counters[rows]),
                 masked=masked,
                 record=record,
             )
@@ -92,6 +92,11 @@ def propose(
         at = alive.nonzero().squeeze(-1)
         traces, log_weight, rows = traces.select(at), log_weight[at], rows[at]
     return Proposals(traces, rows, log_weight, group.shape[0], num_tokens)
+
+
+def _uniforms_of(stream: Stream, counters: Tensor, at: Tensor, step: int) -> Tensor:
+    """The random numbers of the rows `at` for the token at `step`."""
+    return stream.uniforms(counters[at], step)
 
 
 def draw_choice_site(

@@ -154,7 +154,7 @@ def _manifest(
         "path": target.model.path,
         "parameters": dict(target.bindings[group]),
         "method": settings.name,
-        "settings": asdict(settings),  # type: ignore[call-overload]
+        "settings": asdict(settings),
         "seed": seed,
         "versions": dict(_versions()),
         "digests": dict(target.digests),

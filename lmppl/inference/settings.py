@@ -255,7 +255,7 @@ class SVI(Settings):
     table_lr: float = option(
         0.05,
         "the same for what is a table of logits: discrete choices, and language models without"
-        " weights",
+        " weights (a fifth of it where a recurrent network stands for a table too large)",
         lower=0.0,
     )
     max_grad_norm: float | None = option(
@@ -369,7 +369,7 @@ def _misfit(setting: Any, value: object) -> str | None:
         return None if setting.default is None else "it needs a value"
     kind = str(setting.type).split(" | ")[0]
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind == "int" and not (number and float(value) == int(value)):  # type: ignore[arg-type]
+    if kind == "int" and not (number and float(value).is_integer()):  # type: ignore[arg-type]
         return "it must be a whole number"
     if kind == "float" and not number:
         return "it must be a number"

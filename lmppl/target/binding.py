@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 
 from lmppl.errors import Diagnostic, InferenceError
@@ -124,7 +125,8 @@ def _constant(model: Model, expr: Expr, values: Mapping[str, object]) -> object:
         return value
     if isinstance(value, list):
         return value[0] if len(value) == 1 and expr.type.dimensions == 0 else tuple(value)
-    item = value.reshape(-1)  # type: ignore[attr-defined]
+    assert isinstance(value, np.ndarray)
+    item = value.reshape(-1)
     return item[0].item() if expr.type.dimensions == 0 else tuple(item.tolist())
 
 

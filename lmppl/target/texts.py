@@ -48,7 +48,7 @@ class Automata:
             return [] if machine is None else [(machine, None)]
         which = self.which[rows]
         found = []
-        for number in which.unique().tolist():
+        for number in torch.unique(which).tolist():
             machine = self.machines[number]
             if machine is not None:
                 found.append((machine, (which == number).nonzero().squeeze(-1)))
@@ -429,9 +429,8 @@ class TextStage:
                 None if run.strip is None else run.strip[rows],
             )
         )
-        tokens, lengths, stopped, strip = (
-            None if column is None else column.tolist() for column in picked
-        )
+        tokens, lengths, stopped = (column.tolist() for column in picked[:3])
+        strip = None if picked[3] is None else picked[3].tolist()
         decode = self.lm.vocab.decode
         texts = []
         for i, length in enumerate(lengths):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ class TextBatch:
     def merge(self, other: TextBatch, take: Tensor) -> TextBatch:
         """This batch with the rows of `other` where `take` (bool `[rows]`) is true."""
         chosen = take.tolist()
-        values = {}
+        values: dict[str, Any] = {}
         for column in fields(self):
             mine, theirs = getattr(self, column.name), getattr(other, column.name)
             if column.name == "strings":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def bytecode(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def cpu_seconds(*arguments: str) -> float:
     """Processor time of one process, in seconds: it does not count waiting for others."""
-    before = os.times()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -45,10 +45,8 @@ def cpu_seconds(*arguments: str) -> float:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    after = os.times()
-    return (after.children_user - before.children_user) + (
-        after.children_system - before.children_system
-    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def best(*arguments: str, tries: int = 5) -> float:
@@ -102,7 +100,7 @@ def test_import_lmppl_takes_less_than_50_ms() -> None:
 
 
 def test_checking_takes_less_than_300_ms_warm() -> None:
-    command = ("-m", "lmppl", "check", "examples/polite.lmp")
+    command = ("-m", "lmppl", "check", "examples/upbeat.lmp")
     cpu_seconds(*command)
     bare = best("-c", "pass")
     assert best(*command, tries=3) < 0.3 * max(1.0, bare / BARE)
