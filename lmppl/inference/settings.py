@@ -29,6 +29,14 @@ def option(
     return field(default=default, metadata=metadata)
 
 
+_DEFAULT_CHAINS = 32
+_FEWEST_PER_CHAIN = 25
+
+
+def _whole(value: object, otherwise: int) -> int:
+    return value if isinstance(value, int) and value > 0 else otherwise
+
+
 def _common_seed() -> Any:
     return option(None, "seed of all randomness; drawn afresh and recorded if absent", lower=0)
 
@@ -55,6 +63,16 @@ class Settings:
         " halved when memory runs out",
         lower=1,
     )
+
+    @classmethod
+    def draws_per_option(cls, options: Mapping[str, object]) -> int:
+        """How many draws one unit of `num_draws_option` stands for."""
+        return 1
+
+    @classmethod
+    def option_for_draws(cls, num_draws: int, options: Mapping[str, object]) -> int:
+        """The value of `num_draws_option` that gives about this many draws."""
+        return num_draws
 
     def unsupported(self, model: Model) -> tuple[Diagnostic, ...]:
         """Why the method cannot give a right answer for the model; empty where it can."""
@@ -208,7 +226,7 @@ class MCMC(Settings):
     summary: ClassVar[str] = "many chains of texts, each step regenerating a part of one"
     engine: ClassVar[str] = "lmppl.inference.mcmc:MCMCEngine"
 
-    num_chains: int = option(32, "chains, all advanced in one batch", lower=1)
+    num_chains: int = option(_DEFAULT_CHAINS, "chains, all advanced in one batch", lower=1)
     num_samples: int = option(100, "kept draws of each chain", lower=1)
     warmup_steps: int = option(100, "steps before the first kept draw", lower=0)
     thinning: int = option(1, "steps between two kept draws", lower=1)
@@ -221,6 +239,15 @@ class MCMC(Settings):
         0.2, "share of text moves that rewrite a block in the middle", lower=0.0, upper=1.0
     )
     block_size: int = option(4, "tokens in a block move", lower=1)
+
+    @classmethod
+    def draws_per_option(cls, options: Mapping[str, object]) -> int:
+        return _whole(options.get("num_chains"), _DEFAULT_CHAINS)
+
+    @classmethod
+    def option_for_draws(cls, num_draws: int, options: Mapping[str, object]) -> int:
+        # Fewer kept draws than this say nothing about whether a chain has converged.
+        return max(_FEWEST_PER_CHAIN, -(-num_draws // cls.draws_per_option(options)))
 
     def unsupported(self, model: Model) -> tuple[Diagnostic, ...]:
         return tuple(

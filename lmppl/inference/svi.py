@@ -63,7 +63,13 @@ class SVIEngine:
         settings = self.settings
         with scoped(self.stream.child("guide").key):
             guide = Guide(self.target, kind=settings.guide, lora_rank=settings.lora_rank)
-        groups = guide.parameter_groups(lr=settings.starting_lr, table_lr=settings.table_lr)
+        groups = guide.parameter_groups(
+            lr=settings.starting_lr,
+            table_lr=settings.table_lr,
+            num_draws=settings.num_particles * self.target.num_groups,
+        )
+        for group in groups:
+            group["initial_lr"] = group["lr"]
         return State(guide, torch.optim.Adam(groups), 0, (), ())
 
     def is_done(self, state: State) -> bool:
@@ -99,9 +105,8 @@ class SVIEngine:
         if settings.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
         share = 1.0 - 0.9 * state.num_done / settings.num_steps
-        full = state.guide.parameter_groups(lr=settings.starting_lr, table_lr=settings.table_lr)
-        for group, initial in zip(state.optimiser.param_groups, full, strict=True):
-            group["lr"] = initial["lr"] * share
+        for group in state.optimiser.param_groups:
+            group["lr"] = group["initial_lr"] * share
         state.optimiser.step()
 
     def _num_tokens(self, batch: Batch) -> int:

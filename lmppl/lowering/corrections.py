@@ -21,29 +21,44 @@ def num_prefixes(vocab_size: int, max_tokens: int) -> int:
 
 
 class TableCorrection(nn.Module):
-    """A logit for every prefix and token: any distribution over the texts can be reached."""
+    """A logit for every prefix and token: any distribution over the texts can be reached.
+
+    What prefixes of one length and one last token have in common is learnt together, in a table
+    of its own that is added: most prefixes are drawn too rarely to learn it each for itself.
+    """
 
     def __init__(self, num_contexts: int, vocab_size: int, max_tokens: int) -> None:
         super().__init__()
-        self.vocab_size = vocab_size
+        self.vocab_size, self.max_tokens = vocab_size, max_tokens
         self.num_prefixes = num_prefixes(vocab_size, max_tokens)
         rows = num_contexts * self.num_prefixes
         self.logits = nn.Parameter(torch.zeros(rows, vocab_size, dtype=torch.float64))
+        rows = num_contexts * max_tokens * (vocab_size + 1)
+        self.shared = nn.Parameter(torch.zeros(rows, vocab_size, dtype=torch.float64))
 
     def initial(self, contexts: Tensor) -> Tensor:
-        """The state before the first token, `[rows, 2]`, for contexts `[rows]`."""
-        return torch.stack([contexts, torch.zeros_like(contexts)], -1)
+        """The state before the first token, `[rows, 4]`, for contexts `[rows]`.
+
+        Its columns are the context, the number of the prefix, its length and its last token.
+        """
+        nothing = torch.zeros_like(contexts)
+        return torch.stack([contexts, nothing, nothing, nothing + self.vocab_size], -1)
 
     def advance(self, state: Tensor, tokens: Tensor) -> Tensor:
         """The state after one more token `[rows]`."""
+        contexts, number, length, _ = state.unbind(-1)
         # Prefixes are numbered level by level, as the nodes of a complete tree.
-        number = state[:, 1] * self.vocab_size + 1 + tokens
-        return torch.stack([state[:, 0], number], -1)
+        number = number * self.vocab_size + 1 + tokens
+        return torch.stack([contexts, number, length + 1, tokens], -1)
 
     def forward(self, state: Tensor) -> Tensor:
         """The correction of the next token's logits, `[rows, vocab]`."""
-        number = state[:, 1].clamp(max=self.num_prefixes - 1)
-        return self.logits[state[:, 0] * self.num_prefixes + number]
+        contexts, number, length, last = state.unbind(-1)
+        # After the last token nothing is asked for; the state only has to stay inside the table.
+        number = number.clamp(max=self.num_prefixes - 1)
+        length = length.clamp(max=self.max_tokens - 1)
+        common = (contexts * self.max_tokens + length) * (self.vocab_size + 1) + last
+        return self.logits[contexts * self.num_prefixes + number] + self.shared[common]
 
 
 class RecurrentCorrection(nn.Module):

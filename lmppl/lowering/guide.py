@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.lm.protocol import Prompt
 from lmppl.lowering.distribution import TokenSequences
-from lmppl.lowering.text_guides import TextGuide, make_text_guide
+from lmppl.lowering.text_guides import CorrectedGuide, TextGuide, make_text_guide
 from lmppl.target import ChoiceStage, Target, TextBatch, TextStage, Traces
 
 # A part of the guide has its own parameters for every combination of earlier choices up to this
@@ -212,12 +212,25 @@ class Guide(nn.Module):
             on_dead_end=lambda rows: dead_end(self.target, number),
         )
 
-    def parameter_groups(self, *, lr: float, table_lr: float) -> list[dict[str, Any]]:
-        """The trainable parameters for an optimiser, tables of logits at their own rate."""
+    def parameter_groups(
+        self, *, lr: float, table_lr: float, num_draws: int
+    ) -> list[dict[str, Any]]:
+        """The trainable parameters for Adam, tables of logits at their own rate.
+
+        An entry of a table that is rarely drawn gets a gradient of about 1/`num_draws` now and
+        then, which Adam would blow up to several steps of full length; an `eps` of that size makes
+        one visit move it by about `table_lr`.
+        """
         groups: list[dict[str, Any]] = []
         for part in self.parts:
             parameters = [p for p in part.parameters() if p.requires_grad]
-            groups.append({"params": parameters, "lr": table_lr if part.is_table else lr})
+            if part.is_table:
+                groups.append({"params": parameters, "lr": table_lr, "eps": 1.0 / num_draws})
+            elif isinstance(part, CorrectedGuide):
+                # A small network that starts from nothing: between a table and trained weights.
+                groups.append({"params": parameters, "lr": table_lr / 5.0})
+            else:
+                groups.append({"params": parameters, "lr": lr})
         return groups
 
 

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from lmppl.errors import InternalError
 from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lm.protocol import LanguageModel, Prefixes, Prompt, Vocabulary
-from lmppl.lowering.corrections import Correction, make_correction
+from lmppl.lowering.corrections import Correction, TableCorrection, make_correction
 from lmppl.sequences.drawing import IDENTITY_WARP
 from lmppl.target import Automata, TextBatch, TextStage
 
@@ -227,7 +227,7 @@ class CorrectedGuide(TextGuide):
 
     @property
     def is_table(self) -> bool:
-        return True
+        return isinstance(self.correction, TableCorrection)
 
     def stage_of(self, contexts: Tensor) -> TextStage:
         stepper = _CorrectedStepper(self.stage, self.correction, contexts)
