@@ -100,8 +100,10 @@ class BoundModel:
         return self._lowered[1]
 
 
-def load(path: str | Path) -> CompiledModel:
+def load(path: str | Path, *, pedantic: bool = False) -> CompiledModel:
     """The program in a `.lmp` file, parsed and checked.
+
+    `pedantic` adds warnings about what is legal and often not meant (6xx).
 
     Raises:
         LmpError: every error of the file, at once.
@@ -111,7 +113,7 @@ def load(path: str | Path) -> CompiledModel:
     'upbeat'
     """
     file = Path(path)
-    return _compile(file.read_text(encoding="utf-8"), str(path), str(file.parent))
+    return _compile(file.read_text(encoding="utf-8"), str(path), str(file.parent), pedantic)
 
 
 def compile(source: str, *, base_dir: str | Path = ".") -> CompiledModel:
@@ -123,11 +125,11 @@ def compile(source: str, *, base_dir: str | Path = ".") -> CompiledModel:
     return _compile(source, None, str(base_dir))
 
 
-def _compile(source: str, path: str | None, base_dir: str) -> CompiledModel:
+def _compile(source: str, path: str | None, base_dir: str, pedantic: bool = False) -> CompiledModel:
     program = parse(source, path)
     errors: list[Diagnostic] = []
     try:
-        model, warnings = check(program, base_dir=base_dir)
+        model, warnings = check(program, base_dir=base_dir, pedantic=pedantic)
     except LmpError as failure:
         # The infer lines stand apart from the model: report their mistakes in the same go.
         errors.extend(failure.diagnostics)
@@ -318,12 +320,14 @@ def _settings(
     name = method or (spec.method if spec else None)
     if name is None:
         name = default_method(model)
+    if not isinstance(name, str):
+        raise TypeError(f"method must be the name of a method, not {name!r}")
     unknown = check_method(name)
     if unknown is not None:
         raise LmpError([unknown])
     kind = method_named(name)
     assert kind is not None
-    values = {**_carried(spec, kind), **options}
+    values = {**_carried(spec, kind, options), **options}
     settings, problems = settings_from_options(kind, values)
     if problems:
         raise LmpError(problems)
@@ -358,7 +362,9 @@ def _spec(model: Model, method: str | None, infer: str | None) -> InferSpec | No
     return default
 
 
-def _carried(spec: InferSpec | None, kind: type[Settings]) -> dict[str, object]:
+def _carried(
+    spec: InferSpec | None, kind: type[Settings], options: Mapping[str, object]
+) -> dict[str, object]:
     """The file's options for a method; of another method only the seed and the number of draws."""
     if spec is None:
         return {}
@@ -370,7 +376,9 @@ def _carried(spec: InferSpec | None, kind: type[Settings]) -> dict[str, object]:
         carried["seed"] = spec.options["seed"]
     draws = spec.options.get(other.num_draws_option) if other else None
     if draws is not None and kind.num_draws_option in {f.name for f in fields(kind)}:
-        carried[kind.num_draws_option] = draws
+        assert other is not None and isinstance(draws, int)
+        total = draws * other.draws_per_option(spec.options)
+        carried[kind.num_draws_option] = kind.option_for_draws(total, options)
     return carried
 
 

@@ -47,6 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     check = command("check", "report every problem of programs without running them")
     check.add_argument("files", metavar="FILE", nargs="+")
+    check.add_argument(
+        "--pedantic", action="store_true", help="also warn of what is legal and often not meant"
+    )
 
     fmt = command("fmt", "format programs in place")
     fmt.add_argument("files", metavar="FILE", nargs="+", help="- reads and writes the standards")

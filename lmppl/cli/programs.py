@@ -16,7 +16,7 @@ from lmppl.cli.streams import say, say_diagnostics, show
 from lmppl.errors import LmpError, render
 
 
-def load_program(path: str) -> Any:
+def load_program(path: str, *, pedantic: bool = False) -> Any:
     """The compiled program at a path; warnings go to standard error.
 
     Raises: UsageError where the file cannot be read; LmpError with every error of the program.
@@ -24,7 +24,7 @@ def load_program(path: str) -> Any:
     from lmppl.pipeline import load
 
     try:
-        compiled = load(path)
+        compiled = load(path, pedantic=pedantic)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -39,7 +39,7 @@ def check(arguments: argparse.Namespace) -> int:
     code = Exit.FINE
     for path in arguments.files:
         try:
-            compiled = load_program(path)
+            compiled = load_program(path, pedantic=arguments.pedantic)
         except LmpError as error:
             say_diagnostics(str(error))
             count = sum(each.severity == "error" for each in error.diagnostics)

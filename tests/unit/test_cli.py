@@ -608,3 +608,13 @@ def test_agreeing_methods_rarely_seem_to_disagree() -> None:
         alarms += bool(disagreements(table))
     # Bonferroni keeps the rate below 1 %; 4 standard errors of a binomial on top.
     assert alarms / trials < 0.01 + 4 * (0.01 * 0.99 / trials) ** 0.5
+
+
+def test_check_tells_likely_mistakes_only_when_asked(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.write_text(PROGRAM.replace(", seed=1)", ")"))
+    assert main(["check", str(tiny)]) == 0
+    assert "LMP601" not in capsys.readouterr().err
+    assert main(["check", "--pedantic", str(tiny)]) == 0
+    assert "LMP601" in capsys.readouterr().err
