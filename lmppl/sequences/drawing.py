@@ -41,6 +41,32 @@ def draw_tokens(
     `[rows]`, absent when it is the identity). `uniforms` is `[rows]`, float64 in [0, 1): the draw
     is the inverse of the CDF there. `mask` is `[rows, vocab]`, true where a token is allowed.
     """
+    num_rows, chunk = uniforms.shape[0], max(1, _CHUNK // logits.shape[-1])
+    if (
+        logits.device.type == "cpu"
+        and logits.shape[-1] < _WIDE
+        and num_rows > 2 * chunk
+        and 2 * logits.shape[0] > num_rows
+    ):
+        # A few rows at a time, so that the passes over a row find it in cache.
+        parts = [
+            _draw(
+                logits[at] if index is None else logits.index_select(0, index[at]),
+                uniforms[at],
+                None,
+                None if mask is None else mask[at],
+            )
+            for at in (slice(first, first + chunk) for first in range(0, num_rows, chunk))
+        ]
+        return Drawn(
+            torch.cat([part.tokens for part in parts]),
+            torch.cat([part.log_prob for part in parts]),
+            torch.cat([part.log_mass for part in parts]),
+        )
+    return _draw(logits, uniforms, index, mask)
+
+
+def _draw(logits: Tensor, uniforms: Tensor, index: Tensor | None, mask: Tensor | None) -> Drawn:
     if mask is not None and index is not None:
         logits, index = logits.index_select(0, index), None
     highest = logits.amax(-1, keepdim=True)

@@ -21,6 +21,7 @@ from lmppl.lm.decoding import LlamaDecoder
 from lmppl.lm.loading import load_language_model
 from lmppl.posterior import Posterior
 from lmppl.rng import Stream
+from lmppl.sequences.drawing import draw_tokens
 
 MAX_TOKENS = 7
 PROMPT = "The dog"
@@ -277,3 +278,21 @@ def test_texts_of_equal_tokens_share_one_forward() -> None:
     assert prefixes.num_physical == 3
     again = lm.extend(prefixes.select(torch.arange(0, 200, 3)), torch.zeros(67).long())
     assert again.num_physical == 1
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["free", "masked"])
+def test_a_large_batch_draws_what_its_rows_draw_alone(masked: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(700, 1024, generator=generator)
+    uniforms = torch.rand(700, generator=generator, dtype=torch.float64)
+    index = torch.randperm(700, generator=generator)
+    mask = torch.rand(700, 1024, generator=generator) < 0.5 if masked else None
+    whole = draw_tokens(logits, uniforms, index=index, mask=mask)
+    for row in range(0, 700, 23):
+        at = slice(row, row + 1)
+        alone = draw_tokens(
+            logits[index[at]], uniforms[at], mask=None if mask is None else mask[at]
+        )
+        assert torch.equal(whole.tokens[at], alone.tokens)
+        assert torch.equal(whole.log_prob[at], alone.log_prob)
+        assert torch.equal(whole.log_mass[at], alone.log_mass)
