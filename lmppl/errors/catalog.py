@@ -1063,6 +1063,14 @@ A draw weighed more than the bound that the declared ranges gave, so what had be
 distributed as the posterior, and the run stopped. A reward returned more than it declares.
 """,
     ),
+    "LMP905": Explanation(
+        "rejection that accepted nothing",
+        """\
+The draws of the prior met the constraints, but none was kept: the bound that the declared ranges
+give is far above what draws reach, or there were too few attempts. Tighter ranges, more attempts or
+smc help.
+""",
+    ),
     # ---- 91x: language models ----
     "LMP910": Explanation(
         "no such language model",
@@ -1241,8 +1249,7 @@ Right:
     "LMP925": Explanation(
         "probabilities that are none",
         """\
-The weights of a `categorical` must be as many as its values, none negative, and not all zero; they
-are normalised to sum to one.
+The probabilities of a `categorical` must be as many as its values, none negative, and sum to one.
 """,
     ),
     "LMP926": Explanation(

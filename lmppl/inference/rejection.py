@@ -133,6 +133,32 @@ class RejectionEngine:
     def result(self, state: State, *, complete: bool) -> list[Draws]:
         return [self._of_group(state, group, complete) for group in range(self.target.num_groups)]
 
+    def _nothing_accepted(self, group: int, attempts: int, upper: float) -> InferenceError:
+        """LMP905; LMP901 where the constraints are what ruled the draws out."""
+        what = (
+            f"none of {attempts} attempts was accepted (acceptance below {upper:.2g} with 95%"
+            " confidence)"
+        )
+        lost = zero_mass(self.target, what)
+        if lost.diagnostics[0].span is not None:
+            return lost
+        return InferenceError(
+            [
+                Diagnostic(
+                    "LMP905",
+                    "error",
+                    what,
+                    notes=(
+                        "a draw is kept with probability"
+                        f" exp(factors - {float(self.log_bound[group]):.4g}): the bound comes from"
+                        " the declared ranges of the rewards, and no draw came near it",
+                    ),
+                    help="declare tighter ranges, raise max_attempts, or use smc",
+                )
+            ],
+            {self.target.model.path: self.target.model.source},
+        )
+
     def _of_group(self, state: State, group: int, complete: bool) -> Draws:
         traces, numbers = state.accepted[group], state.attempts[group]
         wanted, found = self.settings.num_samples, len(numbers)
@@ -140,11 +166,7 @@ class RejectionEngine:
         attempts = numbers[-1] + 1 if enough else state.num_attempts
         if found == 0 and attempts:
             _, upper = proportion_interval(0, attempts)
-            raise zero_mass(
-                self.target,
-                f"none of {attempts} attempts was accepted (acceptance below {upper:.2g} with 95%"
-                " confidence)",
-            )
+            raise self._nothing_accepted(group, attempts, upper)
         lower, upper = proportion_interval(found, attempts) if attempts else (0.0, 1.0)
         log_bound = float(self.log_bound[group])
         evidence = None

@@ -32,7 +32,9 @@ def zero_mass(target: Target, what: str) -> InferenceError:
     together = traces.total_log_potential()
     alive = int(torch.isfinite(together).sum())
     notes.append(f"{alive} of {traces.num_rows} draws of the prior satisfy all of them")
-    worst = max(labels, key=lambda pair: pair[0])[1] if labels else None
+    # A constraint that most draws meet is not what lost the mass.
+    culprits = [pair for pair in labels if 2 * pair[0] > traces.num_rows]
+    worst = max(culprits, key=lambda pair: pair[0])[1] if culprits else None
     return InferenceError(
         [
             Diagnostic(
@@ -41,7 +43,7 @@ def zero_mass(target: Target, what: str) -> InferenceError:
                 f"no probability is left: {what}"
                 + ("" if worst is None else f"; the constraint that kills most is {worst.label}"),
                 span=None if worst is None else worst.span,
-                labels=tuple(Label(p.span, "also rules draws out") for _, p in labels[1:2]),
+                labels=tuple(Label(p.span, "also rules draws out") for _, p in culprits[1:2]),
                 notes=tuple(notes),
                 help="more particles or attempts help where the posterior is rare but not empty;"
                 " relax the constraint or allow more tokens where it is",

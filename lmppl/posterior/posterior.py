@@ -57,6 +57,14 @@ _KEPT_APART: dict[str, Callable[[Any], Any]] = {
     "complete": bool,
 }
 
+# Diagnostics that describe a set of draws, and say nothing of others taken from it.
+_OF_THESE_DRAWS = frozenset(
+    (
+        "ess max_weight pareto_k pareto_k_reason num_unique_draws num_independent_draws"
+        " r_hat ess_bulk ess_tail chains num_chains_that_never_moved"
+    ).split()
+)
+
 
 class Posterior:
     """Weighted draws from the posterior of a model, with evidence, diagnostics and a manifest.
@@ -650,6 +658,11 @@ class Posterior:
             clusters=clusters,
             num_chains=None,
             enumerated=False,
+            diagnostics={
+                name: value
+                for name, value in data["diagnostics"].items()
+                if name not in _OF_THESE_DRAWS
+            },
             evaluator=(
                 None if evaluator is None else lambda source: np.asarray(evaluator(source))[rows]
             ),

@@ -226,11 +226,11 @@ class Target:
         else:
             argument = site.distribution.argument("probs")
             if argument is None:
-                weights = np.ones((num_rows, choice.size))
+                weights = np.full((num_rows, choice.size), 1.0 / choice.size)
             else:
                 weights = _matrix(argument, environment)
         log_probs = None
-        if weights.shape[-1] == choice.size:
+        if weights.shape[-1] == choice.size and np.allclose(weights.sum(-1), 1.0, atol=1e-6):
             log_probs = normalise_weights(torch.from_numpy(np.array(weights)))
         if log_probs is None:
             raise InferenceError(
@@ -239,9 +239,9 @@ class Target:
                         "LMP925",
                         "error",
                         f"the probabilities of {site.name} are not {choice.size} non-negative"
-                        f" numbers of which one is positive: {weights[0].tolist()}",
+                        f" numbers that sum to 1: {weights[0].tolist()}",
                         span=site.span,
-                        help="give one probability per value; they are normalised to sum to 1",
+                        help="give one probability per value; divide weights by their sum",
                     )
                 ],
                 {self.model.path: self.model.source},

@@ -1,0 +1,75 @@
+"""From a file's infer lines and keywords to the settings of a run."""
+
+from __future__ import annotations
+
+import pytest
+
+import lmppl
+from lmppl.pipeline import _settings
+
+SOURCE = """
+model two(p: real[] = [0.5, 0.5]) {{
+    side ~ categorical(["left", "right"], probs=p)
+    return side
+}}
+infer {line}
+"""
+
+
+def settings(line: str, method: str, **options: object) -> object:
+    return _settings(lmppl.compile(SOURCE.format(line=line)).model, method, None, options)
+
+
+def test_the_number_of_draws_carries_over_to_chains_as_a_total() -> None:
+    assert settings("smc(num_particles=3200, seed=4)", "mcmc").num_samples == 100  # type: ignore[attr-defined]
+    found = settings("smc(num_particles=3200, seed=4)", "mcmc", num_chains=4)
+    assert found.num_samples == 800  # type: ignore[attr-defined]
+    assert found.seed == 4  # type: ignore[attr-defined]
+
+
+def test_the_number_of_draws_carries_over_from_chains_as_a_total() -> None:
+    found = settings("mcmc(num_chains=4, num_samples=50)", "smc")
+    assert found.num_particles == 200  # type: ignore[attr-defined]
+
+
+def test_other_options_do_not_carry_over_to_another_method() -> None:
+    found = settings("smc(num_particles=64, ess_threshold=0.9)", "importance")
+    assert found.num_samples == 64  # type: ignore[attr-defined]
+
+
+def test_a_keyword_wins_over_the_file() -> None:
+    assert settings("smc(num_particles=64)", "smc", num_particles=32).num_particles == 32  # type: ignore[attr-defined]
+
+
+def test_a_method_that_is_no_name_is_a_type_error() -> None:
+    model = lmppl.compile(SOURCE.format(line="exact()"))
+    with pytest.raises(TypeError, match="name of a method"):
+        lmppl.infer(model, method=3)  # type: ignore[arg-type]
+
+
+def test_bound_probabilities_that_do_not_sum_to_one_are_refused() -> None:
+    model = lmppl.compile(SOURCE.format(line="exact()"))
+    with pytest.raises(lmppl.InferenceError, match="LMP925"):
+        lmppl.infer(model(p=[0.3, 0.9]))
+
+
+def test_rejection_with_a_loose_bound_blames_the_bound_not_a_constraint() -> None:
+    source = """
+        reward tiny(t: string): int<lower=0, upper=1000> = count("x")
+        model loose() {
+            side ~ categorical(["left", "right"])
+            factor tiny(side)
+            return side
+        }
+    """
+    with pytest.raises(lmppl.InferenceError, match="LMP905"):
+        lmppl.infer(lmppl.compile(source), method="rejection", max_attempts=50, seed=0)
+
+
+def test_resampled_draws_do_not_carry_the_diagnostics_of_the_draws_they_come_from() -> None:
+    post = lmppl.infer(
+        lmppl.compile(SOURCE.format(line="exact()")), method="importance", num_samples=50, seed=0
+    )
+    assert "ess" in post.diagnostics
+    assert "ess" not in post.resample(5).diagnostics
+    assert "of 5 draws" not in post.resample(5).summary()
