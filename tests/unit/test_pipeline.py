@@ -72,4 +72,3 @@ def test_resampled_draws_do_not_carry_the_diagnostics_of_the_draws_they_come_fro
     )
     assert "ess" in post.diagnostics
     assert "ess" not in post.resample(5).diagnostics
-    assert "of 5 draws" not in post.resample(5).summary()
