@@ -6,7 +6,7 @@ import torch
 
 from lmppl.inference.proposing import draw_choice_site
 from lmppl.rng import Stream
-from lmppl.target import Automata, ChoiceStage, Target, Traces
+from lmppl.target import ChoiceStage, Target, Traces
 
 
 def prior_draws(target: Target, num_rows: int, stream: Stream) -> Traces:
@@ -19,8 +19,8 @@ def prior_draws(target: Target, num_rows: int, stream: Stream) -> Traces:
             traces = draw_choice_site(target, number, traces, uniforms, counters)
         else:
             prompts = target.prompts(number, traces)
-            automata = target.automata(number, traces, prompts) if stage.stop else Automata((None,))
-            run = stage.begin(prompts, automata)
+            # The full automaton is dead, and deaf to stop strings, once a constraint is broken.
+            run = stage.begin(prompts, target.stop_automata(number, traces, prompts))
             step_number = 0
             while run.num_open:
                 run, _ = stage.step(run, uniforms.uniforms(counters, step_number), masked=False)

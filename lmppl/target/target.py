@@ -272,6 +272,23 @@ class Target:
         watched = self._watched(stage)
         if not watched and not text_stage.stop:
             return Automata((None,))
+        return self._automata_of(stage, traces, prompts, watched)
+
+    def stop_automata(self, stage: int, traces: Traces, prompts: Sequence[Prompt]) -> Automata:
+        """The automata that know the stop strings of a text site and none of its constraints."""
+        text_stage = self.stages[stage]
+        assert isinstance(text_stage, TextStage)
+        if not text_stage.stop:
+            return Automata((None,))
+        return self._automata_of(stage, traces, prompts, [])
+
+    def _automata_of(
+        self,
+        stage: int,
+        traces: Traces,
+        prompts: Sequence[Prompt],
+        watched: Sequence[Potential],
+    ) -> Automata:
         keys = self._binding_keys(stage, traces, watched, prompts)
         numbers: dict[tuple[object, ...], int] = {}
         which = [numbers.setdefault(key, len(numbers)) for key in keys]
@@ -364,14 +381,6 @@ class Target:
                 device=self.device,
             )
         return self._machines[key]
-
-    def masked_labels(self, stage: int) -> tuple[str, ...]:
-        """The requirements of a text site that its automaton enforces while drawing."""
-        return tuple(
-            p.label
-            for p in self.potentials_at(stage)
-            if p.kind == "require" and p.facts.decidable in ("safety", "automaton", "liveness")
-        )
 
     def depends_on(self, later: int, earlier: int) -> bool:
         """Whether the distribution or the automaton of site `later` looks at site `earlier`."""

@@ -72,3 +72,28 @@ def test_resampled_draws_do_not_carry_the_diagnostics_of_the_draws_they_come_fro
     )
     assert "ess" in post.diagnostics
     assert "ess" not in post.resample(5).diagnostics
+
+
+def test_unconstrained_draws_end_at_their_stop_string_also_after_breaking_a_constraint() -> None:
+    from lmppl.inference.tracing import prior_draws
+    from lmppl.rng import Stream
+
+    source = """
+        extern lm prior
+        model stopped() {
+            text ~ prior(max_tokens=6, stop=["."])
+            require clean: never(text, "a")
+            return text
+        }
+    """
+    import torch
+
+    lm = lmppl.FunctionLM(
+        tokens=["a", "b", "."],
+        eos=None,
+        next_log_probs=lambda prefixes: torch.full((len(prefixes), 3), 1 / 3).log(),
+    )
+    target = lmppl.compile(source)(prior=lm).target()
+    texts = prior_draws(target, 200, Stream.from_seed(0)).texts["text"].strings
+    assert not any("." in text for text in texts)
+    assert any("a" in text and len(text) < 6 for text in texts)
