@@ -38,3 +38,7 @@ demo *arguments:
 # Everything that CI runs
 ci:
     .ci/run
+
+# Measure against plain generation; arguments go to benchmarks/run.py
+bench *arguments: setup
+    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/run.py {{arguments}}
