@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import lmppl
+from lmppl.sequences.drawing import Warp
+from lmppl.target import TextRun, TextStage, Traces
 from tests.exactness.cases import CASES, Case
 from tests.exactness.statistics import rows_of
 
@@ -79,3 +81,45 @@ def test_a_support_that_is_empty_before_a_text_is_an_error_that_names_the_constr
     """
     with pytest.raises(lmppl.InferenceError, match="LMP901"):
         lmppl.infer(lmppl.compile(source, base_dir=tmp_path), method="exact")
+
+
+def evidence_is_right(case: Case) -> bool:
+    post = lmppl.infer(case.bound(), method="exact")
+    assert post.log_evidence is not None
+    return abs(post.log_evidence.value - case.log_z) < 1e-9
+
+
+def named(name: str) -> Case:
+    return next(case for case in CASES if case.name == name)
+
+
+def test_enumeration_that_forgets_the_warp_of_the_prior_is_rejected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert evidence_is_right(named("warp"))
+    monkeypatch.setattr(Warp, "__call__", lambda self, logits: logits)
+    assert not evidence_is_right(named("warp"))
+
+
+def test_enumeration_that_prunes_as_if_no_token_remained_is_rejected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert evidence_is_right(named("hard"))
+
+    def greedy(self: TextStage, run: TextRun) -> object:
+        return run.automata.mask(run.open, run.states[run.open], 1)
+
+    monkeypatch.setattr(TextStage, "mask", greedy)
+    assert not evidence_is_right(named("hard"))
+
+
+def test_enumeration_that_counts_factors_twice_is_rejected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert evidence_is_right(named("tilt"))
+    monkeypatch.setattr(
+        Traces,
+        "log_density",
+        lambda self: self.total_log_prior() + 2.0 * self.total_log_potential(),
+    )
+    assert not evidence_is_right(named("tilt"))
