@@ -26,15 +26,41 @@ _MAX_PARAMETERS = 64_000_000
 
 
 @dataclass(frozen=True, slots=True)
+class _Projection:
+    """x W + b with W `[in, out]`, contiguous: products of few rows read it faster."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    @classmethod
+    def of(cls, *scaled: tuple[Any, float], gain: Tensor | None = None) -> _Projection:
+        """One product for some linear maps side by side, each times its scale.
+
+        `gain` `[in]` scales the input.
+        """
+        weight = torch.cat([linear.weight * scale for linear, scale in scaled])
+        if gain is not None:
+            weight = weight * gain
+        biases = [linear.bias * scale for linear, scale in scaled if linear.bias is not None]
+        bias = torch.cat(biases).detach() if biases else None
+        return cls(weight.detach().t().contiguous(), bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.bias is None:
+            return torch.mm(x, self.weight)
+        return torch.addmm(self.bias, x, self.weight)
+
+
+@dataclass(frozen=True, slots=True)
 class _Layer:
-    qkv: Tensor
-    qkv_bias: Tensor | None
-    out: Tensor
-    out_bias: Tensor | None
-    gate_up: Tensor
-    gate_up_bias: Tensor | None
-    down: Tensor
-    down_bias: Tensor | None
+    """The projections of a layer, each `[in, out]` with its bias."""
+
+    query_key: _Projection
+    value: _Projection
+    out: _Projection
+    gate: _Projection
+    up: _Projection
+    down: _Projection
 
 
 class LlamaDecoder:
@@ -143,41 +169,31 @@ class LlamaDecoder:
             cos, sin = self._cos[positions].unsqueeze(1), self._sin[positions].unsqueeze(1)
             bias = torch.where(visible, 0.0, -torch.inf).to(x.dtype)[:, None, None, :]
         for layer, kept in zip(self._layers, storage.kept, strict=True):
-            qkv = _projected(_unit(x, floor), layer.qkv, layer.qkv_bias).view(num_rows, -1, dim)
-            turned, value = qkv[:, :num_turned], qkv[:, num_turned:]
+            h = _unit(x, floor)
+            turned = layer.query_key(h).view(num_rows, num_turned, dim)
             if bias is None:
-                turned = torch.matmul(turned, turn)
+                turned = torch.mm(turned.view(-1, dim), turn).view(num_rows, num_turned, dim)
             else:
                 low, high = turned.chunk(2, dim=-1)
                 turned = torch.addcmul(turned * cos, torch.cat((-high, low), -1), sin)
             keys = kept.keys.narrow(0, first_row, num_rows)
             values = kept.values.narrow(0, first_row, num_rows)
             keys.select(2, column).copy_(turned[:, heads:])
-            values.select(2, column).copy_(value)
+            values.select(2, column).copy_(layer.value(h).view(num_rows, kv_heads, dim))
             query = turned[:, :heads].reshape(num_rows, kv_heads, heads // kv_heads, dim)
             scores = torch.matmul(query, keys.narrow(2, 0, column + 1).transpose(2, 3))
             if bias is not None:
                 scores = scores.add_(bias)
             mixed = torch.matmul(scores.softmax(-1), values.narrow(2, 0, column + 1))
-            x = _added(x, mixed.view(num_rows, heads * dim), layer.out, layer.out_bias)
-            gate_up = _projected(_unit(x, floor), layer.gate_up, layer.gate_up_bias)
-            gate, up = gate_up.chunk(2, dim=-1)
-            x = _added(x, functional.silu(gate).mul_(up), layer.down, layer.down_bias)
+            x = layer.out(mixed.view(num_rows, heads * dim)).add_(x)
+            h = _unit(x, floor)
+            x = layer.down(functional.silu(layer.gate(h)).mul_(layer.up(h))).add_(x)
         return functional.linear(_unit(x, floor).mul_(self._norm), self._head, self._head_bias)
 
 
 def _unit(x: Tensor, floor: Tensor) -> Tensor:
     """x / sqrt(|x|² + floor²), by row."""
     return x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), floor)
-
-
-def _projected(h: Tensor, transposed: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.mm(h, transposed) if bias is None else torch.addmm(bias, h, transposed)
-
-
-def _transposed(weight: Tensor) -> Tensor:
-    """`[in, out]`, contiguous: products of few rows read it faster."""
-    return weight.detach().t().contiguous()
 
 
 def _projections(model: Any) -> Iterator[nn.Module]:
@@ -188,37 +204,18 @@ def _projections(model: Any) -> Iterator[nn.Module]:
     yield model.lm_head
 
 
-def _added(x: Tensor, h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x + h Wᵀ + b."""
-    x = torch.addmm(x, h, weight.t())
-    return x if bias is None else x.add_(bias)
-
-
 def _fused(layer: Any, scaling: float) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
     width = attention.q_proj.weight.shape[1]
     before_attention = layer.input_layernorm.weight * math.sqrt(width)
     before_mlp = layer.post_attention_layernorm.weight * math.sqrt(width)
     # The scale of the scores goes into the queries; rotation is linear, so it commutes.
-    qkv = [attention.q_proj.weight * scaling, attention.k_proj.weight, attention.v_proj.weight]
-    biases = [attention.q_proj.bias, attention.k_proj.bias, attention.v_proj.bias]
-    has_bias = biases[0] is not None
-    if has_bias:
-        biases[0] = biases[0] * scaling
-    gate_up_bias = None
-    if mlp.gate_proj.bias is not None:
-        gate_up_bias = torch.cat([mlp.gate_proj.bias, mlp.up_proj.bias]).detach()
+    query_key = [(attention.q_proj, scaling), (attention.k_proj, 1.0)]
     return _Layer(
-        qkv=_transposed(torch.cat(qkv) * before_attention),
-        qkv_bias=torch.cat(biases).detach() if has_bias else None,
-        out=attention.o_proj.weight.detach(),
-        out_bias=_detached(attention.o_proj.bias),
-        gate_up=_transposed(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * before_mlp),
-        gate_up_bias=gate_up_bias,
-        down=mlp.down_proj.weight.detach(),
-        down_bias=_detached(mlp.down_proj.bias),
+        query_key=_Projection.of(*query_key, gain=before_attention),
+        value=_Projection.of((attention.v_proj, 1.0), gain=before_attention),
+        out=_Projection.of((attention.o_proj, 1.0)),
+        gate=_Projection.of((mlp.gate_proj, 1.0), gain=before_mlp),
+        up=_Projection.of((mlp.up_proj, 1.0), gain=before_mlp),
+        down=_Projection.of((mlp.down_proj, 1.0)),
     )
-
-
-def _detached(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.detach()
