@@ -218,6 +218,21 @@ def test_the_nearest_word_is_suggested(word: str, meant: str | None) -> None:
     assert closest(word, ["sentiment", "length", "never"]) == meant
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("sms", "smc"),
+        ("smd", "smc"),
+        ("scm", "smc"),
+        ("svl", "svi"),
+        ("mcm", "mcmc"),
+        ("abc", None),
+    ],
+)
+def test_one_wrong_letter_of_a_short_name_is_suggested(word: str, meant: str | None) -> None:
+    assert closest(word, ["exact", "rejection", "importance", "smc", "mcmc", "svi"]) == meant
+
+
 # ---- the catalogue ----
 
 
