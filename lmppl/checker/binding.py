@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from lmppl.checker.declarations import length_problem
 from lmppl.checker.divisors import divisor_problem, divisors
 from lmppl.checker.report import did_you_mean
-from lmppl.checker.typing_rules import bounds_in_words, fits, in_words, literal, type_of_value
+from lmppl.checker.typing_rules import fits, in_words, literal, type_of_value
 from lmppl.checker.walking import expressions_of
 from lmppl.errors import Diagnostic, Label
 from lmppl.factors import EXTERN_LM, named
@@ -114,7 +114,7 @@ def value_problem(value: object, type: Type) -> tuple[str, str] | None:
         return "LMP106", "must be finite"
     outside = next((number for number in numbers if number not in type.range), None)
     if outside is not None:
-        return "LMP106", f"must be {bounds_in_words(type.range)}; {literal(outside)} was given"
+        return "LMP106", f"must be {type.range.in_words()}; {literal(outside)} was given"
     length = length_problem(value, type)
     return None if length is None else ("LMP106", length)
 

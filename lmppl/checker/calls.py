@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lmppl.checker.report import did_you_mean
 from lmppl.checker.scope import KIND_IN_WORDS, Symbol
-from lmppl.checker.typing_rules import bounds_in_words, fits, in_words, is_inside, literal
+from lmppl.checker.typing_rules import fits, in_words, is_inside, literal
 from lmppl.errors import Label, Span, closest
 from lmppl.factors import PLANNED, Argument, Builtin, named
 from lmppl.factors.constants import arithmetic
@@ -351,7 +351,7 @@ class CallChecker:
                     f"{what} must be {argument.domain}",
                     label=f"this is {literal(value.value)}"
                     if isinstance(value, ir.Constant)
-                    else f"this is {bounds_in_words(range)}",
+                    else f"this is {range.in_words()}",
                 )
                 return False
         return True
@@ -474,7 +474,7 @@ class CallChecker:
             "LMP205",
             x.span,
             f"`{builtin.name}` of a number that is always below 0",
-            label=f"this is {bounds_in_words(x.type.range)}",
+            label=f"this is {x.type.range.in_words()}",
         )
         return False
 
@@ -526,8 +526,8 @@ class CallChecker:
             self.report.error(
                 "LMP106",
                 value.span,
-                f"{what} must be {bounds_in_words(parameter.type.range)}",
-                label=f"this is {bounds_in_words(value.type.range)}",
+                f"{what} must be {parameter.type.range.in_words()}",
+                label=f"this is {value.type.range.in_words()}",
                 labels=declared,
                 help="bound it: `clamp(…, lower=…, upper=…)`",
             )

@@ -18,7 +18,6 @@ from lmppl.checker.typing_rules import (
     BOUNDS_OF,
     FOREIGN_NAMES,
     KINDS,
-    bounds_in_words,
     fits,
     in_words,
     is_inside,
@@ -251,12 +250,12 @@ class FileChecker:
             shown = (
                 literal(value.value)
                 if isinstance(value, ir.Constant)
-                else bounds_in_words(value.type.range)
+                else value.type.range.in_words()
             )
             self.report.error(
                 "LMP106",
                 value.span,
-                f"{what} must be {bounds_in_words(type.range)}",
+                f"{what} must be {type.range.in_words()}",
                 label=f"this is {shown}",
                 labels=labels,
                 help=None
@@ -461,9 +460,9 @@ class FileChecker:
             self.report.error(
                 "LMP217",
                 node.type.span,
-                f"`{node.name}` is declared {bounds_in_words(declared.range)}, but its source"
-                f" gives values {bounds_in_words(found.range)}",
-                labels=[Label(node.source.span, bounds_in_words(found.range))],
+                f"`{node.name}` is declared {declared.range.in_words()}, but its source"
+                f" gives values {found.range.in_words()}",
+                labels=[Label(node.source.span, found.range.in_words())],
                 notes=["a declared range is a promise that rejection and exact inference rely on"],
                 help="declare the wider range, and use `clamp(…)` where the reward is used",
             )

@@ -104,17 +104,6 @@ def is_inside(found: Interval, wanted: Interval) -> bool:
     return wanted.lower <= found.lower and found.upper <= wanted.upper
 
 
-def bounds_in_words(range: Interval) -> str:
-    """The range as prose: `at least 0`, `between 0 and 1`."""
-    if range.lower > -math.inf and range.upper < math.inf:
-        return f"between {range.lower:g} and {range.upper:g}"
-    if range.lower > -math.inf:
-        return f"at least {range.lower:g}"
-    if range.upper < math.inf:
-        return f"at most {range.upper:g}"
-    return "any number"
-
-
 def literal(value: object) -> str:
     """A value as the language writes it."""
     match value:

@@ -408,7 +408,7 @@ def _misfit(setting: Any, value: object) -> str | None:
     if choices and value not in choices:
         return "it must be one of " + ", ".join(repr(choice) for choice in choices)
     if number and float(value) not in setting.metadata["range"]:  # type: ignore[arg-type]
-        return f"it must lie in {setting.metadata['range']}"
+        return f"it must be {setting.metadata['range'].in_words()}"
     return None
 
 

@@ -66,7 +66,20 @@ class Interval:
         return self.lower <= value <= self.upper
 
     def __str__(self) -> str:
-        return f"[{self.lower:g}, {self.upper:g}]"
+        """As mathematics writes it; an end that is not there is open: `[2, ∞)`."""
+        low = "(−∞" if self.lower == -math.inf else f"[{self.lower:g}"
+        high = "∞)" if self.upper == math.inf else f"{self.upper:g}]"
+        return f"{low}, {high}"
+
+    def in_words(self) -> str:
+        """The range as prose: `at least 0`, `between 0 and 1`."""
+        if self.lower > -math.inf and self.upper < math.inf:
+            return f"between {self.lower:g} and {self.upper:g}"
+        if self.lower > -math.inf:
+            return f"at least {self.lower:g}"
+        if self.upper < math.inf:
+            return f"at most {self.upper:g}"
+        return "any number"
 
 
 UNBOUNDED = Interval()

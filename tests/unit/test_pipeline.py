@@ -47,6 +47,16 @@ def test_a_method_that_is_no_name_is_a_type_error() -> None:
         lmppl.infer(model, method=3)  # type: ignore[arg-type]
 
 
+def test_an_option_out_of_its_range_is_told_the_range_in_words() -> None:
+    for line, said in (
+        ("smc(num_particles=1)", "it must be at least 2"),
+        ("smc(ess_threshold=1.5)", "it must be between 0 and 1"),
+    ):
+        with pytest.raises(lmppl.LmpError, match="LMP403") as caught:
+            lmppl.compile(SOURCE.format(line=line))
+        assert caught.value.diagnostics[0].message.endswith(said)
+
+
 def test_bound_probabilities_that_do_not_sum_to_one_are_refused() -> None:
     model = lmppl.compile(SOURCE.format(line="exact()"))
     with pytest.raises(lmppl.InferenceError, match="LMP925"):
