@@ -7,19 +7,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from lmppl.errors import Diagnostic
+from lmppl.factors.constants import NotConstant, constant_value
 from lmppl.factors.ranges import expr_range
-from lmppl.inference.settings import Settings, option_default
+from lmppl.inference.settings import Exact, Settings, option_default
 from lmppl.ir.model import Model
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a method would do on a model: the settings it would use and its refusals."""
+    """What a method would do on a model: the settings it would use and its refusals.
+
+    `unknowns` are refusals that only the run itself can tell of.
+    """
 
     model: str
     settings: Settings
     refusals: tuple[Diagnostic, ...]
     warnings: tuple[Diagnostic, ...]
+    unknowns: tuple[Diagnostic, ...] = ()
 
     @property
     def supported(self) -> bool:
@@ -32,9 +37,13 @@ class Plan:
 
     def __str__(self) -> str:
         method = self.settings
-        lines = [f"{method.name} on {self.model}: {'would run' if self.supported else 'refuses'}"]
-        lines += [f"  {d.code}: {d.message}" for d in (*self.refusals, *self.warnings)]
-        lines += [f"      {d.help}" for d in self.refusals if d.help]
+        verdict = "would run" if self.supported else "refuses"
+        if self.supported and self.unknowns:
+            verdict = "would start, and may refuse while it runs"
+        lines = [f"{method.name} on {self.model}: {verdict}"]
+        found = (*self.refusals, *self.unknowns, *self.warnings)
+        lines += [f"  {d.code}: {d.message}" for d in found]
+        lines += [f"      {d.help}" for d in (*self.refusals, *self.unknowns) if d.help]
         lines.append(f"  {method.name} {method.summary}")
         for setting in fields(method):
             value = getattr(method, setting.name)
@@ -55,7 +64,45 @@ def plan_method(model: Model, settings: Settings, values: Mapping[str, object]) 
         for refusal in settings.unsupported(model)
         if not (refusal.code == "LMP410" and _is_bounded(model, refusal, known))
     )
-    return Plan(model.name, settings, refusals, settings.warnings(model))
+    return Plan(
+        model.name, settings, refusals, settings.warnings(model), _unknowns(model, settings, known)
+    )
+
+
+def _unknowns(
+    model: Model, settings: Settings, values: Mapping[str, object]
+) -> tuple[Diagnostic, ...]:
+    """What may stop the run and cannot be told from the program: the size of a support."""
+    if not isinstance(settings, Exact):
+        return ()
+    if _num_executions(model, values) <= settings.max_sequences:
+        return ()
+    return (
+        Diagnostic(
+            "LMP416",
+            "error",
+            f"exact refuses where more than {settings.max_sequences:,} executions are open, and"
+            " only running it counts them",
+            help="raise max_sequences if it does, or use smc",
+        ),
+    )
+
+
+def _num_executions(model: Model, values: Mapping[str, object]) -> float:
+    """At most how many executions a model has; ∞ where it draws a text or that is not known."""
+    product = 1.0
+    for site in model.sites:
+        if site.distribution.kind == "bernoulli":
+            product *= 2
+            continue
+        options = site.distribution.argument("values")
+        if site.is_text or options is None:
+            return math.inf
+        try:
+            product *= len(constant_value(options, model, values))
+        except (NotConstant, ArithmeticError, ValueError):
+            return math.inf
+    return product
 
 
 def _is_bounded(model: Model, refusal: Diagnostic, values: Mapping[str, object]) -> bool:

@@ -279,6 +279,25 @@ def test_explain_tells_whether_a_method_would_run(
     assert "LMP410" in capsys.readouterr().out
 
 
+def test_explain_says_what_only_the_run_of_exact_can_tell(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", str(tiny), "--method", "exact"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("exact on tiny: would start, and may refuse while it runs\n  LMP416: ")
+    # Choices alone are counted.
+    tiny.write_text(
+        'model few(words: string[] = ["a", "b"]) {\n'
+        "    coin ~ bernoulli(0.5)  word ~ categorical(words)\n"
+        "    return coin, word\n}\n"
+    )
+    assert main(["explain", str(tiny), "--method", "exact", "--set", "max_sequences=4"]) == 0
+    assert capsys.readouterr().out.startswith("exact on few: would run\n")
+    given = ["--method", "exact", "--set", "max_sequences=4", "--param", 'words=["a", "b", "c"]']
+    assert main(["explain", str(tiny), *given]) == 0
+    assert "may refuse" in capsys.readouterr().out
+
+
 def test_methods_and_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods"]) == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
