@@ -1305,6 +1305,14 @@ The run was interrupted, or its budget was spent, before the first draws were co
 particles are not draws of the posterior and are not returned.
 """,
     ),
+    "LMP931": Explanation(
+        "a prompt that is no text",
+        """\
+A prompt has a lone surrogate, half of a character that UTF-8 cannot write, so that no tokenizer
+reads it. It mostly comes from bytes in another encoding than UTF-8, which Python carries in this
+way in arguments and file names: decode them, or convert the file that they come from.
+""",
+    ),
     "LMP932": Explanation(
         "no such device",
         """\

@@ -181,13 +181,15 @@ class PromptEncoder:
         """The token ids of one prompt.
 
         Raises:
-            InferenceError: LMP913, a chat without a template; LMP915, nothing to start from.
+            InferenceError: LMP913, a chat without a template; LMP915, nothing to start from;
+                LMP931, what no tokenizer reads.
         """
+        # Not verbose, because a prompt that is too long is refused (LMP912) in our own words.
         if isinstance(prompt, Chat):
-            text = self._render(prompt)
-            ids = list(self._tokenizer(text, add_special_tokens=False).input_ids)
+            text = _encodable(self._render(prompt))
+            ids = list(self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
         else:
-            ids = list(self._tokenizer(prompt).input_ids)
+            ids = list(self._tokenizer(_encodable(prompt), verbose=False).input_ids)
             if self._num_closing:
                 ids = ids[: -self._num_closing]
         if ids:
@@ -214,3 +216,25 @@ class PromptEncoder:
             messages, add_generation_prompt=True, tokenize=False
         )
         return rendered
+
+
+def _encodable(text: str) -> str:
+    """The text itself.
+
+    Raises:
+        InferenceError: LMP931, it has a lone surrogate.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        raise refusal(
+            "LMP931",
+            f"the prompt has half a character, the lone surrogate U+{code:04X}, at position"
+            f" {error.start}",
+            notes=(
+                f"the prompt is {ascii(text) if len(text) <= 60 else ascii(text[:57]) + '...'}",
+            ),
+            help="where it comes from bytes, decode them as UTF-8",
+        ) from None
+    return text

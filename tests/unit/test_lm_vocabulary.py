@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import sys
 from pathlib import Path
@@ -155,3 +156,29 @@ def test_the_digest_tells_vocabularies_apart():
         Vocabulary(2, (b"a", b"b"), frozenset(), strips_leading_space=True).digest,
     }
     assert len(digests) == 4
+
+
+def test_half_a_character_in_a_prompt_is_refused():
+    encode = PromptEncoder(sentencepiece_tokenizer(), 1)
+    for prompt in ("the \ud83d dog", "caf\udce9"):
+        with pytest.raises(InferenceError, match="lone surrogate U\\+D") as caught:
+            encode(prompt)
+        assert caught.value.diagnostics[0].code == "LMP931"
+    assert encode("the \U0001f600 dog")
+
+
+def test_only_we_complain_of_a_prompt_that_is_too_long():
+    tokenizer = sentencepiece_tokenizer()
+    tokenizer.model_max_length = 4
+    said = []
+    handler = logging.Handler()
+    handler.emit = said.append
+    logger = logging.getLogger("transformers")
+    logger.addHandler(handler)
+    try:
+        assert len(PromptEncoder(tokenizer, 1)("the dog " * 9)) > 4
+        assert said == []
+        tokenizer("the dog " * 9)
+        assert len(said) == 1
+    finally:
+        logger.removeHandler(handler)
