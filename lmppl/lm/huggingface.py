@@ -211,14 +211,20 @@ class HuggingFaceLM:
         if self.max_context is None or num_prompt + num_new <= self.max_context:
             return
         shown = repr(prompt) if len(repr(prompt)) <= 60 else repr(prompt)[:57] + "..."
-        raise refusal(
-            "LMP912",
-            f"a prompt of {num_prompt} tokens and a text of {num_new} do not fit "
-            f"the {self.max_context} tokens of context of {self.name}",
-            notes=(f"the prompt is {shown}",),
-            help=f"use max_tokens={max(0, self.max_context - num_prompt)} or less, "
-            "or a shorter prompt",
-        )
+        room = self.max_context - num_prompt
+        if room < 1:
+            message = (
+                f"a prompt of {num_prompt} tokens leaves no room for a text in the "
+                f"{self.max_context} tokens of context of {self.name}"
+            )
+            help_ = "use a shorter prompt"
+        else:
+            message = (
+                f"a prompt of {num_prompt} tokens and a text of {num_new} do not fit "
+                f"the {self.max_context} tokens of context of {self.name}"
+            )
+            help_ = f"use max_tokens={room} or less, or a shorter prompt"
+        raise refusal("LMP912", message, notes=(f"the prompt is {shown}",), help=help_)
 
     def _right_aligned(self, sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
         """The sequences `[rows, columns]`, filled with token 0 on the left, and their pads."""

@@ -141,6 +141,9 @@ def test_a_text_longer_than_the_context_is_refused_before_the_first_token(llama)
     diagnostic = only_diagnostic(caught)
     assert diagnostic.code == "LMP912"
     assert "max_tokens=95" in diagnostic.help
+    with pytest.raises(InferenceError, match="leaves no room for a text in the 96") as caught:
+        lm.start(["a" * 300], max_new_tokens=1)
+    assert only_diagnostic(caught).help == "use a shorter prompt"
     with pytest.raises(InferenceError):
         lm.token_log_probs(["a"], torch.zeros(1, 96, dtype=torch.long), torch.tensor([96]))
     prefixes = lm.start(["a" * 3])
