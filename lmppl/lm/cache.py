@@ -8,6 +8,7 @@ window over positions.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -42,8 +43,22 @@ def attention_windows(config: PreTrainedConfig) -> tuple[int | None, ...] | None
     return tuple(windows)
 
 
+@dataclass(frozen=True, slots=True)
+class SharedPrefix:
+    """Keys and values of tokens that all rows of a batch begin with, held and read once.
+
+    A pair `[kv heads, columns, head dim]` for every layer; no layer has a sliding window.
+    """
+
+    num_columns: int
+    layers: tuple[tuple[Tensor, Tensor], ...]
+
+
 class KVStorage(Cache):
     """Keys, values and token ids of up to `num_rows` rows and `num_columns` columns.
+
+    With a `shared` prefix these are the columns after it: only a decoder that knows of it may step
+    such rows.
 
     A forward pass reads and writes the window set by `focus`.  `version` counts the writes, so that
     a batch that was written over is noticed when it is used again.
@@ -55,8 +70,10 @@ class KVStorage(Cache):
         num_rows: int,
         num_columns: int,
         device: torch.device,
+        shared: SharedPrefix | None = None,
     ) -> None:
         self.num_rows = num_rows
+        self.shared = shared
         self.num_columns = num_columns
         self.version = 0
         self.tokens = torch.zeros(num_rows, num_columns, dtype=torch.long, device=device)
@@ -65,6 +82,16 @@ class KVStorage(Cache):
         self.column = 0
         self.kept = [PreallocatedLayer(self, window) for window in windows]
         super().__init__(layers=list(self.kept))
+
+    @property
+    def num_shared(self) -> int:
+        """Tokens before the first column, the same in all rows."""
+        return 0 if self.shared is None else self.shared.num_columns
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """The sliding window of every layer."""
+        return tuple(layer.window for layer in self.kept)
 
     def focus(self, first_row: int, last_row: int, column: int) -> None:
         """Let the next forward pass write rows `first_row:last_row` from `column` on."""
@@ -99,43 +126,84 @@ class KVStorage(Cache):
                 place = targets.to(view.device)
                 view.index_copy_(0, place, view.index_select(0, sources.to(view.device)))
 
-    def realigned(
-        self,
-        rows: Tensor,
-        shifts: Tensor,
-        *,
-        filled_columns: int,
-        num_columns: int,
-        capacity: int,
-    ) -> KVStorage:
-        """New storage whose row `i`, column `j` is row `rows[i]`, column `j + shifts[i]` of this.
+    def fanned_out(self, num_rows: int, filled_columns: int, num_columns: int) -> KVStorage:
+        """New storage for `num_rows` continuations of row 0, which share all but its last column.
 
-        This storage has `filled_columns`, the new one `num_columns` of them and room for
-        `capacity`.  Columns from outside hold something finite that the caller must mask.
+        Column 0 of every new row is column `filled_columns - 1` of this row; `num_columns` counts
+        from there.
         """
-        new = KVStorage(
-            tuple(layer.window for layer in self.kept),
-            rows.shape[0],
-            max(capacity, num_columns),
-            self.tokens.device,
+        num_shared = filled_columns - 1
+        shared = SharedPrefix(
+            self.num_shared + num_shared,
+            tuple(
+                (
+                    self._with_shared(number, 0, layer.keys[0, :, :num_shared]),
+                    self._with_shared(number, 1, layer.values[0, :, :num_shared]),
+                )
+                for number, layer in enumerate(self.kept)
+            ),
         )
-        source = torch.arange(num_columns, device=rows.device) + shifts[:, None]
-        source = source.clamp_(0, filled_columns - 1)
-        new.tokens[:, :num_columns] = self.tokens[rows[:, None], source]
+        new = KVStorage(self.windows, num_rows, num_columns, self.tokens.device, shared)
+        new.tokens[:, 0] = self.tokens[0, num_shared]
         for old_layer, new_layer in zip(self.kept, new.kept, strict=True):
-            if old_layer.keys is None:
-                continue
-            place = source.to(old_layer.keys.device)[:, None, :, None]
             for name in ("keys", "values"):
-                old = getattr(old_layer, name)
-                heads, dim = old.shape[1], old.shape[3]
-                stored = old.new_zeros(rows.shape[0], heads, new.num_columns, dim)
-                picked = old.narrow(2, 0, filled_columns).index_select(0, rows.to(old.device))
-                moved = picked.gather(2, place.expand(-1, heads, -1, dim))
-                stored.narrow(2, 0, num_columns).copy_(moved)
+                last = getattr(old_layer, name)[:1, :, num_shared]
+                stored = last.new_zeros(num_rows, last.shape[1], num_columns, last.shape[2])
+                stored[:, :, 0] = last
                 setattr(new_layer, name, stored)
             new_layer.is_initialized = True
         return new
+
+    def _with_shared(self, number: int, which: int, own: Tensor) -> Tensor:
+        if self.shared is None:
+            return own.contiguous()
+        return torch.cat((self.shared.layers[number][which], own), dim=1)
+
+    def realigned(
+        self, rows: Tensor, starts: Tensor, *, num_columns: int, capacity: int
+    ) -> KVStorage:
+        """New storage whose row `i`, column `j` is row `rows[i]`, column `starts[i] + j` of this.
+
+        The new storage has `num_columns` filled and room for `capacity`. Columns from outside, as
+        those before a negative start, hold something finite that the caller must mask.
+        """
+        capacity = max(capacity, num_columns)
+        device = self.tokens.device
+        new = KVStorage(self.windows, rows.shape[0], capacity, device, self.shared)
+        for old_layer, new_layer in zip(self.kept, new.kept, strict=True):
+            if old_layer.keys is None:
+                continue
+            for name in ("keys", "values"):
+                old = getattr(old_layer, name)
+                shape = (rows.shape[0], old.shape[1], capacity, old.shape[3])
+                setattr(new_layer, name, old.new_zeros(shape))
+            new_layer.is_initialized = True
+        self.copy_aligned(new, rows, starts, num_columns)
+        return new
+
+    def copy_aligned(
+        self, target: KVStorage, rows: Tensor, starts: Tensor, num_columns: int
+    ) -> None:
+        """As `realigned`, into the first rows and columns of other storage of the same model."""
+        count = rows.shape[0]
+        columns = torch.arange(num_columns, device=rows.device) + starts[:, None]
+        columns.clamp_(0, self.num_columns - 1)
+        target.tokens[:count, :num_columns] = self.tokens[rows[:, None], columns]
+        for old_layer, new_layer in zip(self.kept, target.kept, strict=True):
+            if old_layer.keys is None:
+                continue
+            device, heads = old_layer.keys.device, old_layer.keys.shape[1]
+            # Places of vectors in the flat storage: one copy of whole vectors for ragged rows.
+            place = rows[:, None] * heads + torch.arange(heads, device=rows.device)
+            place = (place[:, :, None] * self.num_columns + columns[:, None, :]).view(-1)
+            place = place.to(device)
+            for old, new in (
+                (old_layer.keys, new_layer.keys),
+                (old_layer.values, new_layer.values),
+            ):
+                moved = old.view(-1, old.shape[3]).index_select(0, place)
+                moved = moved.view(count, heads, num_columns, old.shape[3])
+                new[:count].narrow(2, 0, num_columns).copy_(moved)
 
 
 class PreallocatedLayer(CacheLayerMixin):

@@ -152,10 +152,12 @@ class LlamaDecoder:
     ) -> Tensor:
         """Logits `[rows, vocab]` after the tokens of `column`; writes their keys and values.
 
-        `pads` `[rows]` is the first column of each row and `visible` `[rows, columns]` what it may
-        see; both None where all rows begin at column 0.
+        Columns count from the end of the prefix that all rows share. `pads` `[rows]` is the first
+        column of each row and `visible` `[rows, columns]` what it may see; both None where all rows
+        begin at column 0.
         """
-        self._prepare(column + 1)
+        position = storage.num_shared + column
+        self._prepare(position + 1)
         num_rows = last_row - first_row
         heads, kv_heads, dim = self._num_heads, self._num_kv_heads, self._head_dim
         num_turned = heads + kv_heads
@@ -163,12 +165,12 @@ class LlamaDecoder:
         floor = self._floor
         bias = None
         if pads is None or visible is None:
-            turn = self._rotation_at(column)
+            turn = self._rotation_at(position)
         else:
-            positions = column - pads
+            positions = position - pads
             cos, sin = self._cos[positions].unsqueeze(1), self._sin[positions].unsqueeze(1)
             bias = torch.where(visible, 0.0, -torch.inf).to(x.dtype)[:, None, None, :]
-        for layer, kept in zip(self._layers, storage.kept, strict=True):
+        for number, (layer, kept) in enumerate(zip(self._layers, storage.kept, strict=True)):
             h = _unit(x, floor)
             turned = layer.query_key(h).view(num_rows, num_turned, dim)
             if bias is None:
@@ -184,7 +186,11 @@ class LlamaDecoder:
             scores = torch.matmul(query, keys.narrow(2, 0, column + 1).transpose(2, 3))
             if bias is not None:
                 scores = scores.add_(bias)
-            mixed = torch.matmul(scores.softmax(-1), values.narrow(2, 0, column + 1))
+            values = values.narrow(2, 0, column + 1)
+            if storage.shared is None:
+                mixed = torch.matmul(scores.softmax(-1), values)
+            else:
+                mixed = _mixed_with_shared(query, scores, values, *storage.shared.layers[number])
             x = layer.out(mixed.view(num_rows, heads * dim)).add_(x)
             h = _unit(x, floor)
             x = layer.down(functional.silu(layer.gate(h)).mul_(layer.up(h))).add_(x)
@@ -194,6 +200,25 @@ class LlamaDecoder:
 def _unit(x: Tensor, floor: Tensor) -> Tensor:
     """x / sqrt(|x|² + floor²), by row."""
     return x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), floor)
+
+
+def _mixed_with_shared(
+    query: Tensor, scores: Tensor, values: Tensor, shared_keys: Tensor, shared_values: Tensor
+) -> Tensor:
+    """`[rows, kv heads, group, dim]`: attention over a prefix of all rows and over their own.
+
+    What the rows share is one product for all of them: its keys and values are read once.
+    """
+    num_rows, kv_heads, group, dim = query.shape
+    num_shared = shared_keys.shape[1]
+    by_head = query.transpose(0, 1).reshape(kv_heads, num_rows * group, dim)
+    before = torch.bmm(by_head, shared_keys.transpose(1, 2))
+    before = before.view(kv_heads, num_rows, group, num_shared).transpose(0, 1)
+    weights = torch.cat((before, scores), -1).softmax(-1)
+    own = torch.matmul(weights[..., num_shared:], values)
+    weights = weights[..., :num_shared].transpose(0, 1).reshape(kv_heads, -1, num_shared)
+    mixed = torch.bmm(weights, shared_values).view(kv_heads, num_rows, group, dim)
+    return own.add_(mixed.transpose(0, 1))
 
 
 def _projections(model: Any) -> Iterator[nn.Module]:

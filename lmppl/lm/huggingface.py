@@ -16,6 +16,7 @@ from lmppl.lm.cache import KVStorage, attention_windows
 from lmppl.lm.decoding import LlamaDecoder
 from lmppl.lm.protocol import Prefixes, Prompt
 from lmppl.lm.refusal import refusal
+from lmppl.lm.static import MODES, StaticStep
 from lmppl.lm.tokenization import PromptEncoder, vocabulary_of
 
 # A shared prefix shorter than this is cheaper to compute again than to copy.
@@ -73,10 +74,14 @@ class HuggingFaceLM:
         self._encoded: dict[Prompt, tuple[int, ...]] = {}
         self._digest_of = digest
         self._digest: str | None = None
+        self._stepping = "none"
         self._inspect(config)
 
     def _inspect(self, config: Any) -> None:
         """Find out how the model wants to be called."""
+        self._static: StaticStep | None = None
+        self._static_steps: dict[str, StaticStep] = {}
+        self._static_notes: tuple[str, ...] = ()
         self.device = next(self.model.parameters()).device
         accepted = inspect.signature(_innermost(self.model).forward).parameters
         self._keeps_logits = "logits_to_keep" in accepted
@@ -99,6 +104,65 @@ class HuggingFaceLM:
         if self._decoder is not None and not self._decodes_alike():
             self._decoder = None
             self._note(f"{self.name} is stepped by its general forward pass")
+        self.stepping = self._stepping
+
+    @property
+    def stepping(self) -> str:
+        """How single tokens are computed: "none" (in the general way), "step" or "cuda-graph".
+
+        "step" compiles a step of fixed shapes with torch.compile, "cuda-graph" captures it. Both
+        are kept for later, and `notes` says what came of them.
+
+        Raises:
+            InferenceError: LMP403, no such way, or CUDA graphs without a CUDA device.
+        """
+        return self._stepping
+
+    @stepping.setter
+    def stepping(self, mode: str) -> None:
+        if mode not in MODES or (mode == "cuda-graph" and self.device.type != "cuda"):
+            raise refusal(
+                "LMP403",
+                f"{self.name} on {self.device} cannot be run with compile={mode!r}",
+                notes=("CUDA graphs need a model on a CUDA device",) if mode in MODES else (),
+                help='use device="cuda" where there is one, or compile="step" or "none"'
+                if mode in MODES
+                else f"use one of {', '.join(MODES)}",
+            )
+        self._stepping = mode
+        self._static = None if mode == "none" else self._static_step(mode)
+        self._renew_static_notes()
+
+    def _static_step(self, mode: str) -> StaticStep:
+        if (known := self._static_steps.get(mode)) is None:
+            windows, config = self._windows, _innermost(self.model).config
+            attention = getattr(
+                config.get_text_config(decoder=True), "_attn_implementation", None
+            )
+            known = self._static_steps[mode] = StaticStep(
+                self.model,
+                len(windows or ()),
+                mode=mode,
+                name=self.name,
+                device=self.device,
+                keeps_logits=self._keeps_logits,
+                adds_mask=attention == "eager",
+            )
+            if windows is None:
+                known.give_up("its state is no cache of keys and values")
+            elif any(windows):
+                known.give_up("some layers see a sliding window")
+            elif attention not in ("eager", "sdpa"):
+                known.give_up(f"its attention is {attention!r}")
+        return known
+
+    def _renew_static_notes(self) -> None:
+        """`notes` with what the present static step says, and not what another has said."""
+        found = () if self._static is None else self._static.notes
+        if found != self._static_notes:
+            kept = tuple(note for note in self.notes if note not in self._static_notes)
+            self.notes = kept + found
+            self._static_notes = found
 
     @torch.no_grad()
     def _decodes_alike(self) -> bool:
@@ -277,11 +341,17 @@ class HuggingFaceLM:
                 and placed.targets is None
                 and bool(torch.equal(index, torch.arange(rows, device=index.device)))
             )
-        self._check_context(columns + 1, pads)
-        storage.reserve(max(rows, prefixes.num_rows), columns + 1, columns)
-        if parents is not None:
-            if placed.targets is not None:
+        self._check_context(storage.num_shared + columns + 1, pads)
+        room = max(rows, prefixes.num_rows)
+        if self._is_worth_sharing(storage, room, columns):
+            storage.version += 1
+            storage = storage.fanned_out(room, columns, max(2, storage.num_columns - columns + 1))
+            columns = 1
+        else:
+            storage.reserve(room, columns + 1, columns)
+            if parents is not None and placed.targets is not None:
                 storage.copy_rows(placed.targets, placed.sources, columns)
+        if parents is not None:
             pads = None if pads is None else pads.index_select(0, parents)
             if isinstance(lengths, Tensor):
                 lengths = lengths.index_select(0, parents)
@@ -290,6 +360,16 @@ class HuggingFaceLM:
         logits = self._advance(storage, rows, columns, columns + 1, pads)
         new = _Cached(storage, storage.version, columns + 1, pads)
         return Prefixes(index, logits, lengths + 1, new, identity, one_to_one)
+
+    def _is_worth_sharing(self, storage: KVStorage, num_rows: int, columns: int) -> bool:
+        """Whether `num_rows` continuations of one row should read what they share together."""
+        return (
+            self._decoder is not None
+            and self._static is None
+            and storage.num_rows == 1
+            and num_rows >= _WORTH_SHARING
+            and columns > _WORTH_SHARING
+        )
 
     @torch.no_grad()
     def crop(self, prefixes: Prefixes, lengths: Tensor) -> Prefixes | None:
@@ -321,7 +401,6 @@ class HuggingFaceLM:
         storage = state.storage.realigned(
             first_seen,
             pads - (columns - totals),
-            filled_columns=state.columns,
             num_columns=columns,
             capacity=state.storage.num_columns,
         )
@@ -373,6 +452,8 @@ class HuggingFaceLM:
             return _Recomputed(tokens, pads), self._recomputed_logits(tokens, pads)
         if self.max_context is not None:
             room = min(room, max(self.max_context, columns))
+        if self._static is not None:
+            room = self._static.room_for(room)
         storage, first = self._shared_storage(tokens, pads, num_shared, room)
         logits = self._advance(storage, num_rows, first, columns, pads)
         return _Cached(storage, storage.version, columns, pads), logits
@@ -399,7 +480,6 @@ class HuggingFaceLM:
         storage = prefix.realigned(
             origin,
             origin if pads is None else -pads,
-            filled_columns=num_shared,
             num_columns=columns,
             capacity=max(room, columns),
         )
@@ -478,11 +558,16 @@ class HuggingFaceLM:
         """Logits `[rows, 1 or last - first, vocab]` of columns `first:last` of some rows."""
         if last > self._positions.shape[0]:
             self._positions = torch.arange(2 * last, device=self.device)
+        if last - first == 1 and first > 0 and self._static is not None:
+            found = self._statically(self._static, storage, first_row, last_row, first, pads)
+            if found is not None:
+                return found
         mask = None
         if pads is not None:
             pads = pads[first_row:last_row, None]
             mask = self._positions[:last] >= pads
-        if last - first == 1 and first > 0 and self._decoder is not None:
+        follows = first > 0 or storage.shared is not None
+        if last - first == 1 and follows and self._decoder is not None:
             if not self._decoder.is_current:
                 self._decoder = LlamaDecoder(self.model)
             starts = None if pads is None else pads[:, 0]
@@ -506,6 +591,34 @@ class HuggingFaceLM:
             **options,
         ).logits
         return logits
+
+    def _statically(
+        self,
+        static: StaticStep,
+        storage: KVStorage,
+        first_row: int,
+        last_row: int,
+        column: int,
+        pads: Tensor | None,
+    ) -> Tensor | None:
+        """Logits `[rows, 1, vocab]` of one column by the static step; None where it has none."""
+        if static.failure is not None or storage.shared is not None:
+            return None
+
+        def expected() -> Tensor:
+            self._static = None
+            try:
+                return self._forward(storage, first_row, last_row, column, column + 1, pads)[:, -1]
+            finally:
+                self._static = static
+
+        logits = static.step(storage, first_row, last_row, column, pads, expected)
+        self._renew_static_notes()
+        if static.failure is not None:
+            # A step that went wrong may have written anywhere.
+            num_rows = storage.num_rows if pads is None else pads.shape[0]
+            logits = self._advance(storage, num_rows, 0, column + 1, pads)[first_row:last_row]
+        return None if logits is None else logits.unsqueeze(1)
 
     def _ready_mask(self, visible: Tensor, first: int, last: int) -> Tensor:
         """`[rows, 1, queries, columns]`: causal, no column before a row's first.

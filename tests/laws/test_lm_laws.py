@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lmppl.errors import InternalError
 from lmppl.lm.decoding import LlamaDecoder
-from lmppl.lm.huggingface import HuggingFaceLM
+from lmppl.lm.huggingface import HuggingFaceLM, _Cached
 from lmppl.lm.loading import builtin_models, load_language_model
 from lmppl.lm.protocol import LanguageModel, Prefixes
 from lmppl.lm.tables import FunctionLM, HistoryLM, load_markov, load_ngram
@@ -350,6 +350,42 @@ def test_micro_batches_give_what_the_whole_batch_gives(name):
         lm.max_rows = 3
         assert_close(step_through(lm, prompts, tokens), whole)
         assert_close(lm.token_log_probs(prompts, tokens, lengths), scored)
+    finally:
+        lm.max_rows = whole_rows
+
+
+@every_network
+@pytest.mark.parametrize("max_rows", [None, 5])
+def test_a_prompt_that_all_rows_share_changes_nothing(name, max_rows):
+    """Its keys are held once by a decoder that knows of it; resampled, cropped and stepped on."""
+    lm = make(name)
+    whole_rows = lm.max_rows
+    tokens = random_tokens(lm, 12, 8, seed=11)
+    prompt = PROMPTS[2]
+    try:
+        lm.max_rows = max_rows
+        prefixes = lm.start([prompt] * 12, max_new_tokens=8)
+        for step in range(4):
+            prefixes = lm.extend(prefixes, tokens[:, step])
+        if isinstance(prefixes.state, _Cached) and lm._decoder is not None:
+            assert prefixes.state.storage.num_shared > 8
+        kept = torch.tensor([3, 3, 0, 7, 11, 11, 11, 2, 5, 1, 9])
+        lengths = torch.tensor([4, 2, 0, 1, 4, 4, 3, 2, 1, 0, 3])
+        cropped = lm.crop(prefixes.select(kept), lengths)
+        prefixes = prefixes.select(kept)
+        for step in range(4, 6):
+            prefixes = lm.extend(prefixes, tokens[kept, step])
+        expected = torch.stack([reference(lm, prompt, tokens[row, :6].tolist()) for row in kept])
+        assert_close(prefixes.row_logits().log_softmax(-1), expected)
+        if cropped is not None:
+            new = tokens[:11, 7]
+            cropped = lm.extend(cropped, new)
+            rows = [
+                [*tokens[row, :length].tolist(), int(token)]
+                for row, length, token in zip(kept, lengths.tolist(), new, strict=True)
+            ]
+            expected = torch.stack([reference(lm, prompt, row) for row in rows])
+            assert_close(cropped.row_logits().log_softmax(-1), expected)
     finally:
         lm.max_rows = whole_rows
 
