@@ -12,7 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmppl.checker import check, check_binding, check_constraints, check_expression, describe
+from lmppl.checker import (
+    check,
+    check_binding,
+    check_constraints,
+    check_expression,
+    describe,
+    without_scalars,
+)
 from lmppl.errors import Diagnostic, InferenceError, LmpError
 from lmppl.inference import METHODS, Settings, check_method, method_named, settings_from_options
 from lmppl.inference.planning import Plan, plan_method
@@ -171,8 +178,9 @@ def _infer_mistakes(specs: Sequence[InferSpec]) -> list[Diagnostic]:
 
 def _bound(compiled: CompiledModel, values: Mapping[str, object]) -> BoundModel:
     model = compiled.model
-    given = {name: value for name, value in values.items() if name not in _extern_names(model)}
-    externs = {name: value for name, value in values.items() if name in _extern_names(model)}
+    hosts = _extern_names(model)
+    given = {name: without_scalars(value) for name, value in values.items() if name not in hosts}
+    externs = {name: value for name, value in values.items() if name in hosts}
     problems = list(check_binding(model, given, externs))
     if not problems:
         problems = [d for d in check_constraints(model, given) if d.severity == "error"]
@@ -327,6 +335,7 @@ def _settings(
         raise LmpError([unknown])
     kind = method_named(name)
     assert kind is not None
+    options = {name: without_scalars(value) for name, value in options.items()}
     values = {**_carried(spec, kind, options), **options}
     settings, problems = settings_from_options(kind, values)
     if problems:

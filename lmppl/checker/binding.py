@@ -86,6 +86,7 @@ def _check_parameter(
             f"`{name}` {reason}",
             parameter.span,
             (Label(parameter.span, "declared here"),),
+            help="give its `.tolist()`" if hasattr(values[name], "tolist") else None,
         )
         return
     divisor = divisors(model).get(name)

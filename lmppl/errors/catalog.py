@@ -579,7 +579,8 @@ Right:
         "a value of the wrong type",
         """\
 What was given for a parameter has another type than the file declares. An int may be given for a
-real; a list or a tuple for an array.
+real; a list or a tuple for an array. A scalar of NumPy and a torch tensor of no dimension stand for
+the Python value that they hold; for an array, give `array.tolist()`.
 
 Wrong:
     model(beta="0.1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import lmppl
@@ -55,6 +56,62 @@ def test_an_option_out_of_its_range_is_told_the_range_in_words() -> None:
         with pytest.raises(lmppl.LmpError, match="LMP403") as caught:
             lmppl.compile(SOURCE.format(line=line))
         assert caught.value.diagnostics[0].message.endswith(said)
+
+
+TYPED = """
+model typed(n: int<lower=0> = 1, x: real = 0.5, b: bool = true, p: real[] = [0.5, 0.5],
+            s: string = "a") {
+    side ~ categorical(["left", "right"], probs=p)
+    factor (if b then x else 0.0) * n
+    return side, s
+}
+"""
+
+
+def test_scalars_of_numpy_and_torch_stand_for_python_values() -> None:
+    import torch
+
+    model = lmppl.compile(TYPED)
+    for values, plain in (
+        ({"n": np.int64(3), "b": np.bool_(False)}, {"n": 3, "b": False}),
+        ({"x": np.float32(0.25), "s": np.str_("é")}, {"x": 0.25, "s": "é"}),
+        ({"n": torch.tensor(3), "b": torch.tensor(True)}, {"n": 3, "b": True}),
+        ({"x": torch.tensor(0.25, dtype=torch.bfloat16, requires_grad=True)}, {"x": 0.25}),
+        ({"p": [np.float64(0.25), torch.tensor(0.75)]}, {"p": [0.25, 0.75]}),
+        ({"p": tuple(np.array([0.25, 0.75]))}, {"p": [0.25, 0.75]}),
+    ):
+        found = dict(model(**values).values)
+        assert found == plain
+        assert [type(value) for value in found.values()] == [type(v) for v in plain.values()]
+    bound = model(x=np.float64(0.3), n=np.int8(2))
+    exact = lmppl.infer(bound, method="exact", num_samples=np.int64(5), seed=np.uint8(1))
+    assert exact.log_evidence.value == pytest.approx(0.6)
+    assert len(exact) == 5
+
+
+def test_arrays_nan_and_what_is_no_number_are_still_refused() -> None:
+    import torch
+
+    model = lmppl.compile(TYPED)
+    for values in (
+        {"x": np.float64("nan")},
+        {"x": torch.tensor(float("nan"))},
+        {"p": [0.5, np.float32("nan")]},
+        {"p": np.array([0.25, 0.75])},
+        {"p": torch.tensor([0.25, 0.75])},
+        {"x": torch.tensor([0.5])},
+        {"x": np.complex128(1.0)},
+        {"n": np.float64(1.0)},
+        {"n": np.datetime64("2020-01-01")},
+        {"b": np.int64(1)},
+    ):
+        with pytest.raises(lmppl.LmpError) as caught:
+            model(**values)
+        assert [each.code for each in caught.value.diagnostics] == ["LMP132"], values
+    with pytest.raises(lmppl.LmpError, match="tolist"):
+        model(p=np.array([0.25, 0.75]))
+    with pytest.raises(lmppl.LmpError, match="LMP106"):
+        model(x=np.float64("inf"))
 
 
 def test_bound_probabilities_that_do_not_sum_to_one_are_refused() -> None:
