@@ -182,14 +182,14 @@ class Target:
         """
         text_stage = self.stages[stage]
         assert isinstance(text_stage, TextStage)
+        everyone = rows.shape[0] == traces.num_rows
         partial = PartialText(
             text_stage.name,
-            text_stage.strings(run, rows),
+            text_stage.growing_strings(run, rows),
             run.positions[rows],
             run.finished[rows],
-            run.tokens[rows],
+            run.tokens if everyone else run.tokens[rows],
         )
-        everyone = rows.shape[0] == traces.num_rows
         environment = self.environment(traces if everyone else traces.select(rows), partial)
         total = torch.zeros(rows.shape[0], dtype=torch.float64, device=self.device)
         for potential in self.potentials_at(stage):

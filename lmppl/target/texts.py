@@ -19,6 +19,7 @@ from lmppl.factors.automata import SiteAutomaton
 from lmppl.factors.automata.predicates import cut_at_stop
 from lmppl.lm.protocol import LanguageModel, Prefixes, Prompt
 from lmppl.sequences.drawing import IDENTITY_WARP, Warp, draw_tokens
+from lmppl.target.growing import GrowingStrings
 from lmppl.target.traces import TextBatch
 
 Uniforms = Callable[[Tensor, int], Tensor]  # (rows [n], step) -> float64 [n]
@@ -112,6 +113,7 @@ class TextRun:
     the rows whose text goes on; `prefixes` has a logical row for each, *without* the last token,
     which waits in `pending` `[open rows]` until the next step. `finished` `[rows]`: ended by an end
     token or a stop string. `log_prior` `[rows]`: log probability of the tokens so far, float64.
+    `growing` remembers what tokens were decoded before; it is filled in place, as `tokens` is.
     """
 
     tokens: Tensor
@@ -128,6 +130,7 @@ class TextRun:
     token_log_prob: Tensor | None
     token_log_mass: Tensor | None
     strip: Tensor | None
+    growing: GrowingStrings = field(default_factory=GrowingStrings, compare=False)
 
     @property
     def num_rows(self) -> int:
@@ -144,9 +147,10 @@ class TextRun:
         slots = slot[indices]
         still = (slots >= 0).nonzero().squeeze(-1)
         chosen = slots[still]
+        tokens = self.tokens[indices]
         return replace(
             self,
-            tokens=self.tokens[indices],
+            tokens=tokens,
             positions=self.positions[indices],
             finished=self.finished[indices],
             stopped=self.stopped[indices],
@@ -159,6 +163,7 @@ class TextRun:
             token_log_prob=None if self.token_log_prob is None else self.token_log_prob[indices],
             token_log_mass=None if self.token_log_mass is None else self.token_log_mass[indices],
             strip=None if self.strip is None else self.strip[indices],
+            growing=self.growing.select(indices, tokens),
         )
 
     def close(self, keep: Tensor) -> TextRun:
@@ -414,30 +419,29 @@ class TextStage:
         last = run.tokens.gather(1, (run.positions - 1).clamp(min=0).unsqueeze(-1)).squeeze(-1)
         return self.is_eos[last] & run.finished & (run.positions > 0)
 
-    def strings(self, run: TextRun, rows: Tensor | None = None) -> list[str]:
-        """The value of every text so far: decoded, cut at its stop string.
-
-        `rows` (LongTensor) asks for some rows only.
-        """
-        picked = (
-            (run.tokens, run.positions, run.stopped, run.strip)
-            if rows is None
-            else (
-                run.tokens[rows],
-                run.positions[rows],
-                run.stopped[rows],
-                None if run.strip is None else run.strip[rows],
-            )
-        )
-        tokens, lengths, stopped = (column.tolist() for column in picked[:3])
-        strip = None if picked[3] is None else picked[3].tolist()
+    def strings(self, run: TextRun) -> list[str]:
+        """The value of every text so far: decoded, cut at its stop string."""
         decode = self.lm.vocab.decode
-        texts = []
-        for i, length in enumerate(lengths):
-            text = decode(tokens[i][:length])
-            if strip is not None and strip[i] and text.startswith(" "):
-                text = text[1:]
-            texts.append(cut_at_stop(text, self.stop)[0] if stopped[i] else text)
+        pairs = zip(run.tokens.tolist(), run.positions.tolist(), strict=True)
+        return self._values([decode(ids[:length]) for ids, length in pairs], run.stopped, run.strip)
+
+    def growing_strings(self, run: TextRun, rows: Tensor) -> list[str]:
+        """`strings` of some rows (LongTensor); only tokens that are new since last time are read.
+
+        For texts that are looked at again and again while they grow.
+        """
+        texts = run.growing.read(run.tokens, rows, run.positions[rows], self.lm.vocab.token_bytes)
+        strip = None if run.strip is None else run.strip[rows]
+        return self._values(texts, run.stopped[rows], strip)
+
+    def _values(self, texts: list[str], stopped: Tensor, strip: Tensor | None) -> list[str]:
+        """Decoded tokens as values of the site, `[rows]` each."""
+        if strip is not None:
+            pairs = zip(texts, strip.tolist(), strict=True)
+            texts = [text[1:] if bare and text.startswith(" ") else text for text, bare in pairs]
+        if self.stop:
+            pairs = zip(texts, stopped.tolist(), strict=True)
+            texts = [cut_at_stop(text, self.stop)[0] if cut else text for text, cut in pairs]
         return texts
 
     def decode(self, text: TextBatch, prompts: Sequence[Prompt]) -> list[str]:
