@@ -168,8 +168,9 @@ class CountSource:
         self, columns: Sequence[Sequence[Any]], tokens: Tokens | None
     ) -> NDArray[np.float64]:
         """The count for each text, `[batch]`."""
-        find = self._compiled().finditer
-        return np.array([sum(1 for _ in find(text)) for text in columns[0]], dtype=np.float64)
+        # Up to twice as fast as counting what `finditer` gives.
+        find = self._compiled().findall
+        return np.array([len(find(text)) for text in columns[0]], dtype=np.float64)
 
 
 def fingerprint(*parts: str) -> str:
