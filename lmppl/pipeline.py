@@ -24,7 +24,7 @@ from lmppl.errors import Diagnostic, InferenceError, LmpError
 from lmppl.inference import METHODS, Settings, check_method, method_named, settings_from_options
 from lmppl.inference.planning import Plan, plan_method
 from lmppl.ir.model import InferSpec, Model
-from lmppl.syntax import parse
+from lmppl.syntax import parse, read_program, require_text
 
 if TYPE_CHECKING:
     from lmppl.posterior import Posterior
@@ -113,14 +113,13 @@ def load(path: str | Path, *, pedantic: bool = False) -> CompiledModel:
     `pedantic` adds warnings about what is legal and often not meant (6xx).
 
     Raises:
-        LmpError: every error of the file, at once.
-        OSError: the file cannot be read.
+        LmpError: the file cannot be read (LMP027), or every error of the file, at once.
 
     >>> lmppl.load("examples/upbeat.lmp").model.name  # doctest: +SKIP
     'upbeat'
     """
-    file = Path(path)
-    return _compile(file.read_text(encoding="utf-8"), str(path), str(file.parent), pedantic)
+    content = read_program(path)
+    return _compile(content, str(path), str(Path(path).parent), pedantic)
 
 
 def compile(source: str, *, base_dir: str | Path = ".") -> CompiledModel:
@@ -129,11 +128,14 @@ def compile(source: str, *, base_dir: str | Path = ".") -> CompiledModel:
     Raises:
         LmpError: every error of the program, at once.
     """
-    return _compile(source, None, str(base_dir))
+    return _compile(require_text(source), None, str(base_dir))
 
 
-def _compile(source: str, path: str | None, base_dir: str, pedantic: bool = False) -> CompiledModel:
-    program = parse(source, path)
+def _compile(
+    text: str | bytes, path: str | None, base_dir: str, pedantic: bool = False
+) -> CompiledModel:
+    program = parse(text, path)
+    source = program.source
     errors: list[Diagnostic] = []
     try:
         model, warnings = check(program, base_dir=base_dir, pedantic=pedantic)

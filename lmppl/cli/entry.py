@@ -9,9 +9,9 @@ import traceback
 from collections.abc import Sequence
 
 from lmppl.cli.arguments import parse_arguments
-from lmppl.cli.outcome import Exit, UsageError
+from lmppl.cli.outcome import Exit, UsageError, exit_code
 from lmppl.cli.streams import say, say_diagnostics
-from lmppl.errors import InferenceError, InternalError, LmpError
+from lmppl.errors import InternalError, LmpError
 
 _COMMANDS = {
     "check": "lmppl.cli.programs:check",
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return Exit.USAGE
     except LmpError as error:
         say_diagnostics(str(error))
-        return _exit_code(error)
+        return exit_code(error)
     except KeyboardInterrupt:
         say("interrupted before there was anything to show")
         return Exit.INTERRUPTED
@@ -60,11 +60,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         say("error: this is a bug in lmppl or in a function that was given to it (see above)")
         return Exit.INFERENCE
-
-
-def _exit_code(error: LmpError) -> Exit:
-    if isinstance(error, InferenceError):
-        return Exit.INFERENCE
-    # An unknown method or option has a place in the file, or was written on the command line.
-    asked = all(each.code.startswith("LMP40") and each.span is None for each in error.diagnostics)
-    return Exit.USAGE if asked else Exit.PROGRAM

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from lmppl.errors import InferenceError, LmpError
+
 
 class Exit(IntEnum):
     """The exit codes of `lmppl`."""
@@ -17,3 +19,16 @@ class Exit(IntEnum):
 
 class UsageError(Exception):
     """What the user asked for on the command line cannot be understood or done."""
+
+
+def exit_code(error: LmpError) -> Exit:
+    """The exit code of an error: where the mistake was made decides."""
+    if isinstance(error, InferenceError):
+        return Exit.INFERENCE
+    # An unknown method or option has a place in the file, or was written on the command line; so
+    # was the path of a program that cannot be read.
+    asked = all(
+        each.code == "LMP027" or (each.code.startswith("LMP40") and each.span is None)
+        for each in error.diagnostics
+    )
+    return Exit.USAGE if asked else Exit.PROGRAM

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from lmppl.cli.outcome import Exit, UsageError
+from lmppl.cli.outcome import Exit, exit_code
 from lmppl.cli.streams import say, say_diagnostics, show
 from lmppl.errors import LmpError, render
 
@@ -19,16 +19,11 @@ from lmppl.errors import LmpError, render
 def load_program(path: str, *, pedantic: bool = False) -> Any:
     """The compiled program at a path; warnings go to standard error.
 
-    Raises: UsageError where the file cannot be read; LmpError with every error of the program.
+    Raises: LmpError where the file cannot be read, or with every error of the program.
     """
     from lmppl.pipeline import load
 
-    try:
-        compiled = load(path, pedantic=pedantic)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"cannot read {path}: it is not UTF-8 text") from error
+    compiled = load(path, pedantic=pedantic)
     if compiled.warnings:
         say_diagnostics(render(compiled.warnings, {compiled.path: compiled.source}))
     return compiled
@@ -44,7 +39,7 @@ def check(arguments: argparse.Namespace) -> int:
             say_diagnostics(str(error))
             count = sum(each.severity == "error" for each in error.diagnostics)
             say(f"{path}: {count} {'error' if count == 1 else 'errors'}")
-            code = Exit.PROGRAM
+            code = max(code, exit_code(error))
         else:
             count = len(compiled.warnings)
             say(f"{path}: {f'{count} warning' + 's' * (count > 1) if count else 'fine'}")
@@ -53,25 +48,22 @@ def check(arguments: argparse.Namespace) -> int:
 
 def fmt(arguments: argparse.Namespace) -> int:
     """`lmppl fmt [--check] FILE...`: formatted in place, or from standard input to output."""
-    from lmppl.syntax import format_source
+    from lmppl.syntax import format_source, read_program
 
     code = Exit.FINE
     for path in arguments.files:
         try:
-            data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-        except OSError as error:
-            raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-        try:
+            data = sys.stdin.buffer.read() if path == "-" else read_program(path)
             formatted = format_source(data, None if path == "-" else path)
         except LmpError as error:
             say_diagnostics(str(error))
-            code = Exit.PROGRAM
+            code = max(code, exit_code(error))
             continue
         changed = formatted.encode("utf-8") != data
         if arguments.check:
             if changed:
                 say(f"{path}: would be formatted")
-                code = Exit.PROGRAM
+                code = max(code, Exit.PROGRAM)
         elif path == "-":
             show(formatted)
         elif changed:

@@ -328,6 +328,14 @@ Right:
     # lmp: allow LMP202
 """,
     ),
+    "LMP027": Explanation(
+        "a program that cannot be read",
+        """\
+There is no such file, it is a directory, or it may not be read; or the host gave something to
+`lmppl.load` that is no path, or to `lmppl.compile` that is no text. Relative paths are looked up
+from the working directory.
+""",
+    ),
     # ---- 1xx: names and types ----
     "LMP101": Explanation(
         "an unknown name",

@@ -189,6 +189,14 @@ def test_a_missing_file_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFix
         assert "no.lmp: No such file" in capsys.readouterr().err
 
 
+def test_files_that_are_there_are_checked_beside_one_that_is_not(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(tiny.with_name("tyny.lmp")), str(tiny)]) == 2
+    err = capsys.readouterr().err
+    assert f"did you mean {tiny}?" in err and f"{tiny}: fine" in err
+
+
 def test_a_binary_file_is_an_error_and_no_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

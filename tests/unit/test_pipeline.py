@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -56,6 +58,47 @@ def test_an_option_out_of_its_range_is_told_the_range_in_words() -> None:
         with pytest.raises(lmppl.LmpError, match="LMP403") as caught:
             lmppl.compile(SOURCE.format(line=line))
         assert caught.value.diagnostics[0].message.endswith(said)
+
+
+def test_what_is_no_program_is_said_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "upbeat.lmp").write_text(SOURCE.format(line="exact()"))
+    (tmp_path / "empty").mkdir()
+    for give, message, help_ in (
+        (lambda: lmppl.compile(None), "not from None", "lmppl.load(path)"),  # type: ignore[arg-type]
+        (lambda: lmppl.compile(tmp_path), "of type PosixPath", "lmppl.load(path)"),  # type: ignore[arg-type]
+        (lambda: lmppl.load(None), "not from None", "lmppl.compile"),  # type: ignore[arg-type]
+        (lambda: lmppl.load(3), "of type int", "lmppl.compile"),  # type: ignore[arg-type]
+        (lambda: lmppl.load(tmp_path / "upbaet.lmp"), "No such file", "did you mean"),
+        (lambda: lmppl.load("no/such.lmp"), "cannot read no/such.lmp: ", "working directory"),
+        (lambda: lmppl.load(tmp_path), "Is a directory", str(tmp_path / "upbeat.lmp")),
+        (lambda: lmppl.load(tmp_path / "empty"), "Is a directory", "path of a .lmp file"),
+        (lambda: lmppl.load("a\0b"), "null byte", None),
+    ):
+        with pytest.raises(lmppl.LmpError) as caught:
+            give()
+        (diagnostic,) = caught.value.diagnostics
+        assert diagnostic.code == "LMP027"
+        assert message in diagnostic.message
+        assert diagnostic.help is None if help_ is None else help_ in str(diagnostic.help)
+
+
+def test_a_file_that_is_not_utf8_is_shown_where_it_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "latin.lmp"
+    path.write_bytes(SOURCE.format(line="exact()").replace("left", "lèft").encode("latin-1"))
+    with pytest.raises(lmppl.LmpError, match="LMP023") as caught:
+        lmppl.load(path)
+    assert f"{path}:3:27" in str(caught.value) and "0xe8" in str(caught.value)
+
+
+def test_line_ends_and_byte_order_marks_do_not_move_what_is_underlined() -> None:
+    source = SOURCE.format(line="exact(num_sample=3)")
+    plain, marked = source, "\ufeff" + source.replace("\n", "\r\n")
+    shown = []
+    for text in (plain, marked, marked.encode()):
+        with pytest.raises(lmppl.LmpError, match="LMP402") as caught:
+            lmppl.compile(text)  # type: ignore[arg-type]
+        shown.append(str(caught.value))
+    assert shown[0] == shown[1] == shown[2]
 
 
 TYPED = """

@@ -1,0 +1,78 @@
+"""The bytes of a program, from a path or from the host, or LMP027."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from lmppl.errors import Diagnostic, LmpError, closest
+
+_SUFFIX = ".lmp"
+
+
+def read_program(path: str | os.PathLike[str]) -> bytes:
+    """What a file holds.
+
+    Raises:
+        LmpError: LMP027, there is no such file or it cannot be read.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise _unreadable(
+            f"a program is loaded from a path, not from {_kind_of(path)}",
+            "give the path of a .lmp file; `lmppl.compile` takes the text of a program",
+        )
+    name = os.fspath(path)
+    try:
+        with open(name, "rb") as file:
+            return file.read()
+    except OSError as problem:
+        reason, help = problem.strerror or "it cannot be read", _help(name)
+    except ValueError as problem:
+        # A NUL in the path, or half a character.
+        reason, help = str(problem), None
+    raise _unreadable(f"cannot read {name}: {reason}", help)
+
+
+def require_text(source: object) -> str | bytes:
+    """What the host gave for the text of a program.
+
+    Raises:
+        LmpError: LMP027, it is neither text nor bytes.
+    """
+    if isinstance(source, (str, bytes)):
+        return source
+    raise _unreadable(
+        f"a program is compiled from its text, not from {_kind_of(source)}",
+        "`lmppl.load(path)` reads a file",
+    )
+
+
+def _unreadable(message: str, help: str | None) -> LmpError:
+    return LmpError([Diagnostic("LMP027", "error", message, help=help)])
+
+
+def _kind_of(value: object) -> str:
+    return "None" if value is None else f"an object of type {type(value).__name__}"
+
+
+def _help(path: str) -> str:
+    """What may have been meant by a path that cannot be read."""
+    if os.path.isdir(path):
+        programs = _programs_in(path)
+        if not programs:
+            return "give the path of a .lmp file"
+        return f"it is a directory; name a program in it, such as {os.path.join(path, programs[0])}"
+    directory, name = os.path.split(path)
+    near = closest(name, _programs_in(directory or "."))
+    if near is not None and near != name:
+        return f"did you mean {os.path.join(directory, near)}?"
+    if os.path.isabs(path):
+        return "give the path of a .lmp file"
+    return "relative paths are looked up from the working directory"
+
+
+def _programs_in(directory: str) -> Sequence[str]:
+    try:
+        return sorted(name for name in os.listdir(directory) if name.endswith(_SUFFIX))
+    except OSError:
+        return []
