@@ -6,46 +6,67 @@ import math
 from collections.abc import Callable
 
 
-def advice(name: str, value: object) -> str | None:
+def advice(name: str, value: object, method: str | None = None) -> str | None:
     """A warning about a diagnostic, with what to do, or None where there is nothing to say.
 
-    Names without a rule, and values that are no known number, give None.
+    Names without a rule, and values that are no known number, give None. `method` is the one that
+    made the draws, which is not what should be tried next.
     """
     rule = ADVISED.get(name)
     if rule is None or not isinstance(value, (int, float)) or math.isnan(value):
         return None
-    return rule(float(value))
+    return rule(float(value), method)
 
 
-def _ess(value: float) -> str | None:
+# What to do where weights are uneven, by the method that made them: more of its own draws first.
+_MORE_DRAWS = {
+    "smc": "use more particles (num_particles)",
+    "importance": "draw more (num_samples)",
+    "svi": "draw more (num_samples)",
+}
+_BETTER_DRAWS = {
+    "smc": "look ahead more often (lookahead_every) or fit a guide with svi",
+    "svi": "fit the guide for longer (num_steps)",
+}
+
+
+def _more_draws(method: str | None) -> str:
+    return _MORE_DRAWS.get(method or "", "use more draws")
+
+
+def _better_draws(method: str | None) -> str:
+    return _BETTER_DRAWS.get(method or "", "use smc with look-ahead, or fit a guide with svi")
+
+
+def _ess(value: float, method: str | None) -> str | None:
     if value >= 30.0:
         return None
     return (
         f"the draws are worth only {value:.1f} independent ones, too few for standard errors to "
-        "mean much; use more particles, or a method that steers towards the posterior (smc, svi)"
+        f"mean much; {_more_draws(method)}, or {_better_draws(method)}"
     )
 
 
-def _max_weight(value: float) -> str | None:
+def _max_weight(value: float, method: str | None) -> str | None:
     if value <= 0.2:
         return None
     return (
         f"one draw carries {100 * value:.0f}% of the weight, so every answer is mostly about that "
-        "draw; use more particles, or make the factors less sharp"
+        f"draw; {_more_draws(method)}, or make the factors less sharp"
     )
 
 
-def _pareto_k(value: float) -> str | None:
+def _pareto_k(value: float, method: str | None) -> str | None:
     if value <= 0.7:
         return None
     return (
         f"the weights have a heavy tail (Pareto k-hat {value:.2f}, trustworthy below 0.7): draws "
-        "that matter were probably never made, and the evidence is probably too low; use smc with "
-        "look-ahead, or fit a guide with svi"
+        "that matter were probably never made, and the evidence is probably too low; "
+        f"{_better_draws(method)}"
     )
 
 
-def _independent_draws(value: float) -> str | None:
+def _independent_draws(value: float, method: str | None) -> str | None:
     if value >= 5.0:
         return None
     return (
@@ -54,16 +75,16 @@ def _independent_draws(value: float) -> str | None:
     )
 
 
-def _r_hat(value: float) -> str | None:
+def _r_hat(value: float, method: str | None) -> str | None:
     if value <= 1.01:
         return None
     return (
         f"the chains do not agree with each other (R-hat {value:.2f}, converged below 1.01); run "
-        "more steps (num_samples, warmup_steps), or start the chains from smc"
+        "more steps (num_samples, warmup_steps), or compare with smc"
     )
 
 
-def _bulk(value: float) -> str | None:
+def _bulk(value: float, method: str | None) -> str | None:
     if value >= 100.0:
         return None
     return (
@@ -72,7 +93,7 @@ def _bulk(value: float) -> str | None:
     )
 
 
-def _tail(value: float) -> str | None:
+def _tail(value: float, method: str | None) -> str | None:
     if value >= 100.0:
         return None
     return (
@@ -81,26 +102,26 @@ def _tail(value: float) -> str | None:
     )
 
 
-def _stuck(value: float) -> str | None:
+def _stuck(value: float, method: str | None) -> str | None:
     if value < 1.0:
         return None
     chains = "a chain" if value == 1.0 else f"{value:.0f} chains"
     return (
         f"{chains} never moved: that is no sign of convergence; use smaller moves, a softer "
-        "factor, or start from smc"
+        "factor, or smc"
     )
 
 
-def _unique(value: float) -> str | None:
+def _unique(value: float, method: str | None) -> str | None:
     if value > 1.0:
         return None
     return (
         "every draw is the same: either the posterior is that narrow or the sampler has "
-        "collapsed; compare with another method, or use more particles"
+        f"collapsed; compare with another method, or {_more_draws(method)}"
     )
 
 
-def _acceptance(value: float) -> str | None:
+def _acceptance(value: float, method: str | None) -> str | None:
     if value >= 0.01:
         return None
     return (
@@ -109,7 +130,7 @@ def _acceptance(value: float) -> str | None:
     )
 
 
-ADVISED: dict[str, Callable[[float], str | None]] = {
+ADVISED: dict[str, Callable[[float, str | None], str | None]] = {
     "ess": _ess,
     "max_weight": _max_weight,
     "pareto_k": _pareto_k,

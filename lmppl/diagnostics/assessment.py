@@ -45,7 +45,7 @@ def assess(posterior: Posterior) -> Posterior:
     for name in ADVISED:
         if name in ("num_unique_draws", "max_weight") and len(posterior) < _FEW:
             continue
-        sentence = advice(name, diagnostics.get(name))
+        sentence = advice(name, diagnostics.get(name), posterior.method)
         if sentence is not None and sentence not in words:
             words.append(sentence)
     return posterior.replace(diagnostics=diagnostics, warnings=words)

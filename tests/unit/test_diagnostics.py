@@ -217,6 +217,17 @@ def test_advice_is_given_where_it_is_due(name: str, bad: float, good: float) -> 
     assert advice(name, math.nan) is None
 
 
+@pytest.mark.parametrize("name", ["ess", "pareto_k", "max_weight", "num_unique_draws"])
+def test_no_method_is_told_to_use_itself(name: str) -> None:
+    bad = {"ess": 3.0, "pareto_k": 0.9, "max_weight": 0.6, "num_unique_draws": 1}[name]
+    for method in ("smc", "svi", "importance"):
+        sentence = advice(name, bad, method)
+        assert sentence is not None
+        assert method not in sentence.split(";")[1]
+    assert "num_particles" in str(advice("ess", 3.0, "smc"))
+    assert "smc" in str(advice("ess", 3.0, "importance"))
+
+
 def test_every_rule_is_tested_above_and_unknown_names_are_quiet() -> None:
     marks = test_advice_is_given_where_it_is_due.pytestmark  # type: ignore[attr-defined]
     assert {row[0] for row in marks[0].args[1]} == set(ADVISED)
