@@ -54,9 +54,9 @@ class CompiledModel:
         """
         return _bound(self, values)
 
-    def check(self) -> tuple[Diagnostic, ...]:
+    def check(self) -> list[Diagnostic]:
         """The warnings of the program; errors were raised when it was loaded."""
-        return self.warnings
+        return list(self.warnings)
 
     def describe(self) -> dict[str, Any]:
         """Parameters, sites, potentials with their facts, outputs and infer lines, for JSON."""

@@ -60,6 +60,12 @@ def test_an_option_out_of_its_range_is_told_the_range_in_words() -> None:
         assert caught.value.diagnostics[0].message.endswith(said)
 
 
+def test_check_lists_the_warnings_of_a_program() -> None:
+    assert lmppl.compile(SOURCE.format(line="exact()")).check() == []
+    model = lmppl.compile("model m(n: int = 1) { x ~ bernoulli(0.5) return x }")
+    assert [(each.code, each.severity) for each in model.check()] == [("LMP202", "warning")]
+
+
 def test_what_is_no_program_is_said_to_be_none(tmp_path: Path) -> None:
     (tmp_path / "upbeat.lmp").write_text(SOURCE.format(line="exact()"))
     (tmp_path / "empty").mkdir()
