@@ -54,7 +54,7 @@ def test_there_are_five_examples() -> None:
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
 def test_an_example_is_checked_without_a_warning(program: Path) -> None:
-    assert lmppl.load(program).check() == ()
+    assert lmppl.load(program).check() == []
 
 
 def test_the_examples_are_formatted(capsys: pytest.CaptureFixture[str]) -> None:
