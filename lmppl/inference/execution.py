@@ -37,17 +37,30 @@ def execute(
     seed = fresh_seed() if settings.seed is None else settings.seed
     settings = replace(settings, seed=seed)
     module, _, name = settings.engine.partition(":")
-    engine: Any = getattr(importlib.import_module(module), name)(
-        settings, target, Stream.from_seed(seed)
-    )
-    with _rows_limited(target, settings.max_rows):
-        outcome = run(engine, budget=parse_budget(budget), progress=_listener(progress))
-    return [
-        posterior_of(
-            target, draws, group, settings=settings, seed=seed, outcome=outcome, parse=parse
-        )
-        for group, draws in enumerate(outcome.draws)
-    ]
+    make_engine: Any = getattr(importlib.import_module(module), name)
+    with _stepped(target, settings.compile):
+        engine = make_engine(settings, target, Stream.from_seed(seed))
+        with _rows_limited(target, settings.max_rows):
+            outcome = run(engine, budget=parse_budget(budget), progress=_listener(progress))
+        return [
+            posterior_of(
+                target, draws, group, settings=settings, seed=seed, outcome=outcome, parse=parse
+            )
+            for group, draws in enumerate(outcome.draws)
+        ]
+
+
+@contextmanager
+def _stepped(target: Target, mode: str) -> Iterator[None]:
+    """Steps language models in this way while the block runs, where they have several."""
+    stepped = [(lm, lm.stepping) for lm in target.language_models() if hasattr(lm, "stepping")]
+    try:
+        for lm, _ in stepped:
+            lm.stepping = mode
+        yield
+    finally:
+        for lm, before in stepped:
+            lm.stepping = before
 
 
 @contextmanager

@@ -63,6 +63,12 @@ class Settings:
         " halved when memory runs out",
         lower=1,
     )
+    compile: str = option(
+        "none",
+        "how a token is computed: 'step' compiles it with torch.compile (half a minute at first),"
+        " 'cuda-graph' replays it on a GPU; where a model cannot, a note says why",
+        choices=("none", "step", "cuda-graph"),
+    )
 
     @classmethod
     def draws_per_option(cls, options: Mapping[str, object]) -> int:

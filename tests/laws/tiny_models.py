@@ -106,6 +106,17 @@ def _config(style: str, vocab_size: int) -> transformers.PreTrainedConfig:
                 initializer_range=0.4,
                 **ids,
             )
+        case "gpt_neox":
+            return transformers.GPTNeoXConfig(
+                vocab_size=vocab_size,
+                hidden_size=32,
+                intermediate_size=48,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                max_position_embeddings=96,
+                initializer_range=0.4,
+                **ids,
+            )
         case "qwen2":
             return transformers.Qwen2Config(**small, **ids, tie_word_embeddings=True)
         case "qwen3":
