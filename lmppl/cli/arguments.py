@@ -89,6 +89,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, mps, …")
     bench.add_argument("--dtype", metavar="T", help="float32, bfloat16, float16 or float64")
+    bench.add_argument(
+        "--compile",
+        default="none",
+        metavar="HOW",
+        help="compute tokens by none, step or cuda-graph",
+    )
     _choose_threads(bench)
 
     command("models", "list the language models that come with lmppl")

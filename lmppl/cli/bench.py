@@ -16,6 +16,8 @@ from lmppl.cli.streams import show
 from lmppl.cli.threads import use_threads
 
 if TYPE_CHECKING:
+    import torch
+
     from lmppl.lm.huggingface import HuggingFaceLM
 
 _PROGRAM = """
@@ -47,21 +49,35 @@ class Cost:
     head: tuple[int, int] | None
 
 
+def timer(device: torch.device) -> Callable[[], float]:
+    """Seconds of CPU time; for other devices of the wall, when all work given to them is done."""
+    if device.type == "cpu":
+        return time.process_time
+    import torch
+
+    def now() -> float:
+        torch.accelerator.synchronize(device)
+        return time.perf_counter()
+
+    return now
+
+
 @dataclass(slots=True)
 class Clock:
-    """CPU seconds by part of a step; a part that runs inside another is not counted twice."""
+    """Seconds by part of a step; a part that runs inside another is not counted twice."""
 
+    now: Callable[[], float] = time.process_time
     seconds: dict[str, float] = field(default_factory=dict)
     _inner: list[float] = field(default_factory=list)
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         self._inner.append(0.0)
-        began = time.process_time()
+        began = self.now()
         try:
             yield
         finally:
-            spent = time.process_time() - began
+            spent = self.now() - began
             own = spent - self._inner.pop()
             self.seconds[name] = self.seconds.get(name, 0.0) + own
             if self._inner:
@@ -102,16 +118,22 @@ def cost_of(lm: HuggingFaceLM, context: int) -> Cost:
     )
 
 
-def seconds_of(work: Callable[[], object], *, at_least: float = 0.15, rounds: int = 3) -> float:
-    """CPU seconds of one call of `work`: the best of a few rounds."""
+def seconds_of(
+    work: Callable[[], object],
+    now: Callable[[], float] = time.process_time,
+    *,
+    at_least: float = 0.15,
+    rounds: int = 3,
+) -> float:
+    """Seconds of one call of `work`: the best of a few rounds."""
     work()
     count, best = 1, float("inf")
     for _ in range(rounds):
         while True:
-            began = time.process_time()
+            began = now()
             for _ in range(count):
                 work()
-            spent = time.process_time() - began
+            spent = now() - began
             if spent >= at_least / rounds:
                 break
             count *= 2
@@ -119,15 +141,18 @@ def seconds_of(work: Callable[[], object], *, at_least: float = 0.15, rounds: in
     return best
 
 
-def product_seconds(shapes: tuple[tuple[int, int], ...], rows: int, dtype: Any) -> float:
-    """CPU seconds of the bare products `[rows, in] @ [in, out]` of all shapes in turn."""
+def product_seconds(
+    shapes: tuple[tuple[int, int], ...], rows: int, dtype: torch.dtype, device: torch.device
+) -> float:
+    """Seconds of the bare products `[rows, in] @ [in, out]` of all shapes in turn."""
     import torch
 
-    total = 0.0
+    total, now = 0.0, timer(device)
     for shape in dict.fromkeys(shapes):
-        left, right = torch.randn(rows, shape[0]).to(dtype), torch.randn(shape).to(dtype)
+        left = torch.randn(rows, shape[0]).to(device, dtype)
+        right = torch.randn(shape).to(device, dtype)
         out = left @ right
-        total += shapes.count(shape) * seconds_of(partial(torch.mm, left, right, out=out))
+        total += shapes.count(shape) * seconds_of(partial(torch.mm, left, right, out=out), now)
     return total
 
 
@@ -168,27 +193,42 @@ def _measured(clock: Clock) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One measured run: tokens drawn, steps, CPU seconds by part and in total."""
+    """One measured run: tokens drawn, steps, seconds by part and in total.
+
+    `first` are the seconds of the run before it, which compiles what is to be compiled, and `notes`
+    say how the language models were run.
+    """
 
     num_tokens: int
     num_steps: int
     seconds: dict[str, float]
     total: float
+    first: float
+    notes: tuple[str, ...]
 
 
-def profile(bound: Any, num_particles: int, **options: object) -> Profile:
-    """The parts of an SMC run on a bound model, after one run that is not measured."""
+def profile(
+    bound: Any,
+    num_particles: int,
+    now: Callable[[], float] = time.process_time,
+    **options: object,
+) -> Profile:
+    """The parts of an SMC run on a bound model, after one run whose parts are not measured."""
     from lmppl import pipeline
 
     settings: dict[str, Any] = {"method": "smc", "num_particles": num_particles, **options}
+    began = now()
     pipeline.infer(bound, seed=0, progress=False, **settings)
-    clock = Clock()
+    first = now() - began
+    clock = Clock(now)
     with _measured(clock):
-        began = time.process_time()
+        began = now()
         with clock.part("other"):
             post = pipeline.infer(bound, seed=1, progress=False, **settings)
-        total = time.process_time() - began
-    return Profile(post.manifest["num_tokens"], post.manifest["num_steps"], clock.seconds, total)
+        total = now() - began
+    run = post.manifest
+    notes = tuple(note for lm in run["language_models"] for note in lm["notes"])
+    return Profile(run["num_tokens"], run["num_steps"], clock.seconds, total, first, notes)
 
 
 def bench(arguments: argparse.Namespace) -> int:
@@ -217,15 +257,17 @@ def bench(arguments: argparse.Namespace) -> int:
     found = profile(
         bound,
         rows,
+        timer(lm.device),
         lookahead="prefix" if arguments.lookahead else "none",
         lookahead_every=arguments.lookahead or 1,
         device=arguments.device,
         dtype=arguments.dtype,
+        compile=arguments.compile,
     )
-    body = product_seconds(cost.shapes, rows, dtype)
-    head = 0.0 if cost.head is None else product_seconds((cost.head,), rows, dtype)
-    square = torch.randn(1024, 1024).to(dtype)
-    peak = 2 * 1024**3 / seconds_of(lambda: square @ square)
+    body = product_seconds(cost.shapes, rows, dtype, lm.device)
+    head = 0.0 if cost.head is None else product_seconds((cost.head,), rows, dtype, lm.device)
+    square = torch.randn(1024, 1024).to(lm.device, dtype)
+    peak = 2 * 1024**3 / seconds_of(lambda: square @ square, timer(lm.device))
     show(_report(arguments, lm, cost, found, body, head, peak, rows))
     return Exit.FINE
 
@@ -246,6 +288,7 @@ def _report(
     per_token = (body + head) / rows
     floor = per_token * found.num_tokens
     reached = cost.matrix_flops / per_token
+    kind = "CPU" if lm.device.type == "cpu" else "wall"
     lines = [
         f"{lm.name} on {lm.device}, {next(lm.model.parameters()).dtype}, "
         f"{torch.get_num_threads()} thread(s), {rows} particles, {arguments.tokens} tokens\n",
@@ -257,7 +300,7 @@ def _report(
         f"square product             {peak / 1e9:10.1f} GFLOP/s (1024 x 1024)",
         f"products of this model     {reached / 1e9:10.1f} GFLOP/s at {rows} rows",
         "",
-        f"{'part':<26} {'CPU ms a step':>14} {'share':>8}",
+        f"{'part':<26} {f'{kind} ms a step':>14} {'share':>8}",
     ]
     steps = max(1, found.num_steps)
     seconds = dict(found.seconds)
@@ -282,10 +325,13 @@ def _report(
     lines += [
         f"{'total':<26} {1e3 * found.total / steps:14.3f}",
         "",
-        f"tokens per CPU second      {found.num_tokens / found.total:10.0f}",
-        f"floor (products alone)     {1 / per_token:10.0f} tokens per CPU second",
+        f"{f'tokens per {kind} second':<26} {found.num_tokens / found.total:10.0f}",
+        f"floor (products alone)     {1 / per_token:10.0f} tokens per {kind} second",
         f"floor reached              {floor / found.total:10.1%} of the whole run, "
         f"{floor / forward if forward else 0.0:.1%} of the forward passes",
+        f"first run                  {found.first:10.2f} {kind} seconds, "
+        f"this one {found.total:.2f}",
+        *(f"note: {note}" for note in found.notes),
         "",
     ]
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -42,10 +43,9 @@ def test_the_products_of_every_style_are_found(style: str) -> None:
     assert len(cost.shapes) >= 2 * 2
 
 
-def test_a_part_inside_another_is_not_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_inside_another_is_not_counted_twice() -> None:
     now = iter([0.0, 1.0, 4.0, 10.0])
-    monkeypatch.setattr(performance.time, "process_time", lambda: next(now))
-    clock = performance.Clock()
+    clock = performance.Clock(lambda: next(now))
     with clock.part("outer"), clock.part("inner"):
         pass
     assert clock.seconds == {"inner": 3.0, "outer": 7.0}
@@ -89,6 +89,25 @@ def test_threads_are_those_asked_for_or_the_idle_ones(
     asked: int | None, default: int, num_cpus: int, load: float, chosen: int
 ) -> None:
     assert choose_threads(asked, default, num_cpus, load) == chosen
+
+
+def test_bench_says_what_came_of_compiling(
+    capsys: pytest.CaptureFixture[str], tmp_path, monkeypatch
+) -> None:
+    def no_compiler(*arguments: object, **options: object) -> None:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    directory = tiny_models.save_tiny_model("llama", tmp_path / "llama")
+    arguments = ["--batch", "4", "--tokens", "3", "--compile", "step"]
+    threads = torch.get_num_threads()
+    try:
+        assert main(["bench", str(directory), *arguments, "--threads", "1"]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    found = capsys.readouterr().out
+    assert re.search(r"^first run +[\d.]+ CPU seconds, this one [\d.]+$", found, re.MULTILINE)
+    assert "are not compiled: RuntimeError: no C++ compiler" in found
 
 
 def test_a_benchmark_of_one_token_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
