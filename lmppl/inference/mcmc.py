@@ -20,9 +20,10 @@ from lmppl.inference.proposing import propose
 from lmppl.inference.settings import MCMC, SMC
 from lmppl.inference.smc import SMCEngine
 from lmppl.inference.zero_mass import zero_mass
+from lmppl.lm.protocol import PrefixArchive
 from lmppl.rng import Stream
 from lmppl.sequences.weights import normalise
-from lmppl.target import ChoiceStage, Target, Traces, concatenate
+from lmppl.target import ChoiceStage, Target, TextStage, Traces, concatenate
 
 _START_PARTICLES = 16
 _CUT_BINS = 10
@@ -61,6 +62,7 @@ class MCMCEngine:
         self.settings, self.target, self.stream = settings, target, stream
         self.num_rows = target.num_groups * settings.num_chains
         self.total = settings.warmup_steps + settings.num_samples * settings.thinning
+        self._archives: dict[int, PrefixArchive | None] = {}
 
     def init(self) -> State:
         traces = (
@@ -144,9 +146,18 @@ class MCMCEngine:
     def _move(self, traces: Traces, site: int, pick: float, stream: Stream) -> Move:
         if isinstance(self.target.stages[site], ChoiceStage):
             return gibbs_move(self.target, traces, site, stream)
+        archive = self._archive(site)
         if pick < self.settings.block_probability:
-            return block_move(self.target, traces, site, stream, self.settings.block_size)
-        return suffix_move(self.target, traces, site, stream)
+            return block_move(self.target, traces, site, stream, self.settings.block_size, archive)
+        return suffix_move(self.target, traces, site, stream, archive)
+
+    def _archive(self, site: int) -> PrefixArchive | None:
+        """What the language model keeps of the chains' texts between moves."""
+        if site not in self._archives:
+            stage = self.target.stages[site]
+            assert isinstance(stage, TextStage)
+            self._archives[site] = stage.lm.archive(self.num_rows, stage.max_tokens)
+        return self._archives[site]
 
     def _record(self, state: State, move: Move, *, text: bool) -> State:
         state = replace(state, traces=move.traces, moved=state.moved | move.moved)

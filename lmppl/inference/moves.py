@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lmppl.lm.protocol import PrefixArchive
 from lmppl.rng import Stream
 from lmppl.sequences.drawing import draw_tokens
 from lmppl.target import ChoiceStage, Target, TextBatch, TextStage, Traces, draw_choices
@@ -27,8 +28,17 @@ class Move:
     cut: Tensor | None = None
 
 
-def suffix_move(target: Target, traces: Traces, site: int, stream: Stream) -> Move:
-    """Keeps a uniformly chosen prefix of a text and draws the rest from the (masked) prior."""
+def suffix_move(
+    target: Target,
+    traces: Traces,
+    site: int,
+    stream: Stream,
+    archive: PrefixArchive | None = None,
+) -> Move:
+    """Keeps a uniformly chosen prefix of a text and draws the rest from the (masked) prior.
+
+    An `archive` has the kept prefixes of the rows already, and keeps what is drawn.
+    """
     stage = _text_stage(target, site)
     old = traces.texts[stage.name]
     rows = torch.arange(traces.num_rows, device=stage.device)
@@ -36,7 +46,7 @@ def suffix_move(target: Target, traces: Traces, site: int, stream: Stream) -> Mo
     cut = torch.minimum((share * old.lengths).long(), old.lengths - 1)
     prompts = target.prompts(site, traces)
     automata = target.automata(site, traces, prompts)
-    run = stage.begin(prompts, automata, kept=old, kept_lengths=cut, record=True)
+    run = stage.begin(prompts, automata, kept=old, kept_lengths=cut, record=True, archive=archive)
     uniforms = stream.child("tokens")
     run, log_mass = stage.complete(run, lambda at, step: uniforms.uniforms(at, step))
     dead = log_mass == -math.inf
@@ -55,10 +65,20 @@ def suffix_move(target: Target, traces: Traces, site: int, stream: Stream) -> Mo
     proposal, log_rest = _rescore_later(target, traces, proposal, site)
     log_ratio = log_proposal_ratio + log_lengths + log_rest
     log_ratio = log_ratio.masked_fill(dead, -math.inf)
-    return _decide(traces, proposal, log_ratio, stream, stage.name, num_tokens, share)
+    move = _decide(traces, proposal, log_ratio, stream, stage.name, num_tokens, share)
+    if archive is not None:
+        archive.settle(move.accepted)
+    return move
 
 
-def block_move(target: Target, traces: Traces, site: int, stream: Stream, block_size: int) -> Move:
+def block_move(
+    target: Target,
+    traces: Traces,
+    site: int,
+    stream: Stream,
+    block_size: int,
+    archive: PrefixArchive | None = None,
+) -> Move:
     """Draws a block of tokens in the middle of a text again and keeps what follows.
 
     A final end token, or the token that completes a stop string, stays. Ends are excluded inside
@@ -81,6 +101,8 @@ def block_move(target: Target, traces: Traces, site: int, stream: Stream, block_
         kept=old.select(twice),
         kept_lengths=torch.cat([start, start]),
         record=True,
+        archive=archive,
+        archived=twice,
     )
     forced = twice.shape[0] // 2
     tokens = old.tokens.clone()

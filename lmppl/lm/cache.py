@@ -80,6 +80,7 @@ class KVStorage(Cache):
         self.first_row = 0
         self.last_row = num_rows
         self.column = 0
+        self.first_column = 0
         self.kept = [PreallocatedLayer(self, window) for window in windows]
         super().__init__(layers=list(self.kept))
 
@@ -93,9 +94,13 @@ class KVStorage(Cache):
         """The sliding window of every layer."""
         return tuple(layer.window for layer in self.kept)
 
-    def focus(self, first_row: int, last_row: int, column: int) -> None:
-        """Let the next forward pass write rows `first_row:last_row` from `column` on."""
+    def focus(self, first_row: int, last_row: int, column: int, first_column: int = 0) -> None:
+        """Let the next forward pass write rows `first_row:last_row` from `column` on.
+
+        It reads no column before `first_column`.
+        """
         self.first_row, self.last_row, self.column = first_row, last_row, column
+        self.first_column = first_column
 
     def reserve(self, num_rows: int, num_columns: int, filled_columns: int) -> None:
         """Grow to hold at least so many rows and columns, geometrically, keeping what is filled."""
@@ -167,28 +172,42 @@ class KVStorage(Cache):
         The new storage has `num_columns` filled and room for `capacity`. Columns from outside, as
         those before a negative start, hold something finite that the caller must mask.
         """
-        capacity = max(capacity, num_columns)
-        device = self.tokens.device
-        new = KVStorage(self.windows, rows.shape[0], capacity, device, self.shared)
+        new = self.empty_like(rows.shape[0], max(capacity, num_columns), self.shared)
+        self.copy_aligned(new, rows, starts, num_columns)
+        return new
+
+    def empty_like(self, num_rows: int, num_columns: int, shared: SharedPrefix | None) -> KVStorage:
+        """Storage of zeros for the same model."""
+        new = KVStorage(self.windows, num_rows, num_columns, self.tokens.device, shared)
         for old_layer, new_layer in zip(self.kept, new.kept, strict=True):
             if old_layer.keys is None:
                 continue
             for name in ("keys", "values"):
                 old = getattr(old_layer, name)
-                shape = (rows.shape[0], old.shape[1], capacity, old.shape[3])
+                shape = (num_rows, old.shape[1], num_columns, old.shape[3])
                 setattr(new_layer, name, old.new_zeros(shape))
             new_layer.is_initialized = True
-        self.copy_aligned(new, rows, starts, num_columns)
         return new
 
     def copy_aligned(
-        self, target: KVStorage, rows: Tensor, starts: Tensor, num_columns: int
+        self,
+        target: KVStorage,
+        rows: Tensor,
+        starts: Tensor,
+        num_columns: int,
+        targets: Tensor | None = None,
     ) -> None:
-        """As `realigned`, into the first rows and columns of other storage of the same model."""
+        """As `realigned`, into the first columns of rows of other storage of the same model.
+
+        These are the rows `targets`, or the first where it is None.
+        """
         count = rows.shape[0]
         columns = torch.arange(num_columns, device=rows.device) + starts[:, None]
         columns.clamp_(0, self.num_columns - 1)
-        target.tokens[:count, :num_columns] = self.tokens[rows[:, None], columns]
+        if targets is None:
+            target.tokens[:count, :num_columns] = self.tokens[rows[:, None], columns]
+        else:
+            target.tokens[targets, :num_columns] = self.tokens[rows[:, None], columns]
         for old_layer, new_layer in zip(self.kept, target.kept, strict=True):
             if old_layer.keys is None:
                 continue
@@ -203,7 +222,25 @@ class KVStorage(Cache):
             ):
                 moved = old.view(-1, old.shape[3]).index_select(0, place)
                 moved = moved.view(count, heads, num_columns, old.shape[3])
-                new[:count].narrow(2, 0, num_columns).copy_(moved)
+                filled = new.narrow(2, 0, num_columns)
+                if targets is None:
+                    filled[:count].copy_(moved)
+                else:
+                    filled.index_copy_(0, targets.to(device), moved)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedPrefixes:
+    """Prefixes in the first rows of `storage`, right-aligned in `columns` columns.
+
+    `pads` `[U]` is the first column of each row; None when all are 0. They are spent when the
+    storage's version is no longer `version`.
+    """
+
+    storage: KVStorage
+    version: int
+    columns: int
+    pads: Tensor | None
 
 
 class PreallocatedLayer(CacheLayerMixin):
@@ -248,7 +285,8 @@ class PreallocatedLayer(CacheLayerMixin):
         return keys.narrow(2, first, visible), values.narrow(2, first, visible)
 
     def _first_visible_column(self) -> int:
-        return 0 if self.window is None else max(0, self.storage.column - self.window + 1)
+        first = self.storage.first_column
+        return first if self.window is None else max(first, self.storage.column - self.window + 1)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         first = self._first_visible_column()

@@ -149,18 +149,20 @@ class LlamaDecoder:
         column: int,
         pads: Tensor | None,
         visible: Tensor | None,
+        first_column: int = 0,
     ) -> Tensor:
         """Logits `[rows, vocab]` after the tokens of `column`; writes their keys and values.
 
         Columns count from the end of the prefix that all rows share. `pads` `[rows]` is the first
-        column of each row and `visible` `[rows, columns]` what it may see; both None where all rows
-        begin at column 0.
+        column of each row, none before `first_column`, and `visible` `[rows, columns from there]`
+        what it may see; both None where all rows begin at column 0.
         """
         position = storage.num_shared + column
         self._prepare(position + 1)
         num_rows = last_row - first_row
         heads, kv_heads, dim = self._num_heads, self._num_kv_heads, self._head_dim
         num_turned = heads + kv_heads
+        num_seen = column + 1 - first_column
         x = functional.embedding(storage.tokens[first_row:last_row, column], self._embedding)
         floor = self._floor
         bias = None
@@ -183,10 +185,10 @@ class LlamaDecoder:
             keys.select(2, column).copy_(turned[:, heads:])
             values.select(2, column).copy_(layer.value(h).view(num_rows, kv_heads, dim))
             query = turned[:, :heads].reshape(num_rows, kv_heads, heads // kv_heads, dim)
-            scores = torch.matmul(query, keys.narrow(2, 0, column + 1).transpose(2, 3))
+            scores = torch.matmul(query, keys.narrow(2, first_column, num_seen).transpose(2, 3))
             if bias is not None:
                 scores = scores.add_(bias)
-            values = values.narrow(2, 0, column + 1)
+            values = values.narrow(2, first_column, num_seen)
             if storage.shared is None:
                 mixed = torch.matmul(scores.softmax(-1), values)
             else:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from lmppl.errors import InternalError
-from lmppl.lm.cache import KVStorage, attention_windows
+from lmppl.lm.archive import KVArchive
+from lmppl.lm.cache import CachedPrefixes, KVStorage, SharedPrefix, attention_windows
 from lmppl.lm.decoding import LlamaDecoder
 from lmppl.lm.protocol import Prefixes, Prompt
 from lmppl.lm.refusal import refusal
@@ -22,19 +23,6 @@ from lmppl.lm.tokenization import PromptEncoder, vocabulary_of
 # A shared prefix shorter than this is cheaper to compute again than to copy.
 _WORTH_SHARING = 8
 _DEFAULT_ROOM = 32
-
-
-@dataclass(frozen=True, slots=True)
-class _Cached:
-    """Prefixes in the first rows of `storage`, right-aligned in `columns` columns.
-
-    `pads` `[U]` is the first column of each row; None when all are 0.
-    """
-
-    storage: KVStorage
-    version: int
-    columns: int
-    pads: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +84,8 @@ class HuggingFaceLM:
         # Where every layer sees every column, one mask serves all layers and can be given ready.
         self._takes_mask = sdpa and windows is not None and not any(windows)
         on_cpu = self.device.type == "cpu"
+        # Elsewhere looking at the pads would stop the host at every step.
+        self._may_skip = on_cpu and self._takes_mask
         self._prefill_tokens = 8_192 if on_cpu else 65_536
         self._ragged_tokens = 2_048 if on_cpu else 65_536
         self._max_log_probs = 2**24 if on_cpu else 2**28
@@ -136,9 +126,7 @@ class HuggingFaceLM:
     def _static_step(self, mode: str) -> StaticStep:
         if (known := self._static_steps.get(mode)) is None:
             windows, config = self._windows, _innermost(self.model).config
-            attention = getattr(
-                config.get_text_config(decoder=True), "_attn_implementation", None
-            )
+            attention = getattr(config.get_text_config(decoder=True), "_attn_implementation", None)
             known = self._static_steps[mode] = StaticStep(
                 self.model,
                 len(windows or ()),
@@ -316,7 +304,7 @@ class HuggingFaceLM:
         state = prefixes.state
         if isinstance(state, _Recomputed):
             return self._extend_recomputed(prefixes, state, tokens)
-        if not isinstance(state, _Cached):
+        if not isinstance(state, CachedPrefixes):
             raise InternalError("these prefixes belong to another language model")
         _require_unspent(state)
         storage, columns, pads = state.storage, state.columns, state.pads
@@ -358,14 +346,18 @@ class HuggingFaceLM:
         storage.tokens[:rows, columns] = tokens
         storage.version += 1
         logits = self._advance(storage, rows, columns, columns + 1, pads)
-        new = _Cached(storage, storage.version, columns + 1, pads)
+        new = CachedPrefixes(storage, storage.version, columns + 1, pads)
         return Prefixes(index, logits, lengths + 1, new, identity, one_to_one)
+
+    def _steps_shared(self) -> bool:
+        """Whether steps are of the decoder, which alone knows of shared prefixes."""
+        static = self._static
+        return self._decoder is not None and (static is None or static.failure is not None)
 
     def _is_worth_sharing(self, storage: KVStorage, num_rows: int, columns: int) -> bool:
         """Whether `num_rows` continuations of one row should read what they share together."""
         return (
-            self._decoder is not None
-            and self._static is None
+            self._steps_shared()
             and storage.num_rows == 1
             and num_rows >= _WORTH_SHARING
             and columns > _WORTH_SHARING
@@ -381,7 +373,7 @@ class HuggingFaceLM:
         state = prefixes.state
         if isinstance(state, _Recomputed):
             return None
-        if not isinstance(state, _Cached):
+        if not isinstance(state, CachedPrefixes):
             raise InternalError("these prefixes belong to another language model")
         _require_unspent(state)
         rows = prefixes.index
@@ -408,7 +400,7 @@ class HuggingFaceLM:
             new_pads = None
         logits = self._advance(storage, rows.shape[0], columns - 1, columns, new_pads)
         shortest, longest = int(new_lengths.min()), int(new_lengths.max())
-        new = _Cached(storage, storage.version, columns, new_pads)
+        new = CachedPrefixes(storage, storage.version, columns, new_pads)
         identity = rows.shape[0] == prefixes.num_rows and bool(
             torch.equal(inverse, torch.arange(rows.shape[0], device=inverse.device))
         )
@@ -420,6 +412,32 @@ class HuggingFaceLM:
             identity,
             rows.shape[0] == prefixes.num_rows,
         )
+
+    def archive(self, num_rows: int, max_tokens: int) -> KVArchive | None:
+        """Room for the keys and values of texts that moves come back to.
+
+        None for a model that is recomputed anyway.
+        """
+        if self._windows is None:
+            return None
+        return KVArchive(
+            num_rows,
+            max_tokens,
+            prompt_length=lambda prompt: len(self._prompt_ids(prompt)),
+            share=self._shared_prefix,
+            resume=self.resume,
+            last_logits=lambda storage, rows, columns, pads: self._advance(
+                storage, rows, columns - 1, columns, pads
+            ),
+        )
+
+    def _shared_prefix(self, prompt: Prompt) -> SharedPrefix | None:
+        """All but the last token of a prompt, where rows may share it and it is worth it."""
+        if not self._steps_shared() or len(self._prompt_ids(prompt)) <= _WORTH_SHARING:
+            return None
+        state = self.start([prompt], max_new_tokens=1).state
+        assert isinstance(state, CachedPrefixes)
+        return state.storage.fanned_out(1, state.columns, 1).shared
 
     def _check_context(self, columns: int, pads: Tensor | None) -> None:
         if self.max_context is None or columns <= self.max_context:
@@ -437,7 +455,7 @@ class HuggingFaceLM:
     @torch.no_grad()
     def _prefill(
         self, tokens: Tensor, pads: Tensor | None, num_shared: int, room: int
-    ) -> tuple[_Cached | _Recomputed, Tensor]:
+    ) -> tuple[CachedPrefixes | _Recomputed, Tensor]:
         """State and next-token logits `[rows, vocab]` of right-aligned `tokens`.
 
         The first `num_shared` tokens of all rows are the same; `room` columns will be needed.
@@ -456,7 +474,7 @@ class HuggingFaceLM:
             room = self._static.room_for(room)
         storage, first = self._shared_storage(tokens, pads, num_shared, room)
         logits = self._advance(storage, num_rows, first, columns, pads)
-        return _Cached(storage, storage.version, columns, pads), logits
+        return CachedPrefixes(storage, storage.version, columns, pads), logits
 
     def _shared_storage(
         self, tokens: Tensor, pads: Tensor | None, num_shared: int, room: int
@@ -562,23 +580,26 @@ class HuggingFaceLM:
             found = self._statically(self._static, storage, first_row, last_row, first, pads)
             if found is not None:
                 return found
-        mask = None
+        mask, start = None, 0
         if pads is not None:
             pads = pads[first_row:last_row, None]
-            mask = self._positions[:last] >= pads
+            if last - first == 1 and self._may_skip:
+                # Rows that began early have ended, so no row may begin in the first columns.
+                start = int(pads.min())
+            mask = self._positions[start:last] >= pads
         follows = first > 0 or storage.shared is not None
         if last - first == 1 and follows and self._decoder is not None:
             if not self._decoder.is_current:
                 self._decoder = LlamaDecoder(self.model)
             starts = None if pads is None else pads[:, 0]
-            stepped = self._decoder.step(storage, first_row, last_row, first, starts, mask)
+            stepped = self._decoder.step(storage, first_row, last_row, first, starts, mask, start)
             return stepped.unsqueeze(1)
         positions = self._positions[first:last].unsqueeze(0)
         if pads is not None and mask is not None:
             positions = (positions - pads).clamp_(min=0)
             if self._takes_mask:
                 mask = self._ready_mask(mask, first, last)
-        storage.focus(first_row, last_row, first)
+        storage.focus(first_row, last_row, first, start)
         options: dict[str, Any] = {}
         if self._keeps_logits and not every_logit:
             options["logits_to_keep"] = 1
@@ -900,7 +921,7 @@ def _gathered(logits: Tensor, columns: Tensor, tokens: Tensor) -> Tensor:
     return logits[rows, columns, tokens] - normaliser
 
 
-def _require_unspent(state: _Cached) -> None:
+def _require_unspent(state: CachedPrefixes) -> None:
     if state.version != state.storage.version:
         raise InternalError(
             "these prefixes were spent by an earlier extend, which reused their storage"

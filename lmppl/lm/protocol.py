@@ -114,6 +114,32 @@ class Prefixes:
         return self.lengths.index_select(0, self.index)
 
 
+class PrefixArchive(Protocol):
+    """What was computed for the texts of some rows, for moves that keep the beginning of a text.
+
+    A row has a current text and one proposed in its place. Prefixes that were recalled are spent at
+    the next recall.
+    """
+
+    def recall(
+        self, rows: Tensor, prompts: Sequence[Prompt], tokens: Tensor, lengths: Tensor
+    ) -> Prefixes:
+        """The first `lengths` `[n]` tokens of `tokens` `[n, max tokens]` after `prompts`.
+
+        What the current texts of `rows` `[n]`, which may repeat, begin with is taken from here,
+        the rest is computed.
+        """
+        ...
+
+    def file(self, rows: Tensor, prefixes: Prefixes) -> None:
+        """Keeps prefixes `[n]` as what is proposed for `rows` `[n]`, which do not repeat."""
+        ...
+
+    def settle(self, accepted: Tensor) -> None:
+        """What was proposed is current where `accepted` (one flag for every row)."""
+        ...
+
+
 @runtime_checkable
 class LanguageModel(Protocol):
     """A normalised distribution over token sequences, one token at a time.
@@ -168,6 +194,13 @@ class LanguageModel(Protocol):
         """The first `lengths` `[rows]` tokens after the prompt of every row, from the cache.
 
         `prefixes` stays usable.  None where the cache cannot be cut: use `resume` there.
+        """
+        ...
+
+    def archive(self, num_rows: int, max_tokens: int) -> PrefixArchive | None:
+        """Room for what is computed for `num_rows` texts of up to `max_tokens` tokens.
+
+        None where keeping it would save nothing: use `resume` there.
         """
         ...
 

@@ -126,6 +126,10 @@ class HistoryLM(ABC):
         logits = self.log_probs(new.tokens, new.starts)
         return Prefixes(index, logits, lengths + 1, new, identity, identity)
 
+    def archive(self, num_rows: int, max_tokens: int) -> None:
+        """Looking a prefix up costs no more than keeping it."""
+        return None
+
     def crop(self, prefixes: Prefixes, lengths: Tensor) -> Prefixes:
         """The first `lengths` `[rows]` tokens after the prompt of every row."""
         history = _history_of(prefixes)

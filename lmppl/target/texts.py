@@ -17,7 +17,7 @@ from torch import Tensor
 from lmppl.errors import InternalError
 from lmppl.factors.automata import SiteAutomaton
 from lmppl.factors.automata.predicates import cut_at_stop
-from lmppl.lm.protocol import LanguageModel, Prefixes, Prompt
+from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prefixes, Prompt
 from lmppl.sequences.drawing import IDENTITY_WARP, Warp, draw_tokens
 from lmppl.target.growing import GrowingStrings
 from lmppl.target.traces import TextBatch
@@ -113,6 +113,7 @@ class TextRun:
     the rows whose text goes on; `prefixes` has a logical row for each, *without* the last token,
     which waits in `pending` `[open rows]` until the next step. `finished` `[rows]`: ended by an end
     token or a stop string. `log_prior` `[rows]`: log probability of the tokens so far, float64.
+    Rows that close are filed in the `archive`, if there is one, under their own numbers.
     `growing` remembers what tokens were decoded before; it is filled in place, as `tokens` is.
     """
 
@@ -130,6 +131,7 @@ class TextRun:
     token_log_prob: Tensor | None
     token_log_mass: Tensor | None
     strip: Tensor | None
+    archive: PrefixArchive | None = None
     growing: GrowingStrings = field(default_factory=GrowingStrings, compare=False)
 
     @property
@@ -163,16 +165,20 @@ class TextRun:
             token_log_prob=None if self.token_log_prob is None else self.token_log_prob[indices],
             token_log_mass=None if self.token_log_mass is None else self.token_log_mass[indices],
             strip=None if self.strip is None else self.strip[indices],
+            archive=None,
             growing=self.growing.select(indices, tokens),
         )
 
     def close(self, keep: Tensor) -> TextRun:
         """The same rows, with the open ones restricted to where `keep` `[open rows]` is true."""
         at = keep.nonzero().squeeze(-1)
+        if self.archive is not None and self.prefixes is not None:
+            ended = (~keep).nonzero().squeeze(-1)
+            self.archive.file(self.open[ended], self.prefixes.select(ended))
         return replace(
             self,
             open=self.open[at],
-            prefixes=None if self.prefixes is None else self.prefixes.select(at),
+            prefixes=None if self.prefixes is None or not at.numel() else self.prefixes.select(at),
             pending=None if self.pending is None else self.pending[at],
         )
 
@@ -219,11 +225,14 @@ class TextStage:
         kept: TextBatch | None = None,
         kept_lengths: Tensor | None = None,
         record: bool = False,
+        archive: PrefixArchive | None = None,
+        archived: Tensor | None = None,
     ) -> TextRun:
         """Texts of no tokens, one per prompt; or the first `kept_lengths` tokens of `kept`.
 
         `kept_lengths` `[rows]` must leave out a final end token. `record` keeps what each token
-        cost, which suffix moves need.
+        cost, which suffix moves need. What is kept is recalled from an `archive`: from its rows
+        `archived` `[rows]`, or from those of the same number, and the texts are then filed there.
         """
         num_rows, device = len(prompts), self.device
         shape = (num_rows, self.max_tokens)
@@ -257,11 +266,17 @@ class TextStage:
         if kept is None or kept_lengths is None:
             prefixes = self.lm.start(prompts, max_new_tokens=self.max_tokens)
             return replace(run, prefixes=prefixes)
-        return self._resume(run, prompts, kept, kept_lengths)
+        if archive is None:
+            prefixes = self.lm.resume(
+                prompts, kept.tokens, kept_lengths, max_new_tokens=self.max_tokens
+            )
+        else:
+            at = rows if archived is None else archived
+            prefixes = archive.recall(at, prompts, kept.tokens, kept_lengths)
+        run = replace(run, prefixes=prefixes, archive=archive if archived is None else None)
+        return self._resume(run, kept, kept_lengths)
 
-    def _resume(
-        self, run: TextRun, prompts: Sequence[Prompt], kept: TextBatch, lengths: Tensor
-    ) -> TextRun:
+    def _resume(self, run: TextRun, kept: TextBatch, lengths: Tensor) -> TextRun:
         columns = torch.arange(self.max_tokens, device=self.device)
         inside = columns < lengths.unsqueeze(-1)
         tokens = torch.where(inside, kept.tokens, 0)
@@ -274,14 +289,12 @@ class TextStage:
             for t in range(int(lengths.max())):
                 new, _ = run.automata.advance(run.open, states, tokens[:, t])
                 states = torch.where(inside[:, t], new, states)
-        prefixes = self.lm.resume(prompts, tokens, lengths, max_new_tokens=self.max_tokens)
         return replace(
             run,
             tokens=tokens,
             positions=lengths.clone(),
             position=None,
             states=states,
-            prefixes=prefixes,
             log_prior=log_prob.sum(-1),
             token_log_prob=log_prob,
             token_log_mass=log_mass,
@@ -389,16 +402,13 @@ class TextStage:
             log_prior=run.log_prior.index_add(0, rows, log_prob),
         )
         if position is not None and position >= self.max_tokens:
-            nobody = rows[:0]
-            return replace(new, open=nobody, prefixes=None, pending=None)
+            return new.close(torch.zeros_like(rows, dtype=torch.bool))
         going = None if ended is None else ~ended
         if position is None:
             below = positions[rows] < self.max_tokens
             going = below if going is None else going & below
         if going is None or bool(going.all()):
             return new
-        if not bool(going.any()):
-            return replace(new, open=rows[:0], prefixes=None, pending=None)
         return new.close(going)
 
     def finish(self, run: TextRun) -> TextBatch:

@@ -17,7 +17,10 @@ import tiny_models
 import torch
 
 import lmppl
+from lmppl.inference.mcmc import MCMCEngine
+from lmppl.inference.settings import MCMC
 from lmppl.lm.decoding import LlamaDecoder
+from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lm.loading import load_language_model
 from lmppl.posterior import Posterior
 from lmppl.rng import Stream
@@ -296,3 +299,47 @@ def test_a_large_batch_draws_what_its_rows_draw_alone(masked: bool) -> None:
         assert torch.equal(whole.tokens[at], alone.tokens)
         assert torch.equal(whole.log_prob[at], alone.log_prob)
         assert torch.equal(whole.log_mass[at], alone.log_mass)
+
+
+@pytest.mark.parametrize("block_probability", [0.0, 0.5])
+def test_chains_that_keep_what_they_computed_draw_what_others_draw(
+    directory: Path, block_probability: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run() -> Posterior:
+        return lmppl.infer(
+            program(directory)(),
+            method="mcmc",
+            num_chains=6,
+            num_samples=12,
+            warmup_steps=2,
+            block_probability=block_probability,
+            seed=4,
+            progress=False,
+        )
+
+    kept = run()
+    assert kept.diagnostics["acceptance_rate"] > 0
+    monkeypatch.setattr(HuggingFaceLM, "archive", lambda lm, num_rows, max_tokens: None)
+    assert same(kept, run())
+
+
+def test_kept_prefixes_are_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a chain has computed its text, suffix moves compute one token at a time."""
+    target = program("builtin:stories")().target()
+    engine = MCMCEngine(
+        MCMC(num_chains=6, num_samples=40, block_probability=0.0), target, Stream.from_seed(0)
+    )
+    state = engine.init()
+    for _ in range(25):
+        state, _ = engine.step(state)
+    widths = []
+    forward = HuggingFaceLM._forward
+
+    def counted(lm, storage, first_row, last_row, first, last, *rest, **options):  # type: ignore[no-untyped-def]
+        widths.append(last - first)
+        return forward(lm, storage, first_row, last_row, first, last, *rest, **options)
+
+    monkeypatch.setattr(HuggingFaceLM, "_forward", counted)
+    for _ in range(6):
+        state, _ = engine.step(state)
+    assert widths and set(widths) == {1}

@@ -17,10 +17,12 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
 from lmppl.errors import InternalError
+from lmppl.lm.archive import KVArchive
+from lmppl.lm.cache import CachedPrefixes
 from lmppl.lm.decoding import LlamaDecoder
-from lmppl.lm.huggingface import HuggingFaceLM, _Cached
+from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lm.loading import builtin_models, load_language_model
-from lmppl.lm.protocol import LanguageModel, Prefixes
+from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prefixes
 from lmppl.lm.tables import FunctionLM, HistoryLM, load_markov, load_ngram
 from lmppl.sequences.drawing import Warp, draw_tokens
 
@@ -261,6 +263,47 @@ def law_crop_is_recompute(lm: LanguageModel) -> None:
         assert_close(found, reference(lm, prompt, tokens[row].tolist()))
 
 
+def law_archive_is_recompute(lm: LanguageModel) -> None:
+    """Moves that are accepted or not, texts that change elsewhere, and a prompt that changes."""
+    archive = lm.archive(4, 9)
+    if archive is None:
+        assert not isinstance(honest(lm), HuggingFaceLM) or any("recomputed" in n for n in lm.notes)
+        return
+    several = prompts_of(lm)
+    generator = torch.Generator().manual_seed(12)
+    texts, rows = random_tokens(lm, 4, 9, seed=13), torch.arange(4)
+    for prompts in ((several[2],) * 4, several, several[::-1]):
+        for move in range(5):
+            lengths = torch.randint(0, 9, (4,), generator=generator)
+            lengths[move % 4] = move % 2
+            proposal = torch.where(
+                torch.arange(9) < lengths[:, None], texts, random_tokens(lm, 4, 9, seed=move)
+            )
+            found = archive.recall(rows, prompts, texts, lengths)
+            assert found.row_lengths().tolist() == lengths.tolist()
+            while True:
+                at = found.row_lengths()
+                for row, length in enumerate(at.tolist()):
+                    expected = reference(lm, prompts[row], proposal[row, :length].tolist())
+                    assert_close(found.row_logits()[row].log_softmax(-1), expected)
+                if int(at.max()) == 9:
+                    break
+                tokens = proposal[torch.arange(4), at]
+                found = lm.extend(found, tokens)
+            archive.file(rows, found)
+            accepted = torch.rand(4, generator=generator) < 0.5
+            archive.settle(accepted)
+            texts = torch.where(accepted[:, None], proposal, texts)
+            texts[move % 4, 4] = (texts[move % 4, 4] + 1) % lm.vocab.size
+        # A subset of the rows, some of them twice, as a move of another kind asks.
+        twice, lengths = torch.tensor([2, 2, 0, 3, 3]), torch.tensor([4, 4, 2, 8, 1])
+        chosen = tuple(prompts[row] for row in twice)
+        found = archive.recall(twice, chosen, texts[twice], lengths)
+        for row, (origin, length) in enumerate(zip(twice, lengths.tolist(), strict=True)):
+            expected = reference(lm, prompts[origin], texts[origin, :length].tolist())
+            assert_close(found.row_logits()[row].log_softmax(-1), expected)
+
+
 def law_equal_rows_are_computed_once(lm: LanguageModel) -> None:
     prompt = prompts_of(lm)[0]
     prefixes = lm.start([prompt] * 6)
@@ -304,6 +347,7 @@ LAWS: tuple[Callable[[LanguageModel], None], ...] = (
     law_padding_is_invisible,
     law_resume_is_recompute,
     law_crop_is_recompute,
+    law_archive_is_recompute,
     law_equal_rows_are_computed_once,
 )
 WARPS = (Warp(), Warp(temperature=0.7), Warp(top_k=3), Warp(top_p=0.8), Warp(1.3, 5, 0.9))
@@ -367,7 +411,7 @@ def test_a_prompt_that_all_rows_share_changes_nothing(name, max_rows):
         prefixes = lm.start([prompt] * 12, max_new_tokens=8)
         for step in range(4):
             prefixes = lm.extend(prefixes, tokens[:, step])
-        if isinstance(prefixes.state, _Cached) and lm._decoder is not None:
+        if isinstance(prefixes.state, CachedPrefixes) and lm._decoder is not None:
             assert prefixes.state.storage.num_shared > 8
         kept = torch.tensor([3, 3, 0, 7, 11, 11, 11, 2, 5, 1, 9])
         lengths = torch.tensor([4, 2, 0, 1, 4, 4, 3, 2, 1, 0, 3])
@@ -588,6 +632,22 @@ class CropsOneTooMany(Wrong):
         return dataclasses.replace(cropped, lengths=lengths)
 
 
+class SettlesEverything(Wrong):
+    """An archive that does not look whether what it has is what is asked for."""
+
+    def archive(self, num_rows: int, max_tokens: int) -> PrefixArchive | None:
+        archive = self.lm.archive(num_rows, max_tokens)
+        assert isinstance(archive, KVArchive)
+        find = archive._find_missing
+
+        def careless(rows, prompts, tokens, lengths):
+            missing = find(rows, prompts, tokens, lengths)
+            return missing if len(missing) == len(rows) else missing[:0]
+
+        archive._find_missing = careless
+        return archive
+
+
 class LeaksProbability(Wrong):
     """Log probabilities that sum to less than one."""
 
@@ -609,6 +669,12 @@ class LeaksProbability(Wrong):
 def test_the_laws_reject_a_wrong_model(name, wrong, law):
     with pytest.raises(AssertionError):
         law(wrong(make(name)))
+
+
+@pytest.mark.parametrize("name", ["tiny:llama", "tiny:gemma2"])
+def test_the_laws_reject_an_archive_of_stale_prefixes(name):
+    with pytest.raises(AssertionError):
+        law_archive_is_recompute(SettlesEverything(make(name)))
 
 
 def test_the_laws_reject_leaking_probability():
