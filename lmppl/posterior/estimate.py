@@ -98,7 +98,9 @@ class Estimate:
         variance = math.inf
         if units > 1:
             variance = float(np.sum(deviations**2)) * units / (units - 1)
-        return cls.from_relative_variance(value, variance, degrees=units - 1, confidence=confidence)
+        return cls.from_relative_variance(
+            value, variance, degrees=units - 1, num_units=units, confidence=confidence
+        )
 
     @classmethod
     def from_runs(cls, log_z_hats: ArrayLike, *, confidence: float = 0.95) -> Estimate:
@@ -107,7 +109,12 @@ class Estimate:
         `log_z_hats` is `[runs]`, in nats; −inf is a run that lost all its mass. A single run has
         no error of its own: the standard error is infinite.
         """
-        return cls.from_weights(log_z_hats, confidence=confidence)
+        found = cls.from_weights(log_z_hats, confidence=confidence)
+        if found.standard_error > 0.0:
+            return found
+        # Runs that agree to the last digit have hardly anything left out between them: every one
+        # of their particles would have had to miss it.
+        return replace(found, lower=found.value)
 
     @classmethod
     def from_genealogy(
@@ -127,7 +134,11 @@ class Estimate:
         variance = genealogical_variance(log_weights, eves)
         families = float(np.unique(np.asarray(eves)).size)
         return cls.from_relative_variance(
-            float(log_z_hat), variance, degrees=families - 1.0, confidence=confidence
+            float(log_z_hat),
+            variance,
+            degrees=families - 1.0,
+            num_units=families,
+            confidence=confidence,
         )
 
     @classmethod
@@ -137,6 +148,7 @@ class Estimate:
         relative_variance: float,
         *,
         degrees: float = math.inf,
+        num_units: float = math.inf,
         confidence: float = 0.95,
     ) -> Estimate:
         """A log evidence whose estimate Ẑ has variance Z² · `relative_variance`.
@@ -146,14 +158,20 @@ class Estimate:
         small, and longer above where r is large, because a weight that was missed only ever makes
         Ẑ too small. Where t · r ≥ 1 the draws do not bound Z from above. Below, Markov's
         inequality P(Ẑ ≥ Z/δ) ≤ δ holds whatever the distribution, and is used where it is better.
+
+        Weights that are all equal show no variance, but a share of up to 1 − δ^(1/n) of the draws
+        may weigh less, or nothing, and go unseen among `num_units` = n independent ones: the
+        interval then reaches down to Ẑ · δ^(1/n), as Clopper and Pearson's does.
         """
         if value == -math.inf or math.isnan(value):
             return cls(value, math.inf, -math.inf, math.inf, "unbiased", confidence)
-        error = math.sqrt(max(0.0, relative_variance))
+        # What is below is rounding.
+        error = 0.0 if relative_variance < 1e-15 else math.sqrt(relative_variance)
         tail = 0.5 * (1.0 - confidence)
         spread = 0.0 if error == 0.0 else student_quantile(1.0 - tail, degrees) * error
         upper = value - math.log1p(-spread) if spread < 1.0 else math.inf
-        lower = value + max(-math.log1p(spread), math.log(tail))
+        unseen = math.log(tail) / num_units if error == 0.0 else 0.0
+        lower = value + max(-math.log1p(spread) + unseen, math.log(tail))
         return cls(value, error, lower, upper, "unbiased", confidence)
 
     @classmethod

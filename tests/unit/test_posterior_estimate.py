@@ -81,10 +81,25 @@ def test_an_evidence_from_weights_has_the_delta_method_error() -> None:
     assert found.lower < found.value < found.upper
 
 
-def test_equal_weights_leave_no_error() -> None:
+def test_equal_weights_leave_no_error_but_what_was_not_seen() -> None:
     found = Estimate.from_weights([2.0, 2.0, 2.0])
     assert (found.value, found.standard_error) == (2.0, 0.0)
-    assert found.lower == found.upper == 2.0
+    # Clopper and Pearson's lower end of a share of three out of three.
+    assert found.lower == pytest.approx(2.0 + math.log(0.025 ** (1 / 3)))
+    assert found.upper == 2.0
+
+
+def test_an_interval_holds_the_evidence_where_every_draw_met_the_constraint() -> None:
+    share, size, log_z = 0.97, 40, math.log(0.97)
+    generator = np.random.default_rng(0)
+    missed = 0
+    for _ in range(2000):
+        kept = generator.random(size) < share
+        with np.errstate(divide="ignore"):
+            found = Estimate.from_weights(np.log(kept))
+        missed += not found.lower <= log_z <= found.upper and bool(kept.all())
+    # Without the lower end, each of the runs without a rejection (30 % of them) would miss it.
+    assert missed == 0
 
 
 def test_a_wild_estimate_is_not_bounded_above() -> None:
