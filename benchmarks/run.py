@@ -28,6 +28,7 @@ from models import Case, cases, silence
 from rivals import generate
 
 import lmppl
+from lmppl.cli.bench import Products, cost_of
 from lmppl.inference.mcmc import MCMCEngine
 from lmppl.inference.settings import MCMC
 from lmppl.lm.huggingface import HuggingFaceLM
@@ -221,6 +222,26 @@ class Bench:
     def mcmc_mix(self, case: Case, size: int) -> None:
         self.mcmc(case, size, MCMC().block_probability)
 
+    def floor(self, case: Case, size: int) -> None:
+        """The share of an SMC run that the bare products of its tokens would take."""
+        bound = self.program(case, SOFT)()
+        lm = self.lm(case)
+        cost = cost_of(lm, case.num_tokens // 2)
+        shapes = [*cost.shapes, *([cost.head] if cost.head else [])]
+        products = Products(shapes, size, torch.float32, lm.device)
+
+        def ours(seed: int) -> float:
+            post = lmppl.infer(
+                bound, method="smc", num_particles=size, lookahead="none", seed=seed, progress=False
+            )
+            return post.manifest["num_tokens"]
+
+        def rival(seed: int) -> float:
+            return products.run(case.num_tokens) * size
+
+        row = "floor of products"
+        self.show(paired(row, case.label, size, 0.5, ours, rival, pairs=max(5, self.pairs)))
+
     def drawing(self, case: Case, size: int) -> None:
         """A token per row from given logits, against what `generate` does with them."""
         vocab = self.lm(case).vocab.size
@@ -336,6 +357,7 @@ ROWS = (
     "smc_lookahead",
     "importance",
     "rejection",
+    "floor",
     "drawing",
     "mcmc",
     "mcmc_mix",
@@ -390,7 +412,7 @@ def main() -> None:
                     bench.scaling(each, ladder)
                 case "bindings":
                     bench.bindings(each, 64 if arguments.quick else 1024)
-                case "drawing" | "mcmc" | "mcmc_mix" | "memory":
+                case "floor" | "drawing" | "mcmc" | "mcmc_mix" | "memory":
                     getattr(bench, row)(each, 64 if arguments.quick else 256)
                 case "genlm":
                     if arguments.genlm:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lmppl.cli.outcome import Exit, UsageError
@@ -29,6 +28,10 @@ model bench(opening: string) {{
     return text
 }}
 """
+# Runs whose parts are added up.
+_RUNS = 3
+# Bytes of weights up to which every product has its own.
+_OWN_WEIGHTS = 2**28
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,42 +121,53 @@ def cost_of(lm: HuggingFaceLM, context: int) -> Cost:
     )
 
 
-def seconds_of(
-    work: Callable[[], object],
-    now: Callable[[], float] = time.process_time,
-    *,
-    at_least: float = 0.15,
-    rounds: int = 3,
-) -> float:
-    """Seconds of one call of `work`: the best of a few rounds."""
-    work()
-    count, best = 1, float("inf")
-    for _ in range(rounds):
-        while True:
-            began = now()
-            for _ in range(count):
-                work()
-            spent = now() - began
-            if spent >= at_least / rounds:
-                break
-            count *= 2
-        best = min(best, spent / count)
-    return best
+class Products:
+    """The bare products of a network's step, `[rows, in] @ [in, out]`, each with its own weights.
 
+    Weights of one layer are not in the cache any more when it is their turn again, as in a step;
+    beyond a quarter of a gigabyte layers of the same shape share them.
+    """
 
-def product_seconds(
-    shapes: tuple[tuple[int, int], ...], rows: int, dtype: torch.dtype, device: torch.device
-) -> float:
-    """Seconds of the bare products `[rows, in] @ [in, out]` of all shapes in turn."""
-    import torch
+    def __init__(
+        self, shapes: Sequence[tuple[int, int]], rows: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        import torch
 
-    total, now = 0.0, timer(device)
-    for shape in dict.fromkeys(shapes):
-        left = torch.randn(rows, shape[0]).to(device, dtype)
-        right = torch.randn(shape).to(device, dtype)
-        out = left @ right
-        total += shapes.count(shape) * seconds_of(partial(torch.mm, left, right, out=out), now)
-    return total
+        self._now = timer(device)
+        self._left = {
+            width: torch.randn(rows, width).to(device, dtype) for width in {i for i, _ in shapes}
+        }
+        numel = sum(i * o for i, o in shapes)
+        share = numel * dtype.itemsize > _OWN_WEIGHTS
+        kept = {shape: torch.randn(shape).to(device, dtype) for shape in set(shapes)}
+        self._right = [kept[shape] if share else kept[shape].clone() for shape in shapes]
+        self._seconds, self._passes = 0.0, 0
+        self.run(1)
+
+    def run(self, passes: int) -> int:
+        """Computes so many passes, and returns their number."""
+        import torch
+
+        for _ in range(passes):
+            for right in self._right:
+                torch.mm(self._left[right.shape[0]], right)
+        return passes
+
+    def measure(self, at_least: float = 0.3) -> None:
+        """Runs passes for so many seconds, and counts them in the mean."""
+        passes, spent = 1, 0.0
+        while spent < at_least and self._right:
+            began = self._now()
+            self.run(passes)
+            spent += self._now() - began
+            self._passes += passes
+            passes *= 2
+        self._seconds += spent
+
+    @property
+    def seconds(self) -> float:
+        """Mean seconds of a pass."""
+        return self._seconds / max(1, self._passes)
 
 
 @contextmanager
@@ -193,7 +207,7 @@ def _measured(clock: Clock) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One measured run: tokens drawn, steps, seconds by part and in total.
+    """Some measured runs: tokens drawn, steps, seconds by part and in total.
 
     `first` are the seconds of the run before it, which compiles what is to be compiled, and `notes`
     say how the language models were run.
@@ -211,29 +225,37 @@ def profile(
     bound: Any,
     num_particles: int,
     now: Callable[[], float] = time.process_time,
+    between: Callable[[], None] = lambda: None,
     **options: object,
 ) -> Profile:
-    """The parts of an SMC run on a bound model, after one run whose parts are not measured."""
+    """The parts of SMC runs on a bound model, after one run whose parts are not measured.
+
+    `between` is called before and after each: the pace of a shared machine changes, so what is
+    compared with the runs is measured among them.
+    """
     from lmppl import pipeline
 
     settings: dict[str, Any] = {"method": "smc", "num_particles": num_particles, **options}
     began = now()
     pipeline.infer(bound, seed=0, progress=False, **settings)
     first = now() - began
-    clock = Clock(now)
-    with _measured(clock):
-        began = now()
-        with clock.part("other"):
-            post = pipeline.infer(bound, seed=1, progress=False, **settings)
-        total = now() - began
-    run = post.manifest
-    notes = tuple(note for lm in run["language_models"] for note in lm["notes"])
-    return Profile(run["num_tokens"], run["num_steps"], clock.seconds, total, first, notes)
+    clock, total, num_tokens, num_steps = Clock(now), 0.0, 0, 0
+    between()
+    for seed in range(1, _RUNS + 1):
+        with _measured(clock):
+            began = now()
+            with clock.part("other"):
+                post = pipeline.infer(bound, seed=seed, progress=False, **settings)
+            total += now() - began
+        num_tokens += post.manifest["num_tokens"]
+        num_steps += post.manifest["num_steps"]
+        between()
+    notes = tuple(note for lm in post.manifest["language_models"] for note in lm["notes"])
+    return Profile(num_tokens, num_steps, clock.seconds, total, first, notes)
 
 
 def bench(arguments: argparse.Namespace) -> int:
     """Prints the cost model, the floor and the share of every part of a step."""
-    import torch
 
     from lmppl import pipeline
     from lmppl.lm.loading import load_language_model
@@ -254,21 +276,28 @@ def bench(arguments: argparse.Namespace) -> int:
         constraint=constraint,
     )
     bound = pipeline.compile(program)(opening=arguments.prompt)
+    body = Products(cost.shapes, rows, dtype, lm.device)
+    head = Products([] if cost.head is None else [cost.head], rows, dtype, lm.device)
+    square = Products([(1024, 1024)], 1024, dtype, lm.device)
+
+    def measure() -> None:
+        body.measure()
+        head.measure(0.1)
+        square.measure(0.1)
+
     found = profile(
         bound,
         rows,
         timer(lm.device),
+        measure,
         lookahead="prefix" if arguments.lookahead else "none",
         lookahead_every=arguments.lookahead or 1,
         device=arguments.device,
         dtype=arguments.dtype,
         compile=arguments.compile,
     )
-    body = product_seconds(cost.shapes, rows, dtype, lm.device)
-    head = 0.0 if cost.head is None else product_seconds((cost.head,), rows, dtype, lm.device)
-    square = torch.randn(1024, 1024).to(lm.device, dtype)
-    peak = 2 * 1024**3 / seconds_of(lambda: square @ square, timer(lm.device))
-    show(_report(arguments, lm, cost, found, body, head, peak, rows))
+    peak = 2 * 1024**3 / square.seconds
+    show(_report(arguments, lm, cost, found, body.seconds, head.seconds, peak, rows))
     return Exit.FINE
 
 
