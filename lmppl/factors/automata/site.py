@@ -176,6 +176,17 @@ class _Site:
             "table", step, token_class, *_ended_rows(outputs, stopped, num_outputs), targets, bounds
         )
 
+    def alone(self, constraint: Predicate) -> tuple[_Steps, EndRule]:
+        """The automaton of one constraint: a table, or rows on demand where that is too large.
+
+        Raises:
+            TooManyStates: neither fits its budget.
+        """
+        try:
+            return self.automaton([constraint])
+        except TableTooLarge:
+            return self.on_demand(constraint)
+
     def on_demand(self, constraint: Predicate) -> tuple[_Steps, EndRule]:
         """An automaton for a constraint that has no table; states are those of a byte machine.
 
@@ -464,6 +475,8 @@ class SiteAutomaton:
     One automaton for all constraints where that fits the budget; otherwise several, side by side,
     whose states are packed into one integer.  Then, and for automata "on demand", `is_exact` is
     false: a token is never refused wrongly, but one may be allowed after which nothing is left.
+    Constraints for which every automaton is too large are `left_out`: they are met by no mask, and
+    nothing here knows of them.
 
     States are LongTensors `[rows]`; -1 is the dead state.  A row that has ended keeps its state.
     `remaining` is how many tokens may still be drawn, the next one included: `max_tokens` at the
@@ -473,6 +486,7 @@ class SiteAutomaton:
     max_tokens: int
     parts: tuple[_TokenAutomaton, ...]
     is_exact: bool
+    left_out: tuple[Predicate, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -527,7 +541,10 @@ class SiteAutomaton:
         if target == self.device:
             return self
         return SiteAutomaton(
-            self.max_tokens, tuple(part.to(target) for part in self.parts), self.is_exact
+            self.max_tokens,
+            tuple(part.to(target) for part in self.parts),
+            self.is_exact,
+            self.left_out,
         )
 
     def initial(self, rows: int) -> Tensor:
@@ -662,10 +679,10 @@ def compile_constraint(
     `stop` are the site's stop strings; the automaton also says when they are completed, so it is
     useful without predicates.  `strip_leading_space` is for SentencePiece-style vocabularies where
     nothing comes before the text.  Tables take at most `table_budget` bytes each.
+    A predicate that needs more than `state_budget` states is left out.
 
     Raises:
         NotRegular: a pattern that no finite automaton decides.
-        TooManyStates: a single predicate needs more than `state_budget` states.
         ValueError: an empty stop string, or one that contains U+FFFD.
     """
     if max_tokens < 0:
@@ -704,10 +721,11 @@ _SITES_CACHED = 16
 
 
 def _build(constraints: Sequence[Predicate], site: _Site) -> SiteAutomaton:
+    left_out: tuple[Predicate, ...] = ()
     try:
         built = [site.automaton(constraints)]
     except (TooManyStates, TableTooLarge):
-        built = _grouped(constraints, site)
+        built, left_out = _grouped(constraints, site)
     parts = tuple(
         _TokenAutomaton(
             steps,
@@ -720,12 +738,19 @@ def _build(constraints: Sequence[Predicate], site: _Site) -> SiteAutomaton:
         )
         for steps, rule in built
     )
-    return SiteAutomaton(site.max_tokens, parts, len(parts) == 1 and parts[0].steps.kind == "table")
+    is_exact = len(parts) == 1 and parts[0].steps.kind == "table" and not left_out
+    return SiteAutomaton(site.max_tokens, parts, is_exact, left_out)
 
 
-def _grouped(constraints: Sequence[Predicate], site: _Site) -> list[tuple[_Steps, EndRule]]:
-    """Groups of constraints that fit the budget together, as few as a greedy choice finds."""
+def _grouped(
+    constraints: Sequence[Predicate], site: _Site
+) -> tuple[list[tuple[_Steps, EndRule]], tuple[Predicate, ...]]:
+    """Groups of constraints that fit the budget together, as few as a greedy choice finds.
+
+    Also the constraints that have no automaton even by themselves.
+    """
     groups: list[tuple[list[Predicate], tuple[_Steps, EndRule]]] = []
+    left_out: list[Predicate] = []
     for constraint in constraints or [True_()]:
         for position, (group, (steps, _)) in enumerate(groups):
             if steps.kind == "on demand":
@@ -737,7 +762,9 @@ def _grouped(constraints: Sequence[Predicate], site: _Site) -> list[tuple[_Steps
                 continue
         else:
             try:
-                groups.append(([constraint], site.automaton([constraint])))
-            except TableTooLarge:
-                groups.append(([constraint], site.on_demand(constraint)))
-    return [built for _, built in groups]
+                groups.append(([constraint], site.alone(constraint)))
+            except TooManyStates:
+                left_out.append(constraint)
+    # Something has to know when a stop string is completed.
+    built = [steps for _, steps in groups] or [site.automaton([])]
+    return built, tuple(left_out)
