@@ -13,7 +13,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from lmppl.errors import InferenceError, Span
 from lmppl.factors.rewards import Scorer, load_reward
-from lmppl.factors.rewards.huggingface import load_sequence_classifier
+from lmppl.factors.rewards.ensemble import EnsembleSource
+from lmppl.factors.rewards.huggingface import ClassifierSource, load_sequence_classifier
 from lmppl.factors.risk import UncertainScores
 from lmppl.ir.model import Parameter, Reward, RewardSource
 from lmppl.ir.types import REAL, STRING, UNCERTAIN, Interval, Type
@@ -151,6 +152,38 @@ def test_small_groups_give_the_scores_of_one_large_group(tmp_path: Path) -> None
     assert np.allclose(whole.scores([TEXTS], None), expected, atol=1e-5)
     whole.classifier.token_budget = 1
     assert np.allclose(whole.scores([TEXTS], None), expected, atol=1e-5)
+
+
+def test_out_of_memory_halves_the_groups_and_goes_on_with_the_same_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "rm", "llama", 1)
+    source = load_sequence_classifier(str(path), head="score")
+    expected = source.scores([TEXTS], None)
+    assert source.notes == ()
+    forward, sizes = ClassifierSource._forward, []
+
+    def small_device(self: ClassifierSource, encoded: list[dict[str, list[int]]]) -> np.ndarray:
+        sizes.append(len(encoded))
+        if len(encoded) > 2:
+            raise torch.OutOfMemoryError("as a device would")
+        return forward(self, encoded)
+
+    monkeypatch.setattr(ClassifierSource, "_forward", small_device)
+    scorer = Scorer(reward("reward_model", "rm"), EnsembleSource((source, source)))
+    found = source.scores([TEXTS], None)
+    assert np.allclose(found, expected, atol=1e-5)
+    assert sizes[0] == len(TEXTS) > 2 and max(sizes[-2:]) <= 2
+    assert sum(size > 2 for size in sizes) <= 4, "halved from the size of the group"
+    assert len(source.notes) == 1 and "out of memory" in source.notes[0]
+    assert scorer.notes == source.notes
+
+    def no_device(self: ClassifierSource, encoded: list[dict[str, list[int]]]) -> np.ndarray:
+        raise torch.OutOfMemoryError("as a device would")
+
+    monkeypatch.setattr(ClassifierSource, "_forward", no_device)
+    with pytest.raises(torch.OutOfMemoryError):
+        source.scores([TEXTS], None)
 
 
 @pytest.mark.parametrize("style", DECODERS)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lmppl.factors.rewards.scorer import Source, Tokens
+from lmppl.factors.rewards.scorer import Noted, Source, Tokens
 from lmppl.factors.rewards.texts import fingerprint
 from lmppl.factors.risk import UncertainScores
 
@@ -26,6 +26,12 @@ class EnsembleSource:
     @property
     def cost(self) -> Literal["cheap", "model"]:
         return "model" if any(member.cost == "model" for member in self.members) else "cheap"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the members say, each thing once."""
+        noted = (member.notes for member in self.members if isinstance(member, Noted))
+        return tuple(dict.fromkeys(note for notes in noted for note in notes))
 
     def scores(self, columns: Sequence[Sequence[Any]], tokens: Tokens | None) -> UncertainScores:
         """The scores of all members for the same batch."""

@@ -54,10 +54,17 @@ class _Classifier:
     device: torch.device
     max_length: int | None
     token_budget: int
+    notes: tuple[str, ...] = ()
 
     @property
     def num_labels(self) -> int:
         return int(self.model.config.num_labels)
+
+    def halved_to(self, budget: int) -> None:
+        """A smaller budget for the rest of the process, after the device ran out of memory."""
+        self.token_budget = budget
+        self.notes = (f"out of memory: {self.name} reads at most {budget} tokens at once",)
+        torch.cuda.empty_cache()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,6 +91,10 @@ class ClassifierSource:
     def cost(self) -> Literal["cheap", "model"]:
         return "model"
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.classifier.notes
+
     def scores(
         self, columns: Sequence[Sequence[Any]], tokens: Tokens | None
     ) -> NDArray[np.float64]:
@@ -108,8 +119,9 @@ class ClassifierSource:
             except torch.OutOfMemoryError:
                 if len(group) == 1:
                     raise
-                budget = max(budget // 2, 1)
-                self.classifier.token_budget = budget
+                # A group may be smaller than the budget; one half its size comes next.
+                budget = max(len(group) * int(lengths[group[-1]]) // 2, 1)
+                self.classifier.halved_to(budget)
                 continue
             start = stop
         return self._read(logits)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, TypeAlias
+from itertools import islice
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,14 @@ class Source(Protocol):
     ) -> NDArray[np.float64] | UncertainScores: ...
 
 
+@runtime_checkable
+class Noted(Protocol):
+    """A source that has something to say about how it computed its scores."""
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+
 @dataclass(slots=True, eq=False)
 class Scorer:
     """A loaded reward.
@@ -80,6 +89,11 @@ class Scorer:
     def cost(self) -> Literal["cheap", "model"]:
         return self.source.cost
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the results should know of how scores were computed."""
+        return self.source.notes if isinstance(self.source, Noted) else ()
+
     def score(
         self, *columns: Sequence[Any], tokens: Tokens | None = None
     ) -> NDArray[np.float64] | UncertainScores:
@@ -108,7 +122,7 @@ class Scorer:
             for key in fresh:
                 self._memory[key] = found[key]
             excess = len(self._memory) - REMEMBERED
-            for key in list(self._memory)[: max(excess, 0)]:
+            for key in list(islice(self._memory, max(excess, 0))):
                 del self._memory[key]
         return self._assembled([found[key] for key in keys])
 
