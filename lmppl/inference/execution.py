@@ -13,7 +13,7 @@ from typing import Any
 
 from lmppl.errors import Diagnostic, LmpError
 from lmppl.inference.loop import Budget, run
-from lmppl.inference.results import ParseExpression, posterior_of
+from lmppl.inference.results import ParseExpression, posterior_of, spent_on_rewards
 from lmppl.inference.settings import Settings
 from lmppl.posterior import Posterior
 from lmppl.progress import ProgressListener
@@ -41,7 +41,9 @@ def execute(
     with _stepped(target, settings.compile):
         engine = make_engine(settings, target, Stream.from_seed(seed))
         with _rows_limited(target, settings.max_rows):
+            before = spent_on_rewards(target)
             outcome = run(engine, budget=parse_budget(budget), progress=_listener(progress))
+        outcome = replace(outcome, rewards=spent_on_rewards(target, before))
         return [
             posterior_of(
                 target, draws, group, settings=settings, seed=seed, outcome=outcome, parse=parse

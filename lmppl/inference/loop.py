@@ -80,13 +80,17 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The draws of a run, why it stopped early (None: it did not), and what it cost."""
+    """The draws of a run, why it stopped early (None: it did not), and what it cost.
+
+    `rewards` has, by name, the seconds that each reward took and the number of texts it scored.
+    """
 
     draws: list[Draws]
     stopped_by: str | None
     seconds: float
     num_tokens: int
     num_steps: int
+    rewards: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 
 
 def run(

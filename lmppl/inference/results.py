@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -90,6 +90,18 @@ def posterior_of(
     return posterior.replace(expectations=_expectations(target, draws, posterior, group))
 
 
+def spent_on_rewards(
+    target: Target, before: Mapping[str, tuple[float, int]] | None = None
+) -> dict[str, tuple[float, int]]:
+    """Seconds and texts scored by each reward of the target, since `before` where it is given."""
+    earlier = before or {}
+    spent = {}
+    for name, scorer in target.scorers.items():
+        seconds, num_scored = earlier.get(name, (0.0, 0))
+        spent[name] = (scorer.seconds - seconds, scorer.num_scored - num_scored)
+    return spent
+
+
 def _verify(target: Target, draws: Draws) -> None:
     """No draw of positive weight may break a requirement or have a density of zero."""
     log_density = draws.traces.log_density()
@@ -145,10 +157,15 @@ def _manifest(
     target: Target, group: int, settings: Settings, seed: int, outcome: Outcome
 ) -> dict[str, Any]:
     """Everything that is needed to run this again."""
-    scored = {
-        name: {"seconds": scorer.seconds, "num_scored": scorer.num_scored}
-        for name, scorer in target.scorers.items()
+    rewards = {
+        name: {
+            "seconds": seconds,
+            "num_scored": num_scored,
+            "notes": list(target.scorers[name].notes),
+        }
+        for name, (seconds, num_scored) in outcome.rewards.items()
     }
+    reward_seconds = math.fsum(seconds for seconds, _ in outcome.rewards.values())
     return {
         "model": target.model.name,
         "path": target.model.path,
@@ -163,7 +180,10 @@ def _manifest(
         "seconds": outcome.seconds,
         "num_tokens": outcome.num_tokens,
         "num_steps": outcome.num_steps,
-        "rewards": scored,
+        "rewards": rewards,
+        "reward_seconds": reward_seconds,
+        "reward_share": reward_seconds / outcome.seconds if outcome.seconds else 0.0,
+        "constraints": target.constraints(),
         "language_models": [
             {"name": lm.name, "notes": list(lm.notes)} for lm in target.language_models()
         ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -102,12 +103,31 @@ def facts(posterior: Posterior) -> list[tuple[str, str]]:
         value = diagnostics.get(name)
         if _is_number(value):
             rows.append((words, f"{value:.3g}"))
+    rows.extend(_work(posterior.manifest))
     for label in posterior.potential_labels:
         values = posterior.log_potential(label)
         alive = values[posterior.log_weights > -math.inf]
         if np.isfinite(alive).all() and np.ptp(alive) > 0.0:
             mean = posterior.expectation(np.where(np.isfinite(values), values, 0.0))
             rows.append((f"mean of {label}", str(mean)))
+    return rows
+
+
+def _work(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What took long or went another way than usual: rewards of a second or more, constraints."""
+    rows = []
+    seconds = manifest.get("reward_seconds", 0.0)
+    if seconds >= 1.0:
+        share, total = manifest["reward_share"], manifest["seconds"]
+        scored = sum(each["num_scored"] for each in manifest["rewards"].values())
+        rows.append(
+            ("rewards", f"{share:.0%} of {total:.1f} seconds, for {scored:,} distinct texts")
+        )
+    for site, followed in manifest.get("constraints", {}).items():
+        unusual = [kind for kind in followed["kinds"] if kind != "table"]
+        late = [f"`{label}` only on finished texts" for label in followed["over_budget"]]
+        if unusual or late:
+            rows.append((f"constraints of {site}", ", ".join([*unusual, *late])))
     return rows
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import torch
@@ -18,10 +19,12 @@ from torch import Tensor
 
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.factors.automata import SiteAutomaton, compile_constraint
-from lmppl.factors.automata.predicates import And, Predicate
+from lmppl.factors.automata.ends import conjuncts
+from lmppl.factors.automata.predicates import Predicate
 from lmppl.factors.constraints import as_predicate
 from lmppl.factors.evaluation import Environment, TextColumn, evaluate
 from lmppl.factors.rewards import Scorer
+from lmppl.factors.rewards.scorer import REMEMBERED
 from lmppl.ir.expr import Array, Call, Constant, Expr
 from lmppl.ir.model import Model, Potential
 from lmppl.lm.protocol import Chat, LanguageModel, Prompt
@@ -30,6 +33,15 @@ from lmppl.target.texts import Automata, TextRun, TextStage
 from lmppl.target.traces import TextBatch, Traces
 
 _MAX_MACHINES = 64
+
+# One for each key of a site at most, with and without a leading space; sites share this.
+_MACHINES_KEPT = 4 * _MAX_MACHINES
+
+
+# Why a requirement is judged on finished texts only.
+_ASKS_FOR_MORE = "it asks for more than an automaton over one text knows"
+_TOO_LARGE = "its automaton is too large"
+_TOO_MANY = "earlier choices ask for too many automata"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +70,17 @@ class Target:
     functions: Mapping[str, Callable[..., object]]
     device: torch.device
     digests: Mapping[str, str] = field(default_factory=dict)
-    _machines: dict[tuple[int, Predicate | None, bool], SiteAutomaton | None] = field(
+    # The automata of sites: by what a row's automaton depends on, and by constraints.
+    _machines: dict[tuple[object, ...], SiteAutomaton | None] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    _compiled: dict[tuple[object, ...], SiteAutomaton] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    # Requirements that no automaton of a stage follows, and why.
+    _at_end: dict[int, dict[str, str]] = field(default_factory=dict, compare=False, repr=False)
+    # What host functions returned, by function and arguments.
+    _called: dict[tuple[object, ...], object] = field(
         default_factory=dict, compare=False, repr=False
     )
 
@@ -108,6 +130,9 @@ class Target:
                 finished=partial.finished.cpu().numpy(),
                 token_ids=partial.tokens,
             )
+        # The oldest results of host functions are forgotten first, as scores are.
+        for call in list(islice(self._called, max(len(self._called) - REMEMBERED, 0))):
+            del self._called[call]
         return Environment(
             num_rows=traces.num_rows,
             values=values,
@@ -116,6 +141,7 @@ class Target:
             functions=self.functions,
             lets={let.name: let.expr for let in self.model.lets},
             sources={self.model.path: self.model.source},
+            called=self._called,
         )
 
     def apply_potentials(self, traces: Traces, stage: int) -> Traces:
@@ -289,17 +315,36 @@ class Target:
         prompts: Sequence[Prompt],
         watched: Sequence[Potential],
     ) -> Automata:
+        first: dict[tuple[object, ...], int] = {}
         keys = self._binding_keys(stage, traces, watched, prompts)
-        numbers: dict[tuple[object, ...], int] = {}
-        which = [numbers.setdefault(key, len(numbers)) for key in keys]
-        first_rows = [which.index(number) for number in range(len(numbers))]
+        for row, key in enumerate(keys):
+            first.setdefault(key, row)
         machines = tuple(
-            self._machine(stage, watched, traces.select(torch.tensor([row])), prompts[row] == "")
-            for row in first_rows
+            self._machine_for(stage, watched, key, traces, row, prompts[row] == "")
+            for key, row in first.items()
         )
         if len(machines) == 1:
             return Automata(machines)
-        return Automata(machines, torch.tensor(which, device=self.device))
+        numbers = {key: number for number, key in enumerate(first)}
+        return Automata(machines, torch.tensor([numbers[key] for key in keys], device=self.device))
+
+    def _machine_for(
+        self,
+        stage: int,
+        watched: Sequence[Potential],
+        key: tuple[object, ...],
+        traces: Traces,
+        row: int,
+        no_prompt: bool,
+    ) -> SiteAutomaton | None:
+        """The automaton of a row, which depends on its key alone; moves ask for it every time."""
+        whole = (stage, tuple(potential.label for potential in watched), key)
+        if whole not in self._machines:
+            one = traces.select(torch.tensor([row], device=traces.group.device))
+            self._machines[whole] = self._machine(stage, watched, one, no_prompt)
+            while len(self._machines) > _MACHINES_KEPT:
+                del self._machines[next(iter(self._machines))]
+        return self._machines[whole]
 
     def _watched(self, stage: int) -> list[Potential]:
         """The requirements of a text site that its automata enforce while drawing.
@@ -354,9 +399,11 @@ class Target:
             if isinstance(choice, ChoiceStage) and choice.name in row.choices:
                 values[choice.name] = choice.support[int(row.choices[choice.name][0])]
         parts: list[Predicate] = []
+        of_potential: list[tuple[Potential, Predicate]] = []
         for potential in watched:
             if potential.when is not None:
                 if text_stage.name in self.model.sites_of(potential.when):
+                    self._leave_to_end(stage, potential, _ASKS_FOR_MORE)
                     continue
                 if not all(name in row.choices for name in self.model.sites_of(potential.when)):
                     continue
@@ -364,15 +411,18 @@ class Target:
                 if not bool(np.asarray(applies)[0]):
                     continue
             predicate = as_predicate(self.model, potential.expr, text_stage.name, values)
-            if predicate is not None:
-                parts.append(predicate)
+            if predicate is None:
+                self._leave_to_end(stage, potential, _ASKS_FOR_MORE)
+                continue
+            parts.append(predicate)
+            of_potential.append((potential, predicate))
         if not parts and not text_stage.stop:
             return None
-        predicate = And(tuple(parts)) if parts else None
         strip = no_prompt and text_stage.lm.vocab.strips_leading_space
-        key = (stage, predicate, strip)
-        if key not in self._machines:
-            self._machines[key] = compile_constraint(
+        # Rows that differ in what no constraint looks at share one automaton.
+        shared = (stage, tuple(parts), strip)
+        if shared not in self._compiled:
+            self._compiled[shared] = compile_constraint(
                 tuple(parts),
                 text_stage.lm.vocab,
                 stop=text_stage.stop,
@@ -380,7 +430,45 @@ class Target:
                 strip_leading_space=strip,
                 device=self.device,
             )
-        return self._machines[key]
+            while len(self._compiled) > _MACHINES_KEPT:
+                del self._compiled[next(iter(self._compiled))]
+        machine = self._compiled[shared]
+        for potential, predicate in of_potential:
+            if not set(conjuncts([predicate])).isdisjoint(machine.left_out):
+                self._leave_to_end(stage, potential, _TOO_LARGE)
+        return machine
+
+    def _leave_to_end(self, stage: int, potential: Potential, reason: str) -> None:
+        self._at_end.setdefault(stage, {})[potential.label] = reason
+
+    def constraints(self) -> dict[str, dict[str, object]]:
+        """How the requirements of each text site were followed while its texts were drawn.
+
+        `kinds` of automata are "table" or "on demand" (see `SiteAutomaton.kind`); `num_states` and
+        `num_bytes` add up those that are remembered. `exact`: no token was allowed after which a
+        requirement could not be met any more. `at_end` has the requirements that are judged on
+        finished texts only, with the reason; `over_budget` those of them that automata could follow
+        if they were smaller or fewer.
+        """
+        found: dict[str, dict[str, object]] = {}
+        for number, stage in enumerate(self.stages):
+            required = [p for p in self.potentials_at(number) if p.kind == "require"]
+            if not required or not isinstance(stage, TextStage):
+                continue
+            machines = [machine for key, machine in self._compiled.items() if key[0] == number]
+            watched = self._watched(number)
+            at_end = {p.label: _TOO_MANY for p in required if p not in watched}
+            at_end.update(self._at_end.get(number, {}))
+            found[stage.name] = {
+                "kinds": sorted({machine.kind for machine in machines}),
+                "num_automata": len(machines),
+                "num_states": sum(machine.num_states for machine in machines),
+                "num_bytes": sum(machine.num_bytes for machine in machines),
+                "exact": not at_end and all(machine.is_exact for machine in machines),
+                "at_end": at_end,
+                "over_budget": [label for label, why in at_end.items() if why != _ASKS_FOR_MORE],
+            }
+        return found
 
     def depends_on(self, later: int, earlier: int) -> bool:
         """Whether the distribution or the automaton of site `later` looks at site `earlier`."""
