@@ -15,7 +15,7 @@ from lmppl.cli.outcome import Exit, UsageError
 from lmppl.cli.programs import load_program
 from lmppl.cli.running import bind, infer_once, interruptible
 from lmppl.cli.streams import say, show
-from lmppl.errors import InferenceError
+from lmppl.errors import InferenceError, closest
 from lmppl.posterior.intervals import normal_quantile
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _EVIDENCE = "log evidence"
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """Two methods whose estimates of one quantity differ by more than their errors allow."""
+    """How many standard errors two methods' estimates of one quantity are apart."""
 
     quantity: str
     first: str
@@ -47,7 +47,11 @@ def compare(arguments: argparse.Namespace) -> int:
             began = time.monotonic()
             try:
                 posterior = infer_once(
-                    bound, arguments, method=name, infer=None, was_interrupted=was_interrupted
+                    bound,
+                    _arguments_for(name, arguments),
+                    method=name,
+                    infer=None,
+                    was_interrupted=was_interrupted,
                 )
             except InferenceError as error:
                 notes.append(f"{name}: {error.diagnostics[0].message}")
@@ -70,13 +74,27 @@ def compare(arguments: argparse.Namespace) -> int:
     return Exit.INFERENCE if found else Exit.FINE
 
 
+def _arguments_for(method: str, arguments: argparse.Namespace) -> argparse.Namespace:
+    """The command line for one method: an enumeration is compared whole, not by draws from it."""
+    from lmppl.inference import method_named
+
+    settings = method_named(method)
+    if settings is None or settings.num_draws_option:
+        return arguments
+    return argparse.Namespace(**{**vars(arguments), "num_samples": None})
+
+
 def _require_known(names: list[str]) -> None:
     from lmppl.inference import METHODS
 
     known = [method.name for method in METHODS]
     wrong = [name for name in names if name not in known]
     if wrong or not names:
-        raise UsageError(f"--methods takes {', '.join(known)}; not {', '.join(wrong) or 'nothing'}")
+        near = closest(wrong[0], known) if wrong else None
+        hint = f"; did you mean {near}?" if near else ""
+        raise UsageError(
+            f"--methods takes {', '.join(known)}; not {', '.join(wrong) or 'nothing'}{hint}"
+        )
     if len(set(names)) < len(names):
         raise UsageError("--methods names a method twice")
 
@@ -107,12 +125,7 @@ def disagreements(results: dict[str, dict[str, Estimate]]) -> list[Disagreement]
     Evidences are compared where both are exact or unbiased; a lower bound only has to be below.
     Estimates whose error is unknown are not compared.
     """
-    pairs = []
-    for first, second in combinations(results, 2):
-        for quantity in results[first].keys() & results[second].keys():
-            sigmas = _distance(results[first][quantity], results[second][quantity])
-            if sigmas is not None:
-                pairs.append(Disagreement(quantity, first, second, sigmas))
+    pairs = distances(results)
     if not pairs:
         return []
     threshold = normal_quantile(1.0 - FALSE_ALARM / (2 * len(pairs)))
@@ -120,24 +133,48 @@ def disagreements(results: dict[str, dict[str, Estimate]]) -> list[Disagreement]
     return sorted(far, key=lambda pair: -pair.sigmas)
 
 
+def distances(results: dict[str, dict[str, Estimate]]) -> list[Disagreement]:
+    """How far every two methods are apart in every quantity that can be compared."""
+    pairs = []
+    for first, second in combinations(results, 2):
+        for quantity in results[first].keys() & results[second].keys():
+            sigmas = _distance(results[first][quantity], results[second][quantity])
+            if sigmas is not None:
+                pairs.append(Disagreement(quantity, first, second, sigmas))
+    return pairs
+
+
 def _distance(a: Estimate, b: Estimate) -> float | None:
     """How many standard errors two estimates are apart; None where that means nothing."""
     if "bracket" in (a.kind, b.kind):
         return math.inf if a.lower > b.upper or b.lower > a.upper else 0.0
-    error = math.hypot(a.standard_error, b.standard_error)
-    if not (math.isfinite(error) and math.isfinite(a.value) and math.isfinite(b.value)):
-        return None
-    bounds = {"lower bound": 1.0, "upper bound": -1.0}
-    if a.kind in bounds and b.kind in bounds:
-        return None
     excess = abs(a.value - b.value)
+    bounds = {"lower bound": 1.0, "upper bound": -1.0}
+    if not math.isfinite(excess) or (a.kind in bounds and b.kind in bounds):
+        return None
     if a.kind in bounds:
         excess = max(0.0, bounds[a.kind] * (a.value - b.value))
     elif b.kind in bounds:
         excess = max(0.0, bounds[b.kind] * (b.value - a.value))
+    error = math.hypot(_error_towards(a, b.value), _error_towards(b, a.value))
+    if not math.isfinite(error):
+        return None
     # Two exact answers may differ by rounding.
     error = math.hypot(error, 1e-6 * max(1.0, abs(a.value)))
     return excess / error
+
+
+def _error_towards(estimate: Estimate, other: float) -> float:
+    """The standard error of an estimate, or what stands for it where the draws show none.
+
+    Draws that are all alike have no spread to read an error from, but an interval that reaches
+    as far as what they may have missed.
+    """
+    if estimate.standard_error > 0.0 or estimate.kind == "exact":
+        return estimate.standard_error
+    above = other > estimate.value
+    reach = estimate.upper - estimate.value if above else estimate.value - estimate.lower
+    return reach / normal_quantile(0.5 + 0.5 * estimate.confidence)
 
 
 def comparison_table(results: dict[str, dict[str, Estimate]]) -> str:
@@ -164,6 +201,10 @@ def _cell(estimate: Estimate | None) -> str:
 def _verdict(results: dict[str, dict[str, Estimate]], found: list[Disagreement]) -> str:
     if len(results) < 2:
         return ""
+    if not distances(results):
+        return (
+            "\nNothing could be compared: where two methods give a number, its error is unknown.\n"
+        )
     if not found:
         return "\nThe methods agree within their errors.\n"
     lines = [

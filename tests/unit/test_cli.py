@@ -587,8 +587,43 @@ def test_compare_goes_on_after_a_refusal(tiny: Path, capsys: pytest.CaptureFixtu
     captured = capsys.readouterr()
     assert "rejection: " in captured.err and "exact" in captured.out
     assert main(["compare", str(tiny), "--methods", "rejection"]) == 3
-    for wrong in ("exact,smv", "exact,exact", ","):
+    for wrong in ("exact,smx", "exact,exact", ","):
         assert main(["compare", str(tiny), "--methods", wrong]) == 2
+    assert "did you mean smc?" in capsys.readouterr().err
+
+
+RARE = """\
+model rare() {
+    kept ~ bernoulli(0.999)
+    side ~ bernoulli(0.999)
+    require kept
+    return kept, side
+}
+"""
+
+
+def test_draws_that_are_all_alike_do_not_disagree_with_what_they_may_have_missed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rare.lmp"
+    path.write_text(RARE)
+    options = ["--num-samples", "20", "--seed", "1"]
+    assert main(["compare", str(path), "--methods", "exact,importance,smc", *options]) == 0
+    out = capsys.readouterr().out
+    # The enumeration is whole: 0.999 is no share of 20 draws.
+    assert "-0.001001 (exact)" in out and "0.9990 (exact)" in out
+    assert "0 ± 0" in out
+    assert "The methods agree within their errors." in out
+
+
+def test_compare_says_where_nothing_could_be_compared(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--num-samples", "1", "--seed", "1"]
+    tiny.write_text(PROGRAM.replace("prior.json", "free.json"))
+    (tiny.parent / "free.json").write_text(json.dumps({**PRIOR, "eos": "c"}))
+    assert main(["compare", str(tiny), "--methods", "exact,importance", *options]) == 0
+    assert "Nothing could be compared" in capsys.readouterr().out
 
 
 def _results(**estimates: Estimate) -> dict[str, dict[str, Estimate]]:
