@@ -107,7 +107,7 @@ def parse_budget(budget: float | str | None) -> Budget:
     if isinstance(budget, (int, float)) and not isinstance(budget, bool) and budget > 0:
         return Budget(seconds=float(budget))
     found = _BUDGET.match(str(budget))
-    if found is None:
+    if found is None or not _amount(found[1]) > 0.0:
         raise LmpError(
             [
                 Diagnostic(
@@ -118,8 +118,16 @@ def parse_budget(budget: float | str | None) -> Budget:
                 )
             ]
         )
-    amount, unit = float(found[1].replace("_", "")), found[2].replace(" ", "")
+    amount, unit = _amount(found[1]), found[2].replace(" ", "")
     if "token" in unit:
         return Budget(num_tokens=amount * (1000 if unit.startswith("k") else 1))
     seconds = amount * {"s": 1, "m": 60, "h": 3600}[unit[0]]
-    return Budget(seconds=seconds if seconds > 0 else math.inf)
+    return Budget(seconds=seconds)
+
+
+def _amount(digits: str) -> float:
+    """The number of a budget; NaN for dots and underscores that are none."""
+    try:
+        return float(digits)
+    except ValueError:
+        return math.nan

@@ -31,6 +31,8 @@ def option(
 
 _DEFAULT_CHAINS = 32
 _FEWEST_PER_CHAIN = 25
+# No machine holds more draws than this, and tensors count in 64 bits.
+_LARGEST_COUNT = 2**31 - 1
 
 
 def _whole(value: object, otherwise: int) -> int:
@@ -367,6 +369,9 @@ def settings_from_options(
         if name not in known:
             problems.append(_unknown_option(method, name, tuple(known)))
             continue
+        if value is None and "none" in known[name].metadata["choices"]:
+            # The command line reads `none` as no value, and here it is one of the words.
+            value = "none"
         wrong = _misfit(known[name], value)
         if wrong:
             problems.append(
@@ -378,6 +383,8 @@ def settings_from_options(
                 )
             )
             continue
+        if isinstance(value, float) and str(known[name].type).startswith("int"):
+            value = int(value)
         values[name] = float(value) if known[name].type == "float" else value  # type: ignore[arg-type]
     return (None if problems else method(**values)), problems  # type: ignore[arg-type]
 
@@ -402,8 +409,10 @@ def _misfit(setting: Any, value: object) -> str | None:
         return None if setting.default is None else "it needs a value"
     kind = str(setting.type).split(" | ")[0]
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind == "int" and not (number and float(value).is_integer()):  # type: ignore[arg-type]
+    if kind == "int" and not (number and (isinstance(value, int) or value.is_integer())):  # type: ignore[attr-defined]
         return "it must be a whole number"
+    if kind == "int" and setting.name != "seed" and value > _LARGEST_COUNT:  # type: ignore[operator]
+        return f"it must be at most {_LARGEST_COUNT:,}"
     if kind == "float" and not number:
         return "it must be a number"
     if kind == "bool" and not isinstance(value, bool):
@@ -413,7 +422,7 @@ def _misfit(setting: Any, value: object) -> str | None:
     choices = setting.metadata["choices"]
     if choices and value not in choices:
         return "it must be one of " + ", ".join(repr(choice) for choice in choices)
-    if number and float(value) not in setting.metadata["range"]:  # type: ignore[arg-type]
+    if number and value not in setting.metadata["range"]:
         return f"it must be {setting.metadata['range'].in_words()}"
     return None
 

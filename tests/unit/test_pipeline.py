@@ -163,6 +163,32 @@ def test_arrays_nan_and_what_is_no_number_are_still_refused() -> None:
         model(x=np.float64("inf"))
 
 
+def test_a_whole_number_is_an_int_however_it_is_written() -> None:
+    found = settings("smc(num_particles=1e3)", "smc", num_runs=np.float64(2.0))
+    assert (found.num_particles, found.num_runs) == (1000, 2)  # type: ignore[attr-defined]
+    assert isinstance(found.num_particles, int)  # type: ignore[attr-defined]
+    assert settings("exact(seed=1)", "exact", seed=10**400).seed == 10**400  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("count", [10**400, 2**63, 1e300, 2**31])
+def test_more_draws_than_any_machine_holds_are_refused(count: float) -> None:
+    with pytest.raises(lmppl.LmpError, match="at most 2,147,483,647") as caught:
+        settings("smc()", "smc", num_particles=count)
+    assert caught.value.diagnostics[0].code == "LMP403"
+
+
+def test_none_is_a_word_where_it_is_one_of_the_choices() -> None:
+    assert settings("smc()", "smc", lookahead=None).lookahead == "none"  # type: ignore[attr-defined]
+    assert settings("svi()", "svi", max_grad_norm=None).max_grad_norm is None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("budget", ["0s", "0 tokens", 0, -1, "1.2.3s", "_s", "soon", float("nan")])
+def test_what_is_no_budget_is_refused(budget: object) -> None:
+    model = lmppl.compile(SOURCE.format(line="exact()"))
+    with pytest.raises(lmppl.LmpError, match="LMP405"):
+        lmppl.infer(model, budget=budget)  # type: ignore[arg-type]
+
+
 def test_bound_probabilities_that_do_not_sum_to_one_are_refused() -> None:
     model = lmppl.compile(SOURCE.format(line="exact()"))
     with pytest.raises(lmppl.InferenceError, match="LMP925"):
