@@ -23,11 +23,16 @@ _MORE_DRAWS = {
     "smc": "use more particles (num_particles)",
     "importance": "draw more (num_samples)",
     "svi": "draw more (num_samples)",
+    "exact": "draw more (num_samples), or leave it out for the whole support",
+    "rejection": "draw more (num_samples)",
+    "mcmc": "run more steps (num_samples) or more chains (num_chains)",
 }
 _BETTER_DRAWS = {
-    "smc": "look ahead more often (lookahead_every) or fit a guide with svi",
+    "smc": "look ahead more often (lookahead_every), or fit a guide with svi",
     "svi": "fit the guide for longer (num_steps)",
 }
+# Draws that are independent and exact cannot be made better, only more.
+_EXACT_DRAWS = ("exact", "rejection")
 
 
 def _more_draws(method: str | None) -> str:
@@ -43,7 +48,8 @@ def _ess(value: float, method: str | None) -> str | None:
         return None
     return (
         f"the draws are worth only {value:.1f} independent ones, too few for standard errors to "
-        f"mean much; {_more_draws(method)}, or {_better_draws(method)}"
+        f"mean much; {_more_draws(method)}"
+        + ("" if method in _EXACT_DRAWS else f", or {_better_draws(method)}")
     )
 
 

@@ -224,6 +224,8 @@ def test_no_method_is_told_to_use_itself(name: str) -> None:
         sentence = advice(name, bad, method)
         assert sentence is not None
         assert method not in sentence.split(";")[1]
+    for method in ("exact", "rejection"):
+        assert "svi" not in str(advice("ess", 3.0, method))
     assert "num_particles" in str(advice("ess", 3.0, "smc"))
     assert "smc" in str(advice("ess", 3.0, "importance"))
 
