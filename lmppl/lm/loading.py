@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import importlib
-import logging
 import threading
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lmppl.errors import closest
+from lmppl.lm.quiet import quiet_transformers
 from lmppl.lm.refusal import refusal
 
 if TYPE_CHECKING:
@@ -149,7 +145,7 @@ def _load(
     }
     options = {name: value for name, value in options.items() if value is not None}
     try:
-        with _quiet(), torch.random.fork_rng(devices=[]):
+        with quiet_transformers(), torch.random.fork_rng(devices=[]):
             tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
             model: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 where, dtype="auto" if dtype is None else dtype, **options
@@ -202,32 +198,6 @@ def _explain_failure(
         help="check the name and the network, or give the path of a directory; "
         f"without a network, {', '.join(builtin_models()) or 'a local directory'} always works",
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no warnings from transformers and its friends; put back afterwards."""
-    hub: Any = importlib.import_module("huggingface_hub.utils")
-    hf: Any = importlib.import_module("transformers.utils.logging")
-    names = ("transformers", "huggingface_hub")
-    levels = [(logging.getLogger(name), logging.getLogger(name).level) for name in names]
-    bar = hf.is_progress_bar_enabled()
-    hub_bars_off = hub.are_progress_bars_disabled()
-    try:
-        for logger, _ in levels:
-            logger.setLevel(logging.CRITICAL)
-        hf.disable_progress_bar()
-        hub.disable_progress_bars()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in levels:
-            logger.setLevel(level)
-        if bar:
-            hf.enable_progress_bar()
-        if not hub_bars_off:
-            hub.enable_progress_bars()
 
 
 def _digest(path: Path) -> str:

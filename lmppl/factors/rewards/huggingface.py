@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from lmppl.errors import InferenceError, closest
 from lmppl.factors.rewards.scorer import Tokens, failure, shorten
 from lmppl.factors.rewards.texts import fingerprint
+from lmppl.lm.quiet import quiet_transformers
 
 Head = Literal["class", "score"]
 
@@ -321,7 +320,7 @@ def _load(
     try:
         # A head that is missing would be drawn from the global generator: neither it nor the
         # generator's state may leak out.
-        with _quiet(), torch.random.fork_rng(devices=[]):
+        with quiet_transformers(), torch.random.fork_rng(devices=[]):
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
             model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
                 source, dtype=number, output_loading_info=True, **options
@@ -413,26 +412,3 @@ def _digest(local: Path) -> str:
         with file.open("rb") as stream:
             sha.update(hashlib.file_digest(stream, "sha256").digest())
     return sha.hexdigest()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no warnings from transformers; put back afterwards."""
-    import transformers.utils.logging
-
-    hf: Any = transformers.utils.logging
-    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
-    levels = [logger.level for logger in loggers]
-    had_bars = hf.is_progress_bar_enabled()
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        hf.disable_progress_bar()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if had_bars:
-            hf.enable_progress_bar()
