@@ -33,6 +33,7 @@ from lmppl.factors.automata.predicates import (
     cut_at_stop,
     holds,
 )
+from tests.predicates import predicates
 
 torch.set_num_threads(1)
 
@@ -222,6 +223,20 @@ def test_automata_on_demand_and_side_by_side_never_refuse_wrongly(
     assert violations(automaton, judge, vocab, max_tokens, exact=automaton.is_exact) == []
 
 
+@pytest.mark.parametrize("stop", [(), ("b ",)])
+def test_a_constraint_too_large_for_any_automaton_is_left_out(stop: tuple[str, ...]) -> None:
+    """The others are followed as if it were not there."""
+    large, small = Contains(("abab", "aabb")), Never(("bb",))
+    automaton = compile_constraint((large, small), LETTERS, stop, 4, state_budget=4)
+    assert automaton.left_out == (large,) and not automaton.is_exact
+    judge = judge_of((small,), LETTERS, stop, 4)
+    assert violations(automaton, judge, LETTERS, 4) == []
+    alone = compile_constraint((large,), LETTERS, stop, 4, state_budget=4)
+    assert alone.left_out == (large,) and alone.to("cpu").left_out == (large,)
+    assert violations(alone, judge_of((), LETTERS, stop, 4), LETTERS, 4) == []
+    assert compile_constraint((large, small), LETTERS, stop, 4).left_out == ()
+
+
 def test_a_leading_space_is_stripped_once_where_the_vocabulary_does() -> None:
     predicates = (Matches(" ?a*b?"),)
     automaton = compile_constraint(predicates, LETTERS, ("ab",), 4, strip_leading_space=True)
@@ -231,40 +246,24 @@ def test_a_leading_space_is_stripped_once_where_the_vocabulary_does() -> None:
     assert violations(automaton, unstripped, LETTERS, 4) != []
 
 
-def words() -> st.SearchStrategy[tuple[str, ...]]:
-    return st.lists(st.text("ab .é\ufffd€", min_size=1, max_size=2), min_size=1, max_size=2).map(
-        tuple
-    )
-
-
-def predicates() -> st.SearchStrategy[Predicate]:
-    patterns = st.sampled_from(
-        ["a*", "(ab)*", "[^.]*", ".*b", r"\w+( \w+)*", "a{2,3}", r"\S*", "(a|é)*.?", r"\ba.*", "a$"]
-    )
-    leaves = st.one_of(
-        patterns.map(Matches),
-        st.builds(Contains, words(), st.booleans(), st.booleans()),
-        st.builds(Never, words(), st.booleans(), st.booleans()),
-        st.builds(StartsWith, words()),
-        st.builds(EndsWith, words()),
-        st.builds(
-            Length,
-            st.sampled_from(["characters", "words", "tokens"]),
-            st.sampled_from(["<=", "<", ">=", ">", "==", "!="]),
-            st.sampled_from([-1, 0, 1, 1.5, 2, 3]),
-        ),
-        st.just(Finished()),
-        st.just(True_()),
-    )
-    return st.recursive(
-        leaves,
-        lambda inner: st.one_of(
-            inner.map(Not),
-            st.lists(inner, min_size=1, max_size=3).map(lambda parts: And(tuple(parts))),
-            st.lists(inner, min_size=1, max_size=3).map(lambda parts: Or(tuple(parts))),
-        ),
-        max_leaves=4,
-    )
+PREDICATES = predicates(
+    alphabet="ab .é\ufffd€",
+    patterns=[
+        "a*",
+        "(ab)*",
+        "[^.]*",
+        ".*b",
+        r"\w+( \w+)*",
+        "a{2,3}",
+        r"\S*",
+        "(a|é)*.?",
+        r"\ba.*",
+        "a$",
+    ],
+    units=["characters", "words", "tokens"],
+    bounds=[-1, 0, 1, 1.5, 2, 3],
+    others=[Finished(), True_()],
+)
 
 
 def vocabularies() -> st.SearchStrategy[Vocab]:
@@ -284,7 +283,7 @@ def vocabularies() -> st.SearchStrategy[Vocab]:
 @settings(max_examples=120, deadline=None)
 @given(
     vocabularies(),
-    st.lists(predicates(), max_size=2).map(tuple),
+    st.lists(PREDICATES, max_size=2).map(tuple),
     st.lists(st.text("ab .é", min_size=1, max_size=3), max_size=2).map(tuple),
     st.integers(0, 4),
     st.booleans(),

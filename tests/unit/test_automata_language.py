@@ -38,45 +38,23 @@ from lmppl.factors.automata.predicates import (
     holds,
     leaves,
 )
+from tests.predicates import predicates
 
 SHORT_TEXTS = ["".join(letters) for n in range(5) for letters in product("aB .", repeat=n)]
 SENTENCE = Matches(r"[A-Z][a-z ]*\.")
 
 
-def words() -> st.SearchStrategy[tuple[str, ...]]:
-    return st.lists(st.text("aB .é", max_size=2), max_size=3).map(tuple)
-
-
-def predicates() -> st.SearchStrategy[Predicate]:
-    leaf = st.one_of(
-        st.builds(
-            Matches, st.sampled_from(["a*", ".*b", r"\w+( \w+)*", "(aB)*", "$"]), st.booleans()
-        ),
-        st.builds(Contains, words(), st.booleans(), st.booleans()),
-        st.builds(Never, words(), st.booleans(), st.booleans()),
-        st.builds(StartsWith, words(), st.booleans()),
-        st.builds(EndsWith, words(), st.booleans()),
-        st.builds(
-            Length,
-            st.sampled_from(["characters", "words"]),
-            st.sampled_from(["<=", "<", ">=", ">", "==", "!="]),
-            st.sampled_from([-1, 0, 1, 2.5, 3, float("inf"), float("-inf"), float("nan")]),
-        ),
-        st.sampled_from([True_(), False_()]),
-    )
-    return st.recursive(
-        leaf,
-        lambda inner: st.one_of(
-            inner.map(Not),
-            st.lists(inner, max_size=3).map(lambda parts: And(tuple(parts))),
-            st.lists(inner, max_size=3).map(lambda parts: Or(tuple(parts))),
-        ),
-        max_leaves=4,
-    )
+PREDICATES = predicates(
+    alphabet="aB .é",
+    patterns=["a*", ".*b", r"\w+( \w+)*", "(aB)*", "$"],
+    units=["characters", "words"],
+    bounds=[-1, 0, 1, 2.5, 3, float("inf"), float("-inf"), float("nan")],
+    others=[True_(), False_()],
+)
 
 
 @settings(max_examples=250, deadline=None)
-@given(predicates(), st.lists(st.text("aAbB .\n\u2003é_", max_size=8), min_size=5, max_size=20))
+@given(PREDICATES, st.lists(st.text("aAbB .\n\u2003é_", max_size=8), min_size=5, max_size=20))
 def test_a_predicate_and_its_automaton_agree_on_every_text(
     predicate: Predicate, texts: list[str]
 ) -> None:
@@ -86,7 +64,7 @@ def test_a_predicate_and_its_automaton_agree_on_every_text(
 
 
 @settings(max_examples=150, deadline=None)
-@given(predicates())
+@given(PREDICATES)
 def test_what_is_said_of_all_texts_is_true_of_short_ones(predicate: Predicate) -> None:
     satisfied = [text for text in SHORT_TEXTS if holds(predicate, text)]
     shortest = shortest_text(predicate)
@@ -100,7 +78,7 @@ def test_what_is_said_of_all_texts_is_true_of_short_ones(predicate: Predicate) -
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(predicates(), max_size=4))
+@given(st.lists(PREDICATES, max_size=4))
 def test_a_contradiction_is_one_and_is_minimal(chosen: list[Predicate]) -> None:
     core = contradiction(chosen)
     if core is None:
