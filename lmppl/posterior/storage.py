@@ -87,6 +87,7 @@ def load_posterior(directory: str | os.PathLike[str]) -> Posterior:
 
     Raises: FileNotFoundError, or ValueError where the directory holds something else.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     from lmppl.posterior.posterior import Posterior
@@ -94,10 +95,18 @@ def load_posterior(directory: str | os.PathLike[str]) -> Posterior:
     source = Path(directory)
     if not (source / _JSON).exists():
         raise FileNotFoundError(f"{source} holds no saved posterior ({_JSON} is missing)")
-    document = json.loads((source / _JSON).read_text(encoding="ascii"))
+    try:
+        document = json.loads((source / _JSON).read_text(encoding="ascii"))
+    except ValueError as error:
+        raise ValueError(f"{source / _JSON} is damaged: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ValueError(f"{source / _JSON} is not in the format {FORMAT}")
-    arrays = load_file(source / _ARRAYS)
+    if not (source / _ARRAYS).exists():
+        raise FileNotFoundError(f"{source} is not whole ({_ARRAYS} is missing)")
+    try:
+        arrays = load_file(source / _ARRAYS)
+    except SafetensorError as error:
+        raise ValueError(f"{source / _ARRAYS} is damaged: {error}") from error
     fields = _decode(document["fields"], arrays)
     if fields["log_evidence"] is not None:
         fields["log_evidence"] = Estimate.from_dict(fields["log_evidence"])

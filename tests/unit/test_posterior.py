@@ -436,6 +436,23 @@ def test_json_lines_hold_every_draw_and_only_legal_json(tmp_path: Path) -> None:
     assert rows[2]["values"]["text"] == "c" and rows[2]["values"]["mood"] is True
 
 
+def test_a_damaged_posterior_is_named_and_said_to_be_damaged(tmp_path: Path) -> None:
+    _posterior().save(tmp_path / "run")
+    document, arrays = tmp_path / "run" / "posterior.json", tmp_path / "run" / "draws.safetensors"
+    whole = document.read_bytes()
+    for damaged in (whole[:-5], "é".encode()):
+        document.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"posterior\.json is damaged"):
+            load_posterior(tmp_path / "run")
+    document.write_bytes(whole)
+    arrays.write_bytes(arrays.read_bytes()[:4])
+    with pytest.raises(ValueError, match=r"draws\.safetensors is damaged"):
+        load_posterior(tmp_path / "run")
+    arrays.unlink()
+    with pytest.raises(FileNotFoundError, match="is not whole"):
+        load_posterior(tmp_path / "run")
+
+
 def test_a_missing_library_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("pandas", "arviz"):
         monkeypatch.setitem(sys.modules, name, None)
