@@ -54,6 +54,9 @@ class CompiledModel:
         """
         return _bound(self, values)
 
+    def __repr__(self) -> str:
+        return f"<CompiledModel {self.model.name} from {self.path or 'a text'}>"
+
     def check(self) -> list[Diagnostic]:
         """The warnings of the program; errors were raised when it was loaded."""
         return list(self.warnings)
@@ -80,6 +83,10 @@ class BoundModel:
     compiled: CompiledModel
     values: Mapping[str, object]
     externs: Mapping[str, object]
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in self.values.items())
+        return f"<BoundModel {self.model.name}({given})>"
 
     @property
     def model(self) -> Model:
@@ -215,7 +222,7 @@ def explain(
     bound: Inferable, *, method: str | None = None, infer: str | None = None, **options: object
 ) -> Plan:
     """Whether a method would run on the model, and why not; nothing is loaded or run."""
-    one = bound() if isinstance(bound, CompiledModel) else bound
+    one = _bound_model(bound, "explain")
     settings = _settings(one.model, method, infer, options)
     return plan_method(one.model, settings, dict(one.values))
 
@@ -256,13 +263,7 @@ def _infer_many(
     budget: float | str | None,
     options: Mapping[str, object],
 ) -> list[Posterior]:
-    for each in models:
-        if not isinstance(each, (CompiledModel, BoundModel)):
-            raise TypeError(
-                "infer takes a loaded model, a model bound to values, or a list of them, not"
-                f" {type(each).__name__}"
-            )
-    bound = [each() if isinstance(each, CompiledModel) else each for each in models]
+    bound = [_bound_model(each, "infer") for each in models]
     if not bound:
         return []
     if any(each.compiled is not bound[0].compiled for each in bound):
@@ -286,6 +287,19 @@ def _infer_many(
 
     found = execute(target, settings, progress=progress, budget=budget, parse=parse_expression)
     return [_judged(posterior) for posterior in found]
+
+
+def _bound_model(model: Inferable, caller: str) -> BoundModel:
+    """The model with its data; a loaded one with its defaults."""
+    if isinstance(model, CompiledModel):
+        return model()
+    if not isinstance(model, BoundModel):
+        several = ", or a list of them" if caller == "infer" else ""
+        raise TypeError(
+            f"{caller} takes a loaded model, or a model bound to values{several}, not"
+            f" {type(model).__name__}"
+        )
+    return model
 
 
 def _require_same_externs(bound: Sequence[BoundModel]) -> None:

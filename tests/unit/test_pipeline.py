@@ -60,6 +60,18 @@ def test_an_option_out_of_its_range_is_told_the_range_in_words() -> None:
         assert caught.value.diagnostics[0].message.endswith(said)
 
 
+def test_what_is_no_model_is_said_to_be_none() -> None:
+    for run in (lmppl.infer, lmppl.explain):
+        with pytest.raises(TypeError, match="takes a loaded model"):
+            run("upbeat.lmp")  # type: ignore[operator]
+
+
+def test_models_are_shown_in_a_line() -> None:
+    model = lmppl.compile(SOURCE.format(line="exact()"))
+    assert repr(model) == "<CompiledModel two from a text>"
+    assert repr(model(p=[0.25, 0.75])) == "<BoundModel two(p=[0.25, 0.75])>"
+
+
 def test_check_lists_the_warnings_of_a_program() -> None:
     assert lmppl.compile(SOURCE.format(line="exact()")).check() == []
     model = lmppl.compile("model m(n: int = 1) { x ~ bernoulli(0.5) return x }")
