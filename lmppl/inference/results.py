@@ -17,7 +17,7 @@ from lmppl.errors import InternalError
 from lmppl.inference.loop import Draws, Outcome
 from lmppl.inference.settings import Settings
 from lmppl.ir.expr import Expr
-from lmppl.posterior import ExpectationResult, Posterior, verdict_of
+from lmppl.posterior import Estimate, ExpectationResult, Posterior, verdict_of
 from lmppl.target import Target
 
 _PACKAGES = ("lmppl", "torch", "transformers", "pyro-ppl", "numpy")
@@ -71,7 +71,7 @@ def posterior_of(
         log_potentials={
             p.label: traces.log_potential[p.label].cpu().numpy() for p in target.model.potentials
         },
-        log_evidence=draws.log_evidence,
+        log_evidence=_evidence(target, draws),
         log_evidence_reason=draws.log_evidence_reason,
         clusters=draws.clusters,
         num_chains=draws.num_chains,
@@ -88,6 +88,14 @@ def posterior_of(
         guide=draws.guide,
     )
     return posterior.replace(expectations=_expectations(target, draws, posterior, group))
+
+
+def _evidence(target: Target, draws: Draws) -> Estimate | None:
+    """The estimate of the engine; where nothing weighs, the evidence is known to be 1."""
+    found = draws.log_evidence
+    if found is not None and found.kind == "unbiased" and not target.model.potentials:
+        return Estimate.exact(0.0)
+    return found
 
 
 def spent_on_rewards(

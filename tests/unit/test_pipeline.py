@@ -201,6 +201,16 @@ def test_what_is_no_budget_is_refused(budget: object) -> None:
         lmppl.infer(model, budget=budget)  # type: ignore[arg-type]
 
 
+def test_the_evidence_of_a_model_without_evidence_is_known() -> None:
+    model = lmppl.compile("model coin() { c ~ bernoulli(0.5) return c }")
+    for method, draws in (("smc", "num_particles"), ("importance", "num_samples")):
+        found = lmppl.infer(model, method=method, seed=0, **{draws: 4}).log_evidence
+        assert (found.kind, found.value, found.lower, found.upper) == ("exact", 0.0, 0.0, 0.0)
+    kept = lmppl.compile("model coin() { c ~ bernoulli(0.5) require c return c }")
+    found = lmppl.infer(kept, method="importance", num_samples=4, seed=0).log_evidence
+    assert found.kind == "unbiased"
+
+
 def test_bound_probabilities_that_do_not_sum_to_one_are_refused() -> None:
     model = lmppl.compile(SOURCE.format(line="exact()"))
     with pytest.raises(lmppl.InferenceError, match="LMP925"):
