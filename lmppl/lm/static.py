@@ -208,42 +208,45 @@ class StaticStep:
         """
         if self.failure is not None:
             return None
-        num_live = last_row - first_row
-        num_rows = min(_bucket(num_live), storage.num_rows - first_row)
+        num_rows = min(_bucket(last_row - first_row), storage.num_rows)
+        # The last window of a batch reaches back into the one before: rows computed twice are
+        # cheaper than another shape.
+        start = min(first_row, storage.num_rows - num_rows)
+        num_live, wanted = last_row - start, slice(first_row - start, last_row - start)
         num_columns = storage.num_columns
         if self._captures:
             self._drop_stale()
             num_columns = min(num_columns, self.room_for(column + 1))
-        key = (num_rows, num_columns, *self._place(storage, first_row))
+        key = (num_rows, num_columns, *self._place(storage, start))
         program = self._programs.get(key)
         if program is None:
             if not self._is_worth_it(key):
                 return None
-            wanted = expected()
+            general = expected()
             program = self._prepared(num_rows)
-            _fill(program, storage, first_row, num_live, column, pads)
-            _show(program, storage, first_row, num_columns)
-            return self._first_run(key, program, num_live, wanted)
-        _fill(program, storage, first_row, num_live, column, pads)
+            _fill(program, storage, start, num_live, column, pads)
+            _show(program, storage, start, num_columns)
+            return self._first_run(key, program, wanted, general)
+        _fill(program, storage, start, num_live, column, pads)
         if not self._captures:
-            _show(program, storage, first_row, num_columns)
-        return program.run()[:num_live]
+            _show(program, storage, start, num_columns)
+        return program.run()[wanted]
 
     def _first_run(
-        self, key: _Key, program: _Program, num_live: int, wanted: Tensor
+        self, key: _Key, program: _Program, wanted: slice, general: Tensor
     ) -> Tensor | None:
-        """The logits of a new program, which is kept if they are `wanted`; None where not."""
+        """The logits of a new program, kept if its `wanted` rows are `general`; None where not."""
         try:
             # Compilers warn of their own parts, which is nothing to a user of ours.
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 program = self._finished(program)
-                found = program.run()[:num_live]
+                found = program.run()[wanted]
         except Exception as error:
             # Compilers and captures fail in ways of their own, by version, device and model.
             self.give_up(_in_a_line(error))
             return None
-        if not agrees(found, wanted):
+        if not agrees(found, general):
             self.give_up("its logits differ from those of the general forward pass")
             return None
         self._programs[key] = program

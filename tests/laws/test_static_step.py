@@ -395,7 +395,7 @@ def test_models_that_cannot_be_stepped_so_say_why(style, why):
 
 PROGRAM = """
 model stepped() {{
-    text ~ lm("{source}", prompt="the dog", max_tokens=8)
+    text ~ lm("{source}", prompt="the dog said hello to the cat and then", max_tokens=8)
     factor short: -0.2 * length(text)
     return text
 }}
@@ -404,7 +404,9 @@ model stepped() {{
 
 def texts_of(directory, **options) -> tuple[list[str], Any]:
     bound = lmppl.compile(PROGRAM.format(source=directory.as_posix()))()
-    post = lmppl.infer(bound, method="smc", num_particles=24, seed=3, progress=False, **options)
+    if "method" not in options:
+        options |= {"method": "smc", "num_particles": 24}
+    post = lmppl.infer(bound, seed=3, progress=False, **options)
     return post.texts, post.manifest
 
 
@@ -420,6 +422,16 @@ def test_a_seed_draws_the_same_texts_by_every_step(tmp_path, traced):
     lm = load_language_model(directory)
     assert lm.stepping == "none"
     assert lm.notes == ()
+
+
+def test_chains_that_keep_their_keys_and_values_draw_the_same_by_every_step(tmp_path, traced):
+    # Its steps are the decoder's otherwise, over a prefix that all chains share.
+    directory = tiny_models.save_tiny_model("llama", tmp_path / "llama")
+    chains = {"method": "mcmc", "num_chains": 4, "num_samples": 25, "warmup_steps": 5}
+    plain, _ = texts_of(directory, **chains)
+    stepped, manifest = texts_of(directory, compile="step", **chains)
+    assert stepped == plain
+    assert "stepped by a compiled step" in str(manifest["language_models"])
 
 
 def test_cuda_graphs_without_a_cuda_device_are_refused(tmp_path):
