@@ -1,19 +1,19 @@
-"""The top of a file: types, constants, rewards, externs, imports and files that are read."""
+"""The top of a file: types, constants, rewards, externs, imports and infer lines."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
-from lmppl.checker.calls import Formal, formals_of
+from lmppl.checker.calls import Formal
 from lmppl.checker.expressions import ExpressionChecker, unknown
+from lmppl.checker.files import FileReader, Place
 from lmppl.checker.report import Report, did_you_mean
 from lmppl.checker.scope import KIND_IN_WORDS, Scope, Symbol, SymbolKind
+from lmppl.checker.sources import SourceChecker
 from lmppl.checker.typing_rules import (
     BOUNDS_OF,
     FOREIGN_NAMES,
@@ -22,39 +22,17 @@ from lmppl.checker.typing_rules import (
     in_words,
     is_inside,
     literal,
-    type_of_value,
 )
 from lmppl.errors import Label, LmpError, Span
-from lmppl.factors import FACTORS, PLANNED, Builtin, named
-from lmppl.factors.descriptors.sources import source_range
+from lmppl.factors import FACTORS, PLANNED
 from lmppl.ir import expr as ir
 from lmppl.ir.model import Extern, InferSpec, Parameter, Reward, RewardSource
-from lmppl.ir.types import UNCERTAIN, UNKNOWN, Interval, Type
+from lmppl.ir.types import UNKNOWN, Interval, Type
 from lmppl.syntax import ast
 from lmppl.syntax.parser import parse
 
-_SOURCES = named("source")
 _BUILTIN_NAMES = frozenset(each.name for each in FACTORS) | frozenset(PLANNED) | {"file"}
 _FORMATS = ("lines", "json", "text")
-# Arguments of sources and distributions that are paths relative to the file they are written in.
-PATH_ARGUMENTS = frozenset({("lexicon", "path"), ("markov", "path"), ("ngram", "path")})
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a file is: its directory on disk, and that directory as seen from the main file."""
-
-    directory: str
-    relative: str = ""
-
-    def on_disk(self, path: str) -> str:
-        return os.path.join(self.directory, path)
-
-    def from_main(self, path: str) -> str:
-        """A path written in this file as the main file would write it."""
-        if not self.relative or os.path.isabs(path):
-            return path
-        return os.path.normpath(os.path.join(self.relative, path))
 
 
 class FileChecker:
@@ -68,10 +46,10 @@ class FileChecker:
         self.report = report
         self.scope = Scope()
         self.expressions = ExpressionChecker(self.scope, report, self._read_file)
+        self.reader = FileReader(place, report)
+        self.sources = SourceChecker(self.expressions, self.reader, report)
         self.rewards: dict[str, Reward] = {}
         self.externs: dict[str, Extern] = {}
-        # Digests of the files that were read, by path as seen from the main file.
-        self.files: dict[str, str] = {}
         # Real paths of the files that are being imported, outermost first.
         self._opened = tuple(opened)
 
@@ -328,76 +306,17 @@ class FileChecker:
                     or f"the formats are {', '.join(_FORMATS)}",
                 )
                 return unknown(node.span)
-        text = self.read_text(path, path_node.span)
+        text = self.reader.read_text(path, path_node.span)
         if text is None:
             return unknown(node.span)
-        return self._parse_text(text, str(format), path, path_node.span, node.span)
-
-    def read_text(self, path: str, span: Span) -> str | None:
-        """The text of a file beside this one; None, and reported, when it cannot be read."""
-        try:
-            with open(self.place.on_disk(path), "rb") as file:
-                content = file.read()
-            text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-        except OSError as problem:
-            self._report_unreadable(path, span, problem)
-            return None
-        except UnicodeDecodeError as problem:
-            self.report.error(
-                "LMP119",
-                span,
-                f"`{path}` is not UTF-8 text",
-                label=f"byte {problem.start} cannot be read",
-            )
-            return None
-        self.files[self.place.from_main(path)] = hashlib.sha256(content).hexdigest()
-        return text
-
-    def _report_unreadable(self, path: str, span: Span, problem: OSError) -> None:
-        reason = (problem.strerror or "it cannot be read").lower()
-        directory = os.path.dirname(self.place.on_disk(path)) or "."
-        try:
-            neighbours = os.listdir(directory)
-        except OSError:
-            neighbours = []
-        self.report.error(
-            "LMP119",
-            span,
-            f"`{path}` cannot be read: {reason}",
-            notes=["paths are relative to the file that they are written in"],
-            help=did_you_mean(os.path.basename(path), neighbours),
-        )
-
-    def _parse_text(
-        self, text: str, format: str, path: str, path_span: Span, span: Span
-    ) -> ir.Expr:
-        value: object = text
-        if format == "lines":
-            # A blank line would be the empty word, which every text contains.
-            value = tuple(line.strip() for line in text.split("\n") if line.strip())
-        elif format == "json":
-            try:
-                value = _tuples(json.loads(text))
-            except ValueError as problem:
-                self.report.error("LMP119", path_span, f"`{path}` is not JSON", label=str(problem))
-                return unknown(span)
-        found = type_of_value(value)
-        if found is None:
-            self.report.error(
-                "LMP119",
-                path_span,
-                f"`{path}` holds something that the language has no type for",
-                help="it may hold a string, a number, true or false, or an array of one of these",
-            )
-            return unknown(span)
-        return ir.Constant(found, span, value)
+        return self.reader.constant(text, str(format), path, path_node.span, node.span)
 
     # -- rewards and externs -------------------------------------------------------------------
 
     def _check_reward(self, node: ast.Reward) -> None:
         parameters = self.check_parameters(node.parameters, may_default=False, owner=node.name)
         declared = None if node.type is None else self._check_reward_type(node.type)
-        checked = self._check_source(node.source, parameters, node)
+        checked = self.sources.check(node.source, parameters, node)
         symbol = Symbol(node.name, "reward", node.name_span, parameters=parameters)
         if checked is not None:
             source, found = checked
@@ -471,132 +390,6 @@ class FileChecker:
         upper = min(declared.range.upper, found.range.upper)
         return replace(declared, range=Interval(lower, upper))
 
-    def _check_source(
-        self, node: ast.Expr, parameters: Sequence[Parameter], owner: ast.Reward
-    ) -> tuple[RewardSource, Type] | None:
-        """The source of a reward and the type that it gives."""
-        if not isinstance(node, ast.Call) or not isinstance(node.function, ast.Name):
-            self.report.error(
-                "LMP218",
-                node.span,
-                "a reward comes from a source",
-                help="the sources are " + ", ".join(f"`{name}(…)`" for name in _SOURCES),
-            )
-            return None
-        name = node.function.name
-        builtin = _SOURCES.get(name)
-        if builtin is None:
-            if name in PLANNED:
-                self.expressions.calls.refuse(node.function.span, f"`{name}`")
-            else:
-                self.report.error(
-                    "LMP101",
-                    node.function.span,
-                    f"there is no source of rewards called `{name}`",
-                    help=did_you_mean(name, _SOURCES)
-                    or "the sources are "
-                    + ", ".join(f"`{each}`" for each in _SOURCES)
-                    + "; host code is an `extern reward`",
-                )
-            self.expressions.calls.use_names(node)
-            return None
-        if not self._check_inputs(builtin, parameters, owner):
-            return None
-        bound, complete = self.expressions.calls.bind(
-            name, formals_of(builtin), node.arguments, node.function.span
-        )
-        if name == "ensemble":
-            if "members" not in bound:
-                return None
-            return self._check_ensemble(bound["members"].value, node, parameters, owner)
-        arguments, good = self.expressions.calls.check_arguments(builtin, name, bound)
-        if not (complete and good):
-            return None
-        values: dict[str, object] = {}
-        for key, value in arguments.items():
-            assert isinstance(value, ir.Constant)
-            values[key] = value.value
-            if (name, key) in PATH_ARGUMENTS:
-                path = str(value.value)
-                if self.read_text(path, value.span) is None:
-                    return None
-                values[key] = self.place.from_main(path)
-        if "model" in values:
-            values["model"] = self.check_model_id(
-                str(values["model"]), arguments["model"].span, "revision" in values
-            )
-        type = replace(builtin.result, range=source_range(name, values))
-        return RewardSource(name, values, (), node.span), type
-
-    def check_model_id(self, name: str, span: Span, is_pinned: bool) -> str:
-        """The id or path of a model as the main file would write it; warns of loose hub ids."""
-        if name.startswith("builtin:"):
-            return name
-        if os.path.isdir(self.place.on_disk(name)) or name.startswith((".", "/", "~", "\\")):
-            return self.place.from_main(name)
-        if not is_pinned:
-            self.report.warning(
-                "LMP501",
-                span,
-                f"no revision of `{name}` is pinned",
-                notes=["what a hub id stands for can change, and the posterior with it"],
-                help='pin it: `revision="…"` with a commit',
-            )
-        return name
-
-    def _check_inputs(
-        self, builtin: Builtin, parameters: Sequence[Parameter], owner: ast.Reward
-    ) -> bool:
-        """Whether the reward's parameters are what the source can read."""
-        if any(each.type.kind == "unknown" for each in parameters):
-            return True
-        most = 2 if builtin.name in ("classifier", "reward_model", "ensemble") else 1
-        bad = next((each for each in parameters if str(each.type.kind) != "string"), None)
-        if bad is not None or any(each.type.is_array for each in parameters):
-            bad = bad or next(each for each in parameters if each.type.is_array)
-            self.report.error(
-                "LMP218",
-                bad.span,
-                f"`{builtin.name}` reads strings, and `{bad.name}` is {in_words(bad.type)}",
-            )
-            return False
-        if not 1 <= len(parameters) <= most:
-            count = "one string" if most == 1 else "one string or two"
-            self.report.error(
-                "LMP218",
-                owner.name_span,
-                f"`{builtin.name}` reads {count}, but `{owner.name}` has"
-                f" {len(parameters)} parameters",
-            )
-            return False
-        return True
-
-    def _check_ensemble(
-        self,
-        node: ast.Expr,
-        call: ast.Call,
-        parameters: Sequence[Parameter],
-        owner: ast.Reward,
-    ) -> tuple[RewardSource, Type] | None:
-        if not isinstance(node, ast.List) or not node.items:
-            self.report.error(
-                "LMP105", node.span, "`ensemble` takes an array of at least one source"
-            )
-            return None
-        checked = [self._check_source(item, parameters, owner) for item in node.items]
-        members = [each for each in checked if each is not None]
-        if len(members) < len(checked):
-            return None
-        range = members[0][1].range
-        for (_, type), item in zip(members, node.items, strict=True):
-            if type.kind == "uncertain":
-                self.report.error("LMP105", item.span, "a member of an ensemble is not an ensemble")
-                return None
-            range = range.union(type.range)
-        sources = tuple(source for source, _ in members)
-        source = RewardSource("ensemble", {}, sources, call.span)
-        return source, replace(UNCERTAIN, range=range)
-
     def _check_extern(self, node: ast.Extern) -> None:
         parameters = self.check_parameters(node.parameters, may_default=False, owner=node.name)
         inputs = self._check_options(node)
@@ -668,7 +461,7 @@ class FileChecker:
             for name, extern in module.externs.items():
                 qualified = f"{node.name}.{name}"
                 self.externs[qualified] = replace(extern, name=qualified)
-            self.files.update(module.files)
+            self.reader.digests.update(module.reader.digests)
         self.declare(node.name, symbol)
 
     def _import(self, node: ast.Import) -> FileChecker | None:
@@ -686,7 +479,7 @@ class FileChecker:
                 else f"`{path}` is already being imported: the imports go in a circle",
             )
             return None
-        text = self.read_text(path, node.file.span)
+        text = self.reader.read_text(path, node.file.span)
         if text is None:
             return None
         self.report.add_source(shown, text)
@@ -782,9 +575,3 @@ def _as_real(value: object) -> object:
     if isinstance(value, tuple):
         return tuple(_as_real(each) for each in value)
     return float(value) if isinstance(value, int) else value
-
-
-def _tuples(value: object) -> object:
-    if isinstance(value, list):
-        return tuple(_tuples(each) for each in value)
-    return value

@@ -6,7 +6,8 @@ import dataclasses
 import math
 from dataclasses import replace
 
-from lmppl.checker.declarations import FileChecker, Place
+from lmppl.checker.declarations import FileChecker
+from lmppl.checker.files import Place
 from lmppl.checker.report import Report
 from lmppl.checker.scope import Symbol
 from lmppl.checker.typing_rules import in_words

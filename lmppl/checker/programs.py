@@ -6,9 +6,10 @@ import os
 from dataclasses import replace
 
 from lmppl.checker.constraints import check_constraints
-from lmppl.checker.declarations import FileChecker, Place
+from lmppl.checker.declarations import FileChecker
 from lmppl.checker.digests import model_digest
 from lmppl.checker.divisors import check_divisors
+from lmppl.checker.files import Place
 from lmppl.checker.heuristics import add_heuristics
 from lmppl.checker.report import Report
 from lmppl.checker.scope import Symbol
@@ -118,7 +119,7 @@ def _assemble(
         digest="",
         span=node.head_span,
     )
-    return replace(model, digest=model_digest(model, file.files))
+    return replace(model, digest=model_digest(model, file.reader.digests))
 
 
 def _with_facts(model: Model) -> Model:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from lmppl.checker.calls import formals_of
-from lmppl.checker.declarations import PATH_ARGUMENTS, FileChecker
+from lmppl.checker.declarations import FileChecker
+from lmppl.checker.files import PATH_ARGUMENTS
 from lmppl.checker.report import did_you_mean
 from lmppl.checker.scope import KIND_IN_WORDS, Symbol
 from lmppl.checker.typing_rules import in_words, literal
@@ -275,10 +276,10 @@ class ModelChecker:
             self._check_categorical(arguments)
         for name, value in arguments.items():
             if (builtin.name, name) in PATH_ARGUMENTS and isinstance(value, ir.Constant):
-                self.file.read_text(str(value.value), value.span)
+                self.file.reader.read_text(str(value.value), value.span)
         model = arguments.get("model")
         if isinstance(model, ir.Constant):
-            self.file.check_model_id(str(model.value), model.span, "revision" in arguments)
+            self.file.reader.check_model_id(str(model.value), model.span, "revision" in arguments)
         prompt = arguments.get("prompt")
         if prompt is not None and prompt.type.kind == "chat":
             # A prompt is rendered by the language model, so a let of one is no value of its own.
