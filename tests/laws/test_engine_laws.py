@@ -343,3 +343,24 @@ def test_kept_prefixes_are_not_computed_again(monkeypatch: pytest.MonkeyPatch) -
     for _ in range(6):
         state, _ = engine.step(state)
     assert widths and set(widths) == {1}
+
+
+@pytest.mark.parametrize(("dtype", "nats"), [("bfloat16", 0.5), ("float16", 0.0625)])
+def test_weights_of_a_half_precision_model_are_accumulated_in_float64(
+    dtype: str, nats: float
+) -> None:
+    """The prior of a text is the sum of what its tokens cost, up to the logits' rounding."""
+    bound = program("builtin:stories")()
+    post = lmppl.infer(
+        bound, method="smc", num_particles=16, seed=6, dtype=dtype, lookahead="none", progress=False
+    )
+    assert post.log_weights.dtype == post.log_prior.dtype == np.float64
+    lm = load_language_model("builtin:stories", dtype=dtype)
+    again = []
+    for ids, length in zip(post.tokens(), post.lengths(), strict=True):
+        prefixes, total = lm.start([PROMPT]), 0.0
+        for token in ids[:length]:
+            total += float(prefixes.row_logits().double().log_softmax(-1)[0, int(token)])
+            prefixes = lm.extend(prefixes, torch.tensor([int(token)]))
+        again.append(total)
+    assert np.abs(np.asarray(again) - post.log_prior).max() <= nats
