@@ -221,7 +221,9 @@ def preferred(scores: UncertainScores, over: ArrayLike) -> Floats:
     distance = mean(scores) - bar
     spread = std(scores)
     certain = np.where(distance > 0.0, 0.0, np.where(distance < 0.0, -np.inf, -math.log(2.0)))
-    z = distance / np.where(spread > 0.0, spread, 1.0)
+    with np.errstate(over="ignore"):
+        # A spread next to nothing is as good as none: ±∞ is right there.
+        z = distance / np.where(spread > 0.0, spread, 1.0)
     return np.where(spread > 0.0, log_normal_cdf(z), certain)
 
 

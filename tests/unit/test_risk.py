@@ -246,3 +246,9 @@ def test_a_rule_that_adds_spread_is_unbounded_for_a_gaussian() -> None:
     assert rule_range("entropic", box, {"rho": -1.0}) == Interval(-1.0, math.inf)
     assert rule_range("preferred", box, {"over": 0.0}) == Interval(-math.inf, 0.0)
     assert rule_range("std", box) == Interval(0.0, math.inf)
+
+
+def test_a_spread_next_to_nothing_is_as_good_as_none() -> None:
+    tiny = np.full(3, 1.1125369292536007e-308)
+    scores = UncertainScores.gaussian(np.array([0.0, 2.0, 4.0]), tiny)
+    assert apply_rule("preferred", scores, 2.0).tolist() == [-math.inf, -math.log(2.0), 0.0]
