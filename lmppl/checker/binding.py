@@ -108,7 +108,7 @@ def value_problem(value: object, type: Type) -> tuple[str, str] | None:
     if found is None or not fits(found, type):
         given = "something else" if found is None else in_words(found)
         if found is None:
-            given = f"a {_kind_of(value)}"
+            given = _kind_of(value)
         return "LMP132", f"is {in_words(type)}, but {given} was given"
     numbers = list(_numbers(value))
     if any(math.isnan(number) or math.isinf(number) for number in numbers):
@@ -121,7 +121,9 @@ def value_problem(value: object, type: Type) -> tuple[str, str] | None:
 
 
 def _kind_of(value: object) -> str:
-    return "NaN" if isinstance(value, float) else type(value).__name__
+    if value is None:
+        return "None"
+    return "NaN" if isinstance(value, float) else f"a {type(value).__name__}"
 
 
 def _numbers(value: object) -> Iterable[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from lmppl.cli.programs import load_program
 from lmppl.cli.running import bind, infer_once, interruptible
 from lmppl.cli.streams import say, show
 from lmppl.errors import InferenceError, closest
+from lmppl.inference import METHODS, method_named
 from lmppl.posterior.intervals import normal_quantile
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def compare(arguments: argparse.Namespace) -> int:
             try:
                 posterior = infer_once(
                     bound,
-                    _arguments_for(name, arguments),
+                    _arguments_for(name, names, arguments),
                     method=name,
                     infer=None,
                     was_interrupted=was_interrupted,
@@ -74,19 +75,29 @@ def compare(arguments: argparse.Namespace) -> int:
     return Exit.INFERENCE if found else Exit.FINE
 
 
-def _arguments_for(method: str, arguments: argparse.Namespace) -> argparse.Namespace:
-    """The command line for one method: an enumeration is compared whole, not by draws from it."""
-    from lmppl.inference import method_named
+def _arguments_for(
+    method: str, others: list[str], arguments: argparse.Namespace
+) -> argparse.Namespace:
+    """The command line for one method: without options that only others of the compared ones have.
 
+    An enumeration is compared whole, not by draws from it.
+    """
+    mine = _options_of(method)
+    theirs = set().union(*(_options_of(other) for other in others)) - mine
+    kept = [pair for pair in arguments.set if pair.partition("=")[0].strip() not in theirs]
+    changed: dict[str, object] = {"set": kept}
     settings = method_named(method)
-    if settings is None or settings.num_draws_option:
-        return arguments
-    return argparse.Namespace(**{**vars(arguments), "num_samples": None})
+    if settings is not None and not settings.num_draws_option:
+        changed["num_samples"] = None
+    return argparse.Namespace(**{**vars(arguments), **changed})
+
+
+def _options_of(method: str) -> set[str]:
+    settings = method_named(method)
+    return set() if settings is None else {option.name for option in fields(settings)}
 
 
 def _require_known(names: list[str]) -> None:
-    from lmppl.inference import METHODS
-
     known = [method.name for method in METHODS]
     wrong = [name for name in names if name not in known]
     if wrong or not names:

@@ -8,7 +8,7 @@ import re
 from lmppl.cli.outcome import Exit, UsageError
 from lmppl.cli.streams import show
 
-_CODE = re.compile(r"(?:LMP)?(\d{3})", re.IGNORECASE)
+_CODE = re.compile(r"(?:LMP)?(\d+)", re.IGNORECASE)
 
 
 def explain(arguments: argparse.Namespace) -> int:

@@ -270,8 +270,9 @@ def test_explain_tells_what_a_code_means(capsys: pytest.CaptureFixture[str]) -> 
     assert first.startswith("LMP303: ")
     assert main(["explain", "303"]) == 0
     assert capsys.readouterr().out == first
-    assert main(["explain", "LMP399"]) == 2
-    assert "there is no diagnostic LMP399" in capsys.readouterr().err
+    for wrong in ("LMP399", "LMP9999", "12"):
+        assert main(["explain", wrong]) == 2
+        assert "there is no diagnostic LMP" in capsys.readouterr().err
 
 
 def test_explain_tells_whether_a_method_would_run(
@@ -614,6 +615,37 @@ def test_draws_that_are_all_alike_do_not_disagree_with_what_they_may_have_missed
     assert "-0.001001 (exact)" in out and "0.9990 (exact)" in out
     assert "0 ± 0" in out
     assert "The methods agree within their errors." in out
+
+
+def test_compare_gives_an_option_to_the_methods_that_have_it(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["compare", str(tiny), "--methods", "exact,smc", "--seed", "1", "--set"]
+    assert main([*arguments, "num_particles=50"]) == 0
+    capsys.readouterr()
+    assert main([*arguments, "num_partcles=50"]) == 2
+    assert "LMP402" in capsys.readouterr().err
+    # An option of neither is an option of another method, not of these.
+    assert main([*arguments, "num_chains=50"]) == 2
+    assert "num_chains is an option of mcmc" in capsys.readouterr().err
+
+
+def test_data_may_begin_with_a_byte_order_mark(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tiny.with_name("data.json")
+    data.write_text('{"beta": 2}', encoding="utf-8-sig")
+    assert main(["run", str(tiny), "--data", str(data), "--show", "0"]) == 0
+    data.write_text('{"beta": null}')
+    assert main(["run", str(tiny), "--data", str(data)]) == 1
+    assert "but None was given" in capsys.readouterr().err
+
+
+def test_more_threads_than_a_process_can_have_are_refused(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(tiny), "--threads", "100000"]) == 2
+    assert "--threads 100000 is too many" in capsys.readouterr().err
 
 
 def test_compare_says_where_nothing_could_be_compared(
