@@ -53,7 +53,10 @@ class Settings:
     num_draws_option: ClassVar[str] = "num_samples"  # kept when the method changes
 
     seed: int | None = _common_seed()
-    device: str | None = option(None, "torch device of language models and tensors, as 'cuda:0'")
+    device: str | None = option(
+        None,
+        "torch device of language models and tensors, as 'cuda:0'; 'auto' spreads models over all",
+    )
     dtype: str | None = option(
         None,
         "dtype of the language models' weights; their own by default",

@@ -113,7 +113,8 @@ class LlamaDecoder:
         return cls(model)
 
     def _count_changes(self) -> int:
-        return sum(parameter._version for parameter in self._parameters)
+        # Changed in place, or given other memory.
+        return sum(each._version + each.data_ptr() for each in self._parameters)
 
     @property
     def is_current(self) -> bool:

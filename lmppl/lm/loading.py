@@ -47,26 +47,40 @@ def load_language_model(
     """The causal language model named `source`, from memory if this process has loaded it before.
 
     `source` is `builtin:NAME`, a directory (tried first, relative to `base_dir`), or a hub id.
-    `dtype` is by default float32 on a CPU and the checkpoint's own elsewhere.  A directory whose
+    `dtype` is by default float32 on a CPU and the checkpoint's own elsewhere.  The device "auto"
+    spreads the layers over all devices, as accelerate does it.  A directory whose
     files have changed is loaded again.  Nothing is printed and no global random state is moved.
 
     Raises:
         InferenceError: LMP910, nothing found under this name; LMP911, found but not loadable;
             LMP914, a tokenizer that is no map from tokens to bytes.
     """
-    place = torch.device("cpu" if device is None else device)
+    spread = device == "auto"
+    place = first_device() if spread else torch.device("cpu" if device is None else device)
     number = _number_type(dtype, place)
     path = _resolve(str(source), base_dir)
     where = str(source) if path is None else str(path)
     fingerprint = _fingerprint(where, path)
-    key = (fingerprint, revision, str(number), str(place), trust_remote_code)
+    key = (fingerprint, revision, str(number), str(device or "cpu"), trust_remote_code)
     with _lock:
         if (known := _loaded.get(key)) is None:
             known = _load(
-                str(source), where, path, fingerprint, revision, number, place, trust_remote_code
+                str(source),
+                where,
+                path,
+                fingerprint,
+                revision,
+                number,
+                None if spread else place,
+                trust_remote_code,
             )
             _loaded[key] = known
         return known
+
+
+def first_device() -> torch.device:
+    """The device that a model spread over all of them begins on."""
+    return torch.accelerator.current_accelerator() or torch.device("cpu")
 
 
 def forget_language_models() -> None:
@@ -131,7 +145,7 @@ def _load(
     fingerprint: str,
     revision: str | None,
     dtype: torch.dtype | None,
-    device: torch.device,
+    device: torch.device | None,
     trust_remote_code: bool,
 ) -> HuggingFaceLM:
     import transformers
@@ -148,9 +162,13 @@ def _load(
         with quiet_transformers(), torch.random.fork_rng(devices=[]):
             tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
             model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                where, dtype="auto" if dtype is None else dtype, **options
+                where,
+                dtype="auto" if dtype is None else dtype,
+                device_map="auto" if device is None else None,
+                **options,
             )
-            model = model.to(device)
+            if device is not None:
+                model = model.to(device)
     except Exception as error:
         # transformers raises OSError, ValueError, KeyError and its own for one and the same cause.
         raise _explain_failure(source, path, revision, trust_remote_code, error) from error

@@ -16,7 +16,7 @@ from lmppl.factors.evaluation import Environment, evaluate
 from lmppl.factors.rewards import Scorer, load_reward
 from lmppl.ir.expr import Expr
 from lmppl.ir.model import Distribution, Model, Site
-from lmppl.lm.loading import load_language_model
+from lmppl.lm.loading import first_device, load_language_model
 from lmppl.lm.protocol import LanguageModel
 from lmppl.lm.tables import load_markov, load_ngram
 from lmppl.sequences.drawing import Warp
@@ -49,7 +49,7 @@ def bind(
         name: load_reward(
             reward,
             base_dir=model.base_dir,
-            device=device,
+            device=str(place),
             dtype=None,
             host=_host(externs, name),
         )
@@ -72,11 +72,13 @@ def bind(
 
 
 def _device(name: str | None) -> torch.device:
-    """The torch device of that name.
+    """The torch device of that name; for "auto" the one that spread models begin on.
 
     Raises:
         InferenceError: LMP932, torch knows no such device or this machine has none.
     """
+    if name == "auto":
+        return first_device()
     try:
         place = torch.device(name or "cpu")
         torch.empty(0, device=place)
@@ -201,6 +203,7 @@ def _language_model(
     device: str | None,
     dtype: str | None,
 ) -> LanguageModel:
+    place = _device(device)
     match site.distribution.kind:
         case "lm":
             revision = value("revision")
@@ -212,13 +215,13 @@ def _language_model(
                 base_dir=model.base_dir,
             )
         case "markov":
-            return load_markov(str(value("path")), base_dir=model.base_dir, device=device)
+            return load_markov(str(value("path")), base_dir=model.base_dir, device=place)
         case "ngram":
             return load_ngram(
                 str(value("path")),
                 order=int(value("order")),  # type: ignore[call-overload]
                 base_dir=model.base_dir,
-                device=device,
+                device=place,
             )
         case _:
             assert site.distribution.extern is not None

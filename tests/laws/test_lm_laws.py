@@ -538,13 +538,17 @@ def test_the_decoder_steps_as_the_general_forward_pass_does(name):
         lm._decoder = decoder
 
 
-def test_the_decoder_follows_parameters_that_are_changed_in_place():
+@pytest.mark.parametrize("how", ["in place", "by other memory"])
+def test_the_decoder_follows_parameters_that_are_changed(how):
     lm = tiny_models.tiny_lm("llama")
     tokens = random_tokens(lm, 4, 6)
     before = step_through(lm, PROMPTS, tokens)
     with torch.no_grad():
         for parameter in lm.model.parameters():
-            parameter.mul_(0.9)
+            if how == "in place":
+                parameter.mul_(0.9)
+            else:
+                parameter.data = 0.9 * parameter
     after = step_through(lm, PROMPTS, tokens)
     assert float((after - before).abs().max()) > 0.1
     assert_close(after, lm.token_log_probs(PROMPTS, tokens, torch.full((4,), 6)))

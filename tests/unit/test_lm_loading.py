@@ -66,6 +66,30 @@ def test_dtype_and_default_dtype(llama):
     assert only_diagnostic(caught).code == "LMP911"
 
 
+def test_a_model_spread_over_all_devices_draws_what_one_on_a_device_draws(
+    llama, monkeypatch
+):
+    pytest.importorskip("accelerate", reason="spreading a model needs accelerate")
+    asked = []
+    load = transformers.AutoModelForCausalLM.from_pretrained
+
+    def recorded(*source, **options):
+        asked.append(options["device_map"])
+        return load(*source, **options)
+
+    here = load_language_model(llama)
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", recorded)
+    spread = load_language_model(llama, device="auto")
+    assert spread is not here and asked == ["auto"]
+    if spread.device.type == "cpu":
+        tokens = torch.tensor([[5, 6, 7], [8, 9, 10]])
+        prefixes, others = spread.start(["a", "a b c"]), here.start(["a", "a b c"])
+        for step in range(3):
+            assert torch.equal(prefixes.row_logits(), others.row_logits())
+            prefixes = spread.extend(prefixes, tokens[:, step])
+            others = here.extend(others, tokens[:, step])
+
+
 def test_loading_prints_nothing_and_moves_no_random_state(llama, tmp_path, capfd, recwarn):
     directory = tmp_path / "quiet"
     directory.mkdir()
