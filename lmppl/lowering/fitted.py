@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lmppl.lm.huggingface import HuggingFaceLM
+from lmppl.lm.quiet import quiet_transformers
 from lmppl.lowering.distribution import padding_token
 from lmppl.lowering.execution import Execution
 from lmppl.lowering.guide import Guide
@@ -273,5 +274,6 @@ def _save_network(part: NetworkGuide, place: Path, *, merge: bool) -> None:
     network: Any = part.network
     if part.uses_adapters and merge:
         network = copy.deepcopy(network).merge_and_unload()
-    network.save_pretrained(place, safe_serialization=True)
-    part.lm.tokenizer.save_pretrained(place)
+    with quiet_transformers():
+        network.save_pretrained(place, safe_serialization=True)
+        part.lm.tokenizer.save_pretrained(place)

@@ -432,7 +432,7 @@ def test_a_neural_guide_draws_and_scores_alike_after_training(
 
 @pytest.mark.parametrize("guide", ["full", "lora"])
 def test_a_saved_guide_is_a_hugging_face_model_with_the_same_log_probs(
-    tiny: HuggingFaceLM, guide: str, tmp_path: Path
+    tiny: HuggingFaceLM, guide: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     bound = lmppl.compile(_tiny_program())(prior=tiny)
     post = lmppl.infer(
@@ -445,7 +445,9 @@ def test_a_saved_guide_is_a_hugging_face_model_with_the_same_log_probs(
         seed=0,
         lr=1e-2,
     )
+    capfd.readouterr()
     post.guide.save_pretrained(tmp_path / "guide")
+    assert capfd.readouterr() == ("", "")
     description = json.loads((tmp_path / "guide" / "lmppl_guide.json").read_text("utf-8"))
     assert description["sites"][0]["name"] == "text"
     loaded = load_language_model(tmp_path / "guide")
