@@ -66,9 +66,7 @@ def test_dtype_and_default_dtype(llama):
     assert only_diagnostic(caught).code == "LMP911"
 
 
-def test_a_model_spread_over_all_devices_draws_what_one_on_a_device_draws(
-    llama, monkeypatch
-):
+def test_a_model_spread_over_all_devices_draws_what_one_on_a_device_draws(llama, monkeypatch):
     pytest.importorskip("accelerate", reason="spreading a model needs accelerate")
     asked = []
     load = transformers.AutoModelForCausalLM.from_pretrained
