@@ -363,56 +363,6 @@ class HuggingFaceLM:
             and columns > _WORTH_SHARING
         )
 
-    @torch.no_grad()
-    def crop(self, prefixes: Prefixes, lengths: Tensor) -> Prefixes | None:
-        """The first `lengths` `[rows]` tokens after the prompt of every row, from the cache.
-
-        The kept keys and values are copied, so `prefixes` stays usable; the last kept token is
-        computed again, for its logits.  None for a model that is recomputed anyway.
-        """
-        state = prefixes.state
-        if isinstance(state, _Recomputed):
-            return None
-        if not isinstance(state, CachedPrefixes):
-            raise InternalError("these prefixes belong to another language model")
-        _require_unspent(state)
-        rows = prefixes.index
-        pads = torch.zeros_like(rows) if state.pads is None else state.pads.index_select(0, rows)
-        old_lengths = prefixes.row_lengths()
-        if bool((lengths < 0).any()) or bool((lengths > old_lengths).any()):
-            raise InternalError("crop asks for more tokens than there are, or for less than none")
-        base = state.columns + 1
-        keys, inverse = torch.unique(rows * base + lengths, return_inverse=True)
-        rows, new_lengths = keys // base, keys % base
-        first_seen = torch.empty_like(rows).index_copy_(0, inverse, prefixes.index)
-        pads = torch.empty_like(rows).index_copy_(0, inverse, pads)
-        dropped = torch.empty_like(rows).index_copy_(0, inverse, old_lengths) - new_lengths
-        totals = state.columns - pads - dropped
-        columns = int(totals.max())
-        new_pads: Tensor | None = columns - totals
-        storage = state.storage.realigned(
-            first_seen,
-            pads - (columns - totals),
-            num_columns=columns,
-            capacity=state.storage.num_columns,
-        )
-        if not bool((columns - totals).any()):
-            new_pads = None
-        logits = self._advance(storage, rows.shape[0], columns - 1, columns, new_pads)
-        shortest, longest = int(new_lengths.min()), int(new_lengths.max())
-        new = CachedPrefixes(storage, storage.version, columns, new_pads)
-        identity = rows.shape[0] == prefixes.num_rows and bool(
-            torch.equal(inverse, torch.arange(rows.shape[0], device=inverse.device))
-        )
-        return Prefixes(
-            inverse,
-            logits,
-            longest if shortest == longest else new_lengths,
-            new,
-            identity,
-            rows.shape[0] == prefixes.num_rows,
-        )
-
     def archive(self, num_rows: int, max_tokens: int) -> KVArchive | None:
         """Room for the keys and values of texts that moves come back to.
 

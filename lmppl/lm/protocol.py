@@ -144,7 +144,7 @@ class PrefixArchive(Protocol):
 class LanguageModel(Protocol):
     """A normalised distribution over token sequences, one token at a time.
 
-    `start`, `extend`, `resume` and `crop` return prefixes whose `logits` score the next token;
+    `start`, `extend` and `resume` return prefixes whose `logits` score the next token;
     stepping through a text and adding up gives `token_log_probs`, untempered.  `extend` may reuse
     the storage of the prefixes that it is given: those, and all that were selected from them,
     are then spent, and using them again is an `InternalError`.
@@ -187,13 +187,6 @@ class LanguageModel(Protocol):
 
         `tokens` is `[rows, length]`, anything past `lengths` `[rows]` is ignored.
         `max_new_tokens` counts from each prompt, not from the continuation.
-        """
-        ...
-
-    def crop(self, prefixes: Prefixes, lengths: Tensor) -> Prefixes | None:
-        """The first `lengths` `[rows]` tokens after the prompt of every row, from the cache.
-
-        `prefixes` stays usable.  None where the cache cannot be cut: use `resume` there.
         """
         ...
 

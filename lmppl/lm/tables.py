@@ -130,22 +130,6 @@ class HistoryLM(ABC):
         """Looking a prefix up costs no more than keeping it."""
         return None
 
-    def crop(self, prefixes: Prefixes, lengths: Tensor) -> Prefixes:
-        """The first `lengths` `[rows]` tokens after the prompt of every row."""
-        history = _history_of(prefixes)
-        old = prefixes.row_lengths()
-        if bool((lengths < 0).any()) or bool((lengths > old).any()):
-            raise InternalError("crop asks for more tokens than there are, or for less than none")
-        starts = history.starts.index_select(0, prefixes.index)
-        dropped = old - lengths
-        tokens = history.tokens.index_select(0, prefixes.index)
-        place = torch.arange(tokens.shape[1], device=self.device) - dropped[:, None]
-        tokens = tokens.gather(1, place.clamp(min=0))
-        kept = _History(tokens, starts + dropped)
-        index = torch.arange(prefixes.num_rows, device=self.device)
-        logits = self.log_probs(kept.tokens, kept.starts)
-        return Prefixes(index, logits, lengths.clone(), kept, True, True)
-
     def token_log_probs(self, prompts: Sequence[Prompt], tokens: Tensor, lengths: Tensor) -> Tensor:
         """float64 `[rows, length]`: log p(token t | prompt, tokens before t); 0 past `lengths`."""
         encoded = [self.encode_prompt(prompt) for prompt in prompts]

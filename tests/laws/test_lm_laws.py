@@ -235,34 +235,6 @@ def law_resume_is_recompute(lm: LanguageModel) -> None:
         assert_close(prefixes.row_logits()[row].log_softmax(-1), reference(lm, prompt, whole))
 
 
-def law_crop_is_recompute(lm: LanguageModel) -> None:
-    prompts, tokens = prompts_of(lm), random_tokens(lm, 4, 9, seed=5)
-    prefixes = lm.start(prompts)
-    for step in range(8):
-        prefixes = lm.extend(prefixes, tokens[:, step])
-    lengths = torch.tensor([5, 8, 0, 3])
-    cropped = lm.crop(prefixes, lengths)
-    if cropped is None:
-        assert any("recomputed" in note for note in lm.notes)
-        return
-    assert cropped.row_lengths().tolist() == lengths.tolist()
-    for row, prompt in enumerate(prompts):
-        kept = tokens[row, : lengths[row]].tolist()
-        assert_close(cropped.row_logits()[row].log_softmax(-1), reference(lm, prompt, kept))
-    # Rows part again, a second crop works on a ragged batch, and the first batch is unharmed.
-    cropped = lm.extend(cropped.select(torch.tensor([3, 0, 0, 1])), tokens[:, 8])
-    again = lm.crop(cropped, torch.tensor([2, 5, 6, 9]))
-    assert again is not None
-    for row, (origin, kept) in enumerate(((3, 2), (0, 5), (0, 5), (1, 8))):
-        ids = tokens[origin, :kept].tolist() + ([int(tokens[row, 8])] if row > 1 else [])
-        found = again.row_logits()[row].log_softmax(-1)
-        assert_close(found, reference(lm, prompts[origin], ids))
-    prefixes = lm.extend(prefixes, tokens[:, 8])
-    for row, prompt in enumerate(prompts):
-        found = prefixes.row_logits()[row].log_softmax(-1)
-        assert_close(found, reference(lm, prompt, tokens[row].tolist()))
-
-
 def law_archive_is_recompute(lm: LanguageModel) -> None:
     """Moves that are accepted or not, texts that change elsewhere, and a prompt that changes."""
     archive = lm.archive(4, 9)
@@ -346,7 +318,6 @@ LAWS: tuple[Callable[[LanguageModel], None], ...] = (
     law_select_is_recompute,
     law_padding_is_invisible,
     law_resume_is_recompute,
-    law_crop_is_recompute,
     law_archive_is_recompute,
     law_equal_rows_are_computed_once,
 )
@@ -401,7 +372,7 @@ def test_micro_batches_give_what_the_whole_batch_gives(name):
 @every_network
 @pytest.mark.parametrize("max_rows", [None, 5])
 def test_a_prompt_that_all_rows_share_changes_nothing(name, max_rows):
-    """Its keys are held once by a decoder that knows of it; resampled, cropped and stepped on."""
+    """Its keys are held once by a decoder that knows of it; resampled and stepped on."""
     lm = make(name)
     whole_rows = lm.max_rows
     tokens = random_tokens(lm, 12, 8, seed=11)
@@ -414,22 +385,11 @@ def test_a_prompt_that_all_rows_share_changes_nothing(name, max_rows):
         if isinstance(prefixes.state, CachedPrefixes) and lm._decoder is not None:
             assert prefixes.state.storage.num_shared > 8
         kept = torch.tensor([3, 3, 0, 7, 11, 11, 11, 2, 5, 1, 9])
-        lengths = torch.tensor([4, 2, 0, 1, 4, 4, 3, 2, 1, 0, 3])
-        cropped = lm.crop(prefixes.select(kept), lengths)
         prefixes = prefixes.select(kept)
         for step in range(4, 6):
             prefixes = lm.extend(prefixes, tokens[kept, step])
         expected = torch.stack([reference(lm, prompt, tokens[row, :6].tolist()) for row in kept])
         assert_close(prefixes.row_logits().log_softmax(-1), expected)
-        if cropped is not None:
-            new = tokens[:11, 7]
-            cropped = lm.extend(cropped, new)
-            rows = [
-                [*tokens[row, :length].tolist(), int(token)]
-                for row, length, token in zip(kept, lengths.tolist(), new, strict=True)
-            ]
-            expected = torch.stack([reference(lm, prompt, row) for row in rows])
-            assert_close(cropped.row_logits().log_softmax(-1), expected)
     finally:
         lm.max_rows = whole_rows
 
@@ -642,16 +602,6 @@ class ScoresTheTokenBefore(Wrong):
         return self.lm.token_log_probs(prompts, tokens.roll(1, dims=1), lengths)
 
 
-class CropsOneTooMany(Wrong):
-    """crop keeps a token more than asked."""
-
-    def crop(self, prefixes: Prefixes, lengths: Tensor) -> Prefixes | None:
-        longer = torch.minimum(lengths + 1, prefixes.row_lengths())
-        cropped = self.lm.crop(prefixes, longer)
-        assert cropped is not None
-        return dataclasses.replace(cropped, lengths=lengths)
-
-
 class SettlesEverything(Wrong):
     """An archive that does not look whether what it has is what is asked for."""
 
@@ -682,7 +632,6 @@ class LeaksProbability(Wrong):
         (ForgetsToMoveTheCache, law_select_is_recompute),
         (FansOutWrongly, law_equal_rows_are_computed_once),
         (ScoresTheTokenBefore, law_steps_add_up),
-        (CropsOneTooMany, law_crop_is_recompute),
     ],
 )
 @pytest.mark.parametrize("name", ["tiny:llama", "tiny:gemma2", "function:"])

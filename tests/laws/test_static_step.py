@@ -122,24 +122,34 @@ def pair(
 
 
 def walk(lm: HuggingFaceLM, seed: int = 0, num_tokens: int = 5) -> list[Tensor]:
-    """Log probs at every step of a batch that is fanned out, thinned, resampled and cropped."""
+    """Log probs at every step of a batch that is fanned out, thinned, resampled and recalled."""
     generator = torch.Generator().manual_seed(seed)
-    found = []
+    found, drawn = [], []
 
     def steps(prefixes: Prefixes) -> Prefixes:
         for _ in range(num_tokens):
             tokens = torch.randint(0, lm.vocab.size, (prefixes.num_rows,), generator=generator)
             prefixes = lm.extend(prefixes, tokens)
+            drawn.append(tokens)
             found.append(prefixes.row_logits().float().log_softmax(-1))
         return prefixes
 
     prefixes = steps(lm.start([*PROMPTS, *PROMPTS], max_new_tokens=4 * num_tokens))
-    prefixes = steps(prefixes.select(torch.tensor([9, 0, 2, 2, 2, 7, 7])))
+    chosen, rows = torch.tensor([9, 0, 2, 2, 2, 7, 7]), torch.arange(7)
+    prefixes = steps(prefixes.select(chosen))
+    texts = torch.cat(
+        [torch.stack(drawn[:num_tokens], 1)[chosen], torch.stack(drawn[num_tokens:], 1)], 1
+    )
+    prompts = [(*PROMPTS, *PROMPTS)[row] for row in chosen]
+    archive = lm.archive(7, 2 * num_tokens)
+    assert archive is not None
+    archive.recall(rows, prompts, texts, torch.zeros_like(rows))
+    archive.file(rows, prefixes)
+    archive.settle(torch.ones_like(rows, dtype=torch.bool))
     kept = torch.tensor([1, 2 * num_tokens, 3, 0, num_tokens, 2, 4])
-    cropped = lm.crop(prefixes, kept)
-    assert cropped is not None
-    found.append(cropped.row_logits().float().log_softmax(-1))
-    steps(cropped.select(torch.tensor([6, 5, 4, 3])))
+    recalled = archive.recall(rows, prompts, texts, kept)
+    found.append(recalled.row_logits().float().log_softmax(-1))
+    steps(recalled.select(torch.tensor([6, 5, 4, 3])))
     tokens = torch.randint(0, lm.vocab.size, (4, 3), generator=generator)
     resumed = lm.resume(PROMPTS[:4], tokens, torch.tensor([3, 0, 2, 1]), max_new_tokens=9)
     steps(resumed)
