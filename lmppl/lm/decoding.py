@@ -23,6 +23,9 @@ _ARCHITECTURES = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForC
 _FIXED_ROTATIONS = frozenset({"default", "linear", "llama3", "yarn"})
 # The fused weights are copies; in larger networks the products dominate anyway.
 _MAX_PARAMETERS = 64_000_000
+# On a CPU torch has a kernel of its own for batched products of fewer multiplications a matrix
+# (bmm_out_or_baddbmm_ in ATen/native/LinearAlgebra.cpp); elementwise sums are faster than that.
+_NAIVE_PRODUCT = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,12 +189,12 @@ class LlamaDecoder:
             keys.select(2, column).copy_(turned[:, heads:])
             values.select(2, column).copy_(layer.value(h).view(num_rows, kv_heads, dim))
             query = turned[:, :heads].reshape(num_rows, kv_heads, heads // kv_heads, dim)
-            scores = torch.matmul(query, keys.narrow(2, first_column, num_seen).transpose(2, 3))
+            scores = _scores(query, keys.narrow(2, first_column, num_seen))
             if bias is not None:
                 scores = scores.add_(bias)
             values = values.narrow(2, first_column, num_seen)
             if storage.shared is None:
-                mixed = torch.matmul(scores.softmax(-1), values)
+                mixed = _mixed(scores.softmax(-1), values)
             else:
                 mixed = _mixed_with_shared(query, scores, values, *storage.shared.layers[number])
             x = layer.out(mixed.view(num_rows, heads * dim)).add_(x)
@@ -203,6 +206,26 @@ class LlamaDecoder:
 def _unit(x: Tensor, floor: Tensor) -> Tensor:
     """x / sqrt(|x|² + floor²), by row."""
     return x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), floor)
+
+
+def _is_naive(group: int, values: Tensor) -> bool:
+    """Whether torch would multiply such a batch of small matrices without BLAS, and slowly."""
+    small = values.shape[2] * values.shape[3] < _NAIVE_PRODUCT
+    return small and group == 1 and values.device.type == "cpu"
+
+
+def _scores(query: Tensor, keys: Tensor) -> Tensor:
+    """`[rows, kv heads, group, columns]`: every query times the keys of its row."""
+    if _is_naive(query.shape[2], keys):
+        return (query * keys).sum(-1).unsqueeze(2)
+    return torch.matmul(query, keys.transpose(2, 3))
+
+
+def _mixed(weights: Tensor, values: Tensor) -> Tensor:
+    """`[rows, kv heads, group, head dim]`: the values of a row by weight."""
+    if _is_naive(weights.shape[2], values):
+        return (weights.transpose(2, 3) * values).sum(2, keepdim=True)
+    return torch.matmul(weights, values)
 
 
 def _mixed_with_shared(
@@ -218,7 +241,7 @@ def _mixed_with_shared(
     before = torch.bmm(by_head, shared_keys.transpose(1, 2))
     before = before.view(kv_heads, num_rows, group, num_shared).transpose(0, 1)
     weights = torch.cat((before, scores), -1).softmax(-1)
-    own = torch.matmul(weights[..., num_shared:], values)
+    own = _mixed(weights[..., num_shared:], values)
     weights = weights[..., :num_shared].transpose(0, 1).reshape(kv_heads, -1, num_shared)
     mixed = torch.bmm(weights, shared_values).view(kv_heads, num_rows, group, dim)
     return own.add_(mixed.transpose(0, 1))
