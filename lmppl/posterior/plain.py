@@ -32,12 +32,14 @@ def plain(value: Any) -> Any:
     Tuples and sets become lists and dataclasses mappings, so that what is saved and loaded again
     is equal to what was there.
     """
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, (bool, int, float, str)):
         # Subclasses (enumerations, strings with methods) become the plain value.
-        return value if type(value) in _PLAIN else _base(value)
+        return _base(value)
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, Mapping):
+    if isinstance(value, (dict, Mapping)):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
@@ -53,7 +55,7 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-_PLAIN = (type(None), bool, int, float, str)
+_PLAIN = frozenset({type(None), bool, int, float, str})
 
 
 def _base(value: Any) -> Any:
