@@ -45,7 +45,7 @@ def draw_tokens(
     if (
         logits.device.type == "cpu"
         and logits.shape[-1] < _WIDE
-        and num_rows > 2 * chunk
+        and num_rows > chunk
         and 2 * logits.shape[0] > num_rows
     ):
         # A few rows at a time, so that the passes over a row find it in cache.
