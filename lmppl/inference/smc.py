@@ -255,7 +255,7 @@ class SMCEngine:
         traces = state.traces.select(rows[alive])
         eve = state.eve[rows].view(runs, size).cpu()
         if runs > 1:
-            evidence = Estimate.from_runs(log_z.numpy())
+            evidence = Estimate.from_runs(log_z.numpy(), num_particles=size)
             clusters = (alive // size).cpu().numpy()
         else:
             evidence = Estimate.from_genealogy(

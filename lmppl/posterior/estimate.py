@@ -74,13 +74,15 @@ class Estimate:
         log_weights: ArrayLike,
         *,
         clusters: ArrayLike | None = None,
+        num_particles: int = 1,
         confidence: float = 0.95,
     ) -> Estimate:
         """The log of the mean weight: unbiased for the evidence before the log is taken.
 
         `log_weights` is `[draws]`, in nats, unnormalised; −inf is a draw of weight zero, and all
         of them give −inf. `clusters` is `[draws]`: draws with the same number may depend on each
-        other, others are independent. See `from_relative_variance` for the interval.
+        other, others are independent. `num_particles` independent draws stand behind each weight.
+        See `from_relative_variance` for the interval.
         """
         log_w = np.asarray(log_weights, dtype=np.float64).ravel()
         _refuse_nan(log_w)
@@ -99,22 +101,24 @@ class Estimate:
         if units > 1:
             variance = float(np.sum(deviations**2)) * units / (units - 1)
         return cls.from_relative_variance(
-            value, variance, degrees=units - 1, num_units=units, confidence=confidence
+            value,
+            variance,
+            degrees=units - 1,
+            num_units=units * num_particles,
+            confidence=confidence,
         )
 
     @classmethod
-    def from_runs(cls, log_z_hats: ArrayLike, *, confidence: float = 0.95) -> Estimate:
+    def from_runs(
+        cls, log_z_hats: ArrayLike, *, num_particles: int = 1, confidence: float = 0.95
+    ) -> Estimate:
         """The log of the mean of independent unbiased estimates of the evidence.
 
         `log_z_hats` is `[runs]`, in nats; −inf is a run that lost all its mass. A single run has
-        no error of its own: the standard error is infinite.
+        no error of its own: the standard error is infinite. `num_particles` is those of each run:
+        the more there are, the less can have gone unseen by all.
         """
-        found = cls.from_weights(log_z_hats, confidence=confidence)
-        if found.standard_error > 0.0:
-            return found
-        # Runs that agree to the last digit have hardly anything left out between them: every one
-        # of their particles would have had to miss it.
-        return replace(found, lower=found.value)
+        return cls.from_weights(log_z_hats, num_particles=num_particles, confidence=confidence)
 
     @classmethod
     def from_genealogy(
@@ -159,9 +163,9 @@ class Estimate:
         Ẑ too small. Where t · r ≥ 1 the draws do not bound Z from above. Below, Markov's
         inequality P(Ẑ ≥ Z/δ) ≤ δ holds whatever the distribution, and is used where it is better.
 
-        Weights that are all equal show no variance, but a share of up to 1 − δ^(1/n) of the draws
-        may weigh less, or nothing, and go unseen among `num_units` = n independent ones: the
-        interval then reaches down to Ẑ · δ^(1/n), as Clopper and Pearson's does.
+        Weights that are all equal, or nearly, show no variance, but a share of up to 1 − δ^(1/n)
+        of the draws may weigh less, or nothing, and go unseen among `num_units` = n independent
+        ones: the interval reaches down to Ẑ · δ^(1/n) at least, as Clopper and Pearson's does.
         """
         if value == -math.inf or math.isnan(value):
             return cls(value, math.inf, -math.inf, math.inf, "unbiased", confidence)
@@ -170,8 +174,8 @@ class Estimate:
         tail = 0.5 * (1.0 - confidence)
         spread = 0.0 if error == 0.0 else student_quantile(1.0 - tail, degrees) * error
         upper = value - math.log1p(-spread) if spread < 1.0 else math.inf
-        unseen = math.log(tail) / num_units if error == 0.0 else 0.0
-        lower = value + max(-math.log1p(spread) + unseen, math.log(tail))
+        unseen = math.log(tail) / num_units
+        lower = value + max(min(-math.log1p(spread), unseen), math.log(tail))
         return cls(value, error, lower, upper, "unbiased", confidence)
 
     @classmethod

@@ -102,6 +102,29 @@ def test_an_interval_holds_the_evidence_where_every_draw_met_the_constraint() ->
     assert missed == 0
 
 
+@pytest.mark.parametrize(("runs", "size"), [(1, 40), (4, 16), (2, 8)])
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+def test_an_interval_holds_what_weights_that_are_nearly_equal_or_runs_that_agree_did_not_see(
+    runs: int, size: int, noise: float
+) -> None:
+    share, repeats = 0.97, 1000
+    log_z = math.log(share) + 0.5 * noise**2
+    generator = np.random.default_rng(1)
+    below = 0
+    for _ in range(repeats):
+        kept = generator.random((runs, size)) < share
+        weights = kept * np.exp(noise * generator.standard_normal((runs, size)))
+        if not kept.all():
+            continue
+        if runs == 1:
+            found = Estimate.from_weights(np.log(weights[0]))
+        else:
+            found = Estimate.from_runs(np.log(weights.mean(1)), num_particles=size)
+        below += found.lower > log_z
+    # Between a quarter and two thirds of the repeats see no rejection at all.
+    assert below == 0
+
+
 def test_a_wild_estimate_is_not_bounded_above() -> None:
     found = Estimate.from_weights([0.0, -30.0, -30.0, -30.0])
     assert found.standard_error == pytest.approx(1.0)
