@@ -114,8 +114,6 @@ class KVArchive:
         return (found < lengths).nonzero().squeeze(-1)
 
     def _knows(self, rows: Tensor, prompts: Sequence[Prompt]) -> bool:
-        if len(prompts) == self._num_rows:
-            return list(prompts) == self._prompts
         return all(
             self._prompts[row] == prompt for row, prompt in zip(rows.tolist(), prompts, strict=True)
         )

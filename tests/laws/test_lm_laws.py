@@ -274,6 +274,11 @@ def law_archive_is_recompute(lm: LanguageModel) -> None:
         for row, (origin, length) in enumerate(zip(twice, lengths.tolist(), strict=True)):
             expected = reference(lm, prompts[origin], texts[origin, :length].tolist())
             assert_close(found.row_logits()[row].log_softmax(-1), expected)
+        # All rows in another order, whose prompts have changed places.
+        found = archive.recall(rows.flip(0), prompts, texts.flip(0), torch.full((4,), 3))
+        for row, prompt in enumerate(prompts):
+            expected = reference(lm, prompt, texts[3 - row, :3].tolist())
+            assert_close(found.row_logits()[row].log_softmax(-1), expected)
 
 
 def law_equal_rows_are_computed_once(lm: LanguageModel) -> None:
