@@ -163,6 +163,8 @@ class KVArchive:
         lengths = prefixes.row_lengths()
         columns = int((self._lead[rows] + lengths).max())
         targets = 2 * rows + place
+        # Nothing is known of a place until all of it has been copied.
+        self._known[targets] = -1
         source.copy_aligned(home, at, starts, columns, targets=targets)
         self._known[targets] = lengths
 

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -375,7 +376,7 @@ class HuggingFaceLM:
             max_tokens,
             prompt_length=lambda prompt: len(self._prompt_ids(prompt)),
             share=self._shared_prefix,
-            resume=self.resume,
+            resume=partial(self.resume, max_new_tokens=max_tokens),
             last_logits=lambda storage, rows, columns, pads: self._advance(
                 storage, rows, columns - 1, columns, pads
             ),

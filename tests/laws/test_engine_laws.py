@@ -364,3 +364,39 @@ def test_weights_of_a_half_precision_model_are_accumulated_in_float64(
             prefixes = lm.extend(prefixes, torch.tensor([int(token)]))
         again.append(total)
     assert np.abs(np.asarray(again) - post.log_prior).max() <= nats
+
+
+def test_texts_that_have_ended_are_not_computed_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = lmppl.compile(
+        'model m() { text ~ lm("builtin:stories", prompt="The dog", max_tokens=30, stop=["."])\n'
+        "return text }"
+    )
+    rows = []
+    forward = HuggingFaceLM._forward
+
+    def counted(lm, storage, first_row, last_row, first, last, *rest, **options):  # type: ignore[no-untyped-def]
+        rows.append((last_row - first_row) * (last - first if last - first == 1 else 0))
+        return forward(lm, storage, first_row, last_row, first, last, *rest, **options)
+
+    monkeypatch.setattr(HuggingFaceLM, "_forward", counted)
+    post = lmppl.infer(compiled(), method="importance", num_samples=32, seed=1, progress=False)
+    lengths = post.lengths()
+    assert lengths.min() < lengths.max()
+    # The last token of a text is never fed, and equal texts are fed once.
+    assert 0 < sum(rows) <= int((lengths - 1).sum()) < 32 * int(lengths.max() - 1)
+
+
+@pytest.mark.parametrize("num_rows", [16, 64])
+@pytest.mark.parametrize("num_tokens", [8, 24])
+def test_storage_is_linear_in_particles_and_tokens(num_rows: int, num_tokens: int) -> None:
+    lm = load_language_model("builtin:stories")
+    prefixes = lm.start([PROMPT] * num_rows, max_new_tokens=num_tokens)
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(num_tokens):
+        tokens = torch.randint(0, lm.vocab.size, (num_rows,), generator=generator)
+        prefixes = lm.extend(prefixes, tokens)
+    config = lm.model.config
+    held = sum(layer.keys.numel() + layer.values.numel() for layer in prefixes.state.storage.kept)
+    columns = len(lm._prompt_ids(PROMPT)) + num_tokens
+    width = config.num_key_value_heads * config.head_dim
+    assert held == 2 * config.num_hidden_layers * width * num_rows * columns
