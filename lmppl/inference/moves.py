@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from lmppl.lm.protocol import PrefixArchive
+from lmppl.lm.protocol import PrefixArchive, Prompt
 from lmppl.rng import Stream
 from lmppl.sequences.drawing import draw_tokens
 from lmppl.target import ChoiceStage, Target, TextBatch, TextStage, Traces, draw_choices
@@ -53,8 +54,7 @@ def suffix_move(
     num_tokens = int((run.positions - cut).sum())
     if bool(dead.any()):
         # An unfinished text must not be scored: such a proposal is the old text, and is refused.
-        new = replace(stage.finish(run))
-        new = old.merge(new, ~dead)
+        new = old.merge(stage.finish(run), ~dead)
     else:
         new = stage.finish(run)
     columns = torch.arange(stage.max_tokens, device=stage.device)
@@ -187,7 +187,7 @@ def _log_prior(text: TextBatch) -> Tensor:
     return text.token_log_prob.sum(-1)
 
 
-def _with_tokens(stage: TextStage, text: TextBatch, prompts: list) -> TextBatch:  # type: ignore[type-arg]
+def _with_tokens(stage: TextStage, text: TextBatch, prompts: Sequence[Prompt]) -> TextBatch:
     """The batch with the strings of its tokens."""
     return replace(text, strings=tuple(stage.decode(text, prompts)))
 

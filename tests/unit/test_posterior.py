@@ -463,7 +463,7 @@ def test_a_missing_library_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_data_frame_has_a_row_for_each_draw() -> None:
-    pytest.importorskip("pandas")
+    pytest.importorskip("pandas", reason="pandas is an extra")
     frame = _posterior().to_pandas()
     assert list(frame["text"]) == ["a b", "c", "a b"]
     assert frame["weight"].sum() == pytest.approx(1.0)
@@ -471,7 +471,7 @@ def test_a_data_frame_has_a_row_for_each_draw() -> None:
 
 
 def test_arviz_gets_chains_of_numbers() -> None:
-    pytest.importorskip("arviz")
+    pytest.importorskip("arviz", reason="arviz is an extra, too large for development and CI")
     post = _posterior(
         sites={"x": np.arange(4.0), "text": list("abcd")},
         outputs=None,
