@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lmppl.cli.outcome import Exit, UsageError
+from lmppl.cli.parsing import Arguments
 from lmppl.cli.streams import show
 from lmppl.cli.threads import use_threads
 
@@ -254,7 +254,7 @@ def profile(
     return Profile(num_tokens, num_steps, clock.seconds, total, first, notes)
 
 
-def bench(arguments: argparse.Namespace) -> int:
+def bench(arguments: Arguments) -> int:
     """Prints the cost model, the floor and the share of every part of a step."""
 
     from lmppl import pipeline
@@ -302,7 +302,7 @@ def bench(arguments: argparse.Namespace) -> int:
 
 
 def _report(
-    arguments: argparse.Namespace,
+    arguments: Arguments,
     lm: HuggingFaceLM,
     cost: Cost,
     found: Profile,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from dataclasses import dataclass, fields
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmppl.cli.outcome import Exit, UsageError
+from lmppl.cli.parsing import Arguments
 from lmppl.cli.programs import load_program
 from lmppl.cli.running import bind, infer_once, interruptible
 from lmppl.cli.streams import say, show
@@ -36,7 +36,7 @@ class Disagreement:
     sigmas: float
 
 
-def compare(arguments: argparse.Namespace) -> int:
+def compare(arguments: Arguments) -> int:
     """`lmppl compare FILE --methods a,b`; 3 where none ran or two disagree."""
     names = [name.strip() for name in arguments.methods.split(",") if name.strip()]
     _require_known(names)
@@ -75,9 +75,7 @@ def compare(arguments: argparse.Namespace) -> int:
     return Exit.INFERENCE if found else Exit.FINE
 
 
-def _arguments_for(
-    method: str, others: list[str], arguments: argparse.Namespace
-) -> argparse.Namespace:
+def _arguments_for(method: str, others: list[str], arguments: Arguments) -> Arguments:
     """The command line for one method: without options that only others of the compared ones have.
 
     An enumeration is compared whole, not by draws from it.
@@ -89,7 +87,7 @@ def _arguments_for(
     settings = method_named(method)
     if settings is not None and not settings.num_draws_option:
         changed["num_samples"] = None
-    return argparse.Namespace(**{**vars(arguments), **changed})
+    return arguments.changed(**changed)
 
 
 def _options_of(method: str) -> set[str]:

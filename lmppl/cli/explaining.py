@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 
 from lmppl.cli.outcome import Exit, UsageError
+from lmppl.cli.parsing import Arguments
 from lmppl.cli.streams import show
 
 _CODE = re.compile(r"(?:LMP)?(\d+)", re.IGNORECASE)
 
 
-def explain(arguments: argparse.Namespace) -> int:
+def explain(arguments: Arguments) -> int:
     """`lmppl explain CODE` or `lmppl explain FILE [--method M]`; 3 where the method refuses."""
     code = _CODE.fullmatch(arguments.subject)
     if code is not None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import textwrap
 from dataclasses import fields
 
 from lmppl.cli.outcome import Exit, UsageError
+from lmppl.cli.parsing import Arguments
 from lmppl.cli.streams import show
 from lmppl.errors import closest
 
 
-def models(arguments: argparse.Namespace) -> int:
+def models(arguments: Arguments) -> int:
     """The language models that need no download, and what else may be named."""
     from lmppl.lm.loading import builtin_models
 
@@ -25,7 +25,7 @@ def models(arguments: argparse.Namespace) -> int:
     return Exit.FINE
 
 
-def methods(arguments: argparse.Namespace) -> int:
+def methods(arguments: Arguments) -> int:
     """All methods with their summaries, or one with its options."""
     from lmppl.inference import METHODS, method_named
     from lmppl.inference.settings import option_default

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import stat
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lmppl.cli.outcome import Exit, exit_code
+from lmppl.cli.parsing import Arguments
 from lmppl.cli.streams import say, say_diagnostics, show
 from lmppl.errors import LmpError, render
 
@@ -29,7 +29,7 @@ def load_program(path: str, *, pedantic: bool = False) -> Any:
     return compiled
 
 
-def check(arguments: argparse.Namespace) -> int:
+def check(arguments: Arguments) -> int:
     """`lmppl check FILE...`: every problem of every file."""
     code = Exit.FINE
     for path in arguments.files:
@@ -46,7 +46,7 @@ def check(arguments: argparse.Namespace) -> int:
     return code
 
 
-def fmt(arguments: argparse.Namespace) -> int:
+def fmt(arguments: Arguments) -> int:
     """`lmppl fmt [--check] FILE...`: formatted in place, or from standard input to output."""
     from lmppl.syntax import format_source, read_program
 
@@ -86,7 +86,7 @@ def _overwrite(path: Path, text: str) -> None:
         raise
 
 
-def info(arguments: argparse.Namespace) -> int:
+def info(arguments: Arguments) -> int:
     """`lmppl info FILE [--json]`: parameters, choices, factors with their facts, infer lines."""
     described = load_program(arguments.file).describe()
     if arguments.json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 import threading
@@ -13,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from lmppl.cli.outcome import Exit, UsageError
+from lmppl.cli.parsing import Arguments
 from lmppl.cli.programs import load_program
 from lmppl.cli.streams import ProgressBar, say, show, width_of
 from lmppl.cli.threads import use_threads
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lmppl.posterior import Posterior
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: Arguments) -> int:
     """`lmppl run FILE`: 0, or 130 with what there is where Ctrl-C ended it."""
     _check_destinations(arguments)
     compiled = load_program(arguments.file)
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     return Exit.INTERRUPTED if was_interrupted() else Exit.FINE
 
 
-def bind(compiled: Any, arguments: argparse.Namespace) -> Any:
+def bind(compiled: Any, arguments: Arguments) -> Any:
     """The program with the parameters and externs of the command line.
 
     Raises: UsageError for what is missing or unreadable; LmpError for values that do not fit.
@@ -53,7 +53,7 @@ def bind(compiled: Any, arguments: argparse.Namespace) -> Any:
 
 def infer_once(
     bound: Any,
-    arguments: argparse.Namespace,
+    arguments: Arguments,
     *,
     method: str | None,
     infer: str | None,
@@ -91,7 +91,7 @@ def infer_once(
 
 
 def _options(
-    bound: Any, arguments: argparse.Namespace, method: str | None, infer: str | None
+    bound: Any, arguments: Arguments, method: str | None, infer: str | None
 ) -> dict[str, Any]:
     """`--set`, and the options that have a name of their own, which win."""
     options = read_options(arguments.set)
@@ -137,7 +137,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _check_destinations(arguments: argparse.Namespace) -> None:
+def _check_destinations(arguments: Arguments) -> None:
     """Finds out before hours of work that its result cannot be written."""
     from lmppl.posterior.storage import check_destination
 
@@ -155,7 +155,7 @@ def _check_destinations(arguments: argparse.Namespace) -> None:
                 raise UsageError(f"{path} is a directory")
 
 
-def _deliver(posterior: Posterior, arguments: argparse.Namespace) -> None:
+def _deliver(posterior: Posterior, arguments: Arguments) -> None:
     """Saves first, so that a closed pipe loses nothing, then shows."""
     if arguments.out is not None:
         posterior.save(arguments.out)

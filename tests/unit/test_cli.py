@@ -16,9 +16,10 @@ import pytest
 
 from lmppl import __version__
 from lmppl.cli import main
-from lmppl.cli.arguments import build_parser
+from lmppl.cli.arguments import COMMANDS
 from lmppl.cli.comparing import comparison_table, disagreements
 from lmppl.cli.outcome import UsageError
+from lmppl.cli.parsing import option_names
 from lmppl.cli.streams import ProgressBar, has_colour, progress_line, say_diagnostics
 from lmppl.cli.values import read_options, read_value, split_pair
 from lmppl.inference import METHODS
@@ -121,12 +122,59 @@ def test_wrong_usage_exits_with_two(
 
 def test_the_parser_has_the_options_of_the_reference() -> None:
     text = (Path(__file__).parents[2] / "docs" / "reference" / "cli.md").read_text("utf-8")
-    commands = build_parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
-    for name, parser in commands.items():
+    for name, command in COMMANDS.commands.items():
         assert f"`lmppl {name}" in text, name
-        for action in parser._actions:
-            for option in action.option_strings:
-                assert option in ("-h", "--help") or f"`{option}" in text, (name, option)
+        for option in option_names(command) - {"-h", "--help"}:
+            assert f"`{option}" in text, (name, option)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("rn a.lmp", "did you mean run?"),
+        ("a.lmp", "did you mean lmppl run a.lmp?"),
+        ("", "name a command"),
+        ("run a.lmp --num 3", "did you mean --num-samples?"),
+        ("run a.lmp -n 3", "did you mean --num-samples?"),
+        ("run a.lmp --sed 3", "did you mean --seed?"),
+        ("run a.lmp --num-particles 3", "--set num_particles=…"),
+        ("run a.lmp --prompt Hi", "--param prompt=…"),
+        ("run a.lmp --seed --quiet", "--seed needs a value, before --quiet"),
+        ("run a.lmp --seed", "lmppl run: error: option '--seed' requires an argument"),
+        ("run a.lmp --seed x", "--seed: 'x' is not a whole number"),
+        ("run a.lmp --seed -1", "--seed: -1 is negative"),
+        ("run a.lmp --show=-1", "--show: -1 is negative"),
+        ("run a.lmp --infer x --method smc", "--infer and --method exclude each other"),
+        ("run a.lmp b.lmp", "unexpected extra argument (b.lmp)"),
+        ("run", "FILE is missing"),
+        ("compare a.lmp", "--methods A,B,… is missing"),
+    ],
+)
+def test_wrong_usage_says_what_was_probably_meant(
+    arguments: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments.split()) == 2
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert captured.out == ""
+
+
+def test_help_reaches_a_terminal_without_unicode() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = _run_python("-m", "lmppl", "compare", "--help", env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--methods A,B,?" in done.stdout
+
+
+def test_a_shell_can_complete_commands() -> None:
+    environment = {
+        **os.environ,
+        "_LMPPL_COMPLETE": "bash_complete",
+        "COMP_WORDS": "lmppl exp",
+        "COMP_CWORD": "1",
+    }
+    done = _run_python("-m", "lmppl", env=environment)
+    assert (done.returncode, done.stdout) == (0, "plain,explain\n")
 
 
 def test_pairs_are_split_at_the_first_equals_sign() -> None:
@@ -211,7 +259,7 @@ def test_check_and_explain_load_nothing_heavy(tiny: Path) -> None:
         "import sys; from lmppl.cli import main\n"
         "for line in sys.stdin:\n"
         "    code = main(line.split())\n"
-        "    heavy = ('torch', 'transformers', 'pyro', 'numpy', 'rich')\n"
+        "    heavy = ('torch', 'transformers', 'pyro', 'numpy', 'scipy', 'rich')\n"
         "    print('>>', code, [name for name in heavy if name in sys.modules])"
     )
     commands = (
