@@ -7,9 +7,13 @@ nor pyro.
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# Nothing is logged unless the host program, or `lmppl --verbose`, listens.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOME = {
     "load": "lmppl.pipeline",

@@ -6,6 +6,8 @@ text ──parse──▶ Program ──check──▶ Model ──bind──▶
 from __future__ import annotations
 
 import importlib
+import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -22,14 +24,18 @@ from lmppl.checker import (
 )
 from lmppl.errors import Diagnostic, InferenceError, LmpError
 from lmppl.inference import METHODS, Settings, check_method, method_named, settings_from_options
+from lmppl.inference.listening import listening
 from lmppl.inference.planning import Plan, plan_method
 from lmppl.ir.model import InferSpec, Model
+from lmppl.progress import ProgressEvent
 from lmppl.syntax import parse, read_program, require_text
 
 if TYPE_CHECKING:
     from lmppl.posterior import Posterior
     from lmppl.progress import ProgressListener
     from lmppl.target import Target
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,7 @@ def compile(source: str, *, base_dir: str | Path = ".") -> CompiledModel:
 def _compile(
     text: str | bytes, path: str | None, base_dir: str, pedantic: bool = False
 ) -> CompiledModel:
+    began = time.perf_counter()
     program = parse(text, path)
     source = program.source
     errors: list[Diagnostic] = []
@@ -154,6 +161,7 @@ def _compile(
     errors.extend(_infer_mistakes(model.infers))
     if errors:
         raise LmpError(_in_order(errors), {path: source})
+    _log.info("checked %s in %.2f s", path or "a text", time.perf_counter() - began)
     return CompiledModel(model, source, path, tuple(warnings))
 
 
@@ -203,7 +211,12 @@ def _extern_names(model: Model) -> set[str]:
     return rewards | set(model.externs)
 
 
-def _target(bound: Sequence[BoundModel], device: str | None, dtype: str | None) -> Target:
+def _target(
+    bound: Sequence[BoundModel],
+    device: str | None,
+    dtype: str | None,
+    progress: ProgressListener | None = None,
+) -> Target:
     from lmppl.target.binding import bind
 
     return bind(
@@ -212,6 +225,7 @@ def _target(bound: Sequence[BoundModel], device: str | None, dtype: str | None) 
         bound[0].externs,
         device=device,
         dtype=dtype,
+        progress=progress,
     )
 
 
@@ -241,8 +255,9 @@ def infer(
     `method` picks a method by name, with its options as keywords (`num_particles=256`, `seed=0`);
     `infer` picks a named `infer` line of the file. When the method differs from the file's, only
     the seed and the number of draws carry over. `budget` ends a run early: seconds, or a string
-    such as "30s" or "100000 tokens". A list of models bound from one program is inferred in one
-    batch and gives a list.
+    such as "30s" or "100000 tokens". `progress` is a function of `ProgressEvent`, or says whether
+    to show how far the run is; by default on a terminal only. A list of models bound from one
+    program is inferred in one batch and gives a list.
 
     Raises:
         LmpError: unknown method or option, or a method that cannot do this model (4xx).
@@ -278,14 +293,20 @@ def _infer_many(
     ]
     if refusals:
         raise InferenceError(_unique(refusals), {model.path: model.source})
-    from lmppl.inference.execution import execute
-
-    target = _target(bound, settings.device, settings.dtype)
 
     def parse_expression(text: str) -> Any:
         return check_expression(model, text)
 
-    found = execute(target, settings, progress=progress, budget=budget, parse=parse_expression)
+    _log.info("%s of %s by %s", model.name, model.path or "a text", settings)
+    with listening(progress) as listener:
+        if listener is not None:
+            listener(ProgressEvent("loading", 0, None, "libraries"))
+        from lmppl.inference.execution import execute
+
+        target = _target(bound, settings.device, settings.dtype, listener)
+        found = execute(
+            target, settings, progress=listener or False, budget=budget, parse=parse_expression
+        )
     return [_judged(posterior) for posterior in found]
 
 

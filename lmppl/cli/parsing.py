@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
+from lmppl.cli.logs import logging_to_stderr
 from lmppl.cli.streams import show
 from lmppl.errors import closest
 
@@ -47,7 +48,7 @@ class Option(click.Option):
 
     def consume_value(self, ctx: click.Context, opts: Any) -> tuple[Any, ParameterSource]:
         value, source = super().consume_value(ctx, opts)
-        if source is ParameterSource.COMMANDLINE and not self.is_flag:
+        if source is ParameterSource.COMMANDLINE and not (self.is_flag or self.count):
             others = option_names(ctx.command)
             for text in value if isinstance(value, (tuple, list)) else (value,):
                 if text in others:
@@ -92,8 +93,8 @@ class Command(click.Command):
     ) -> None:
         super().__init__(
             name,
-            params=[*params, _help_option()],
-            callback=lambda **values: function(Arguments(**values)),
+            params=[*params, _verbose_option(), _help_option()],
+            callback=lambda verbose, **values: _call(function, verbose, values),
             help=f"{about[0].upper()}{about[1:]}.",
             short_help=about,
             add_help_option=False,
@@ -220,6 +221,15 @@ def _option_hint(name: str, command: click.Command | None) -> str:
     if "--param" in names and plain.isidentifier():
         return f"a parameter of the model is given by --param {plain}=…"
     return ""
+
+
+def _call(function: Callable[[Arguments], int], verbose: int, values: Mapping[str, object]) -> int:
+    with logging_to_stderr(verbose):
+        return function(Arguments(**values))
+
+
+def _verbose_option() -> click.Option:
+    return Option(["-v", "--verbose"], count=True, help="say what is done; twice, every step of it")
 
 
 def _help_option() -> click.Option:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from lmppl.cli.outcome import Exit, UsageError
 from lmppl.cli.parsing import Arguments
 from lmppl.cli.programs import load_program
-from lmppl.cli.streams import ProgressBar, say, show, width_of
+from lmppl.cli.streams import say, show, width_of
 from lmppl.cli.threads import use_threads
 from lmppl.cli.values import read_externs, read_options, read_parameters, require_complete
 from lmppl.errors import InferenceError
+from lmppl.inference.listening import listening
+from lmppl.progress import ProgressEvent
 
 if TYPE_CHECKING:
     from lmppl.posterior import Posterior
@@ -59,35 +61,32 @@ def infer_once(
     infer: str | None,
     was_interrupted: Callable[[], bool],
 ) -> Posterior:
-    """One run with the command line's options, under a progress bar on a terminal.
+    """One run with the command line's options, with its progress on standard error.
 
     Raises: LmpError for options that do not fit the method; InferenceError; KeyboardInterrupt
         where Ctrl-C came before there was anything to return.
     """
     from lmppl import pipeline
 
-    bar = None
-    if not arguments.quiet and sys.stderr.isatty():
-        bar = ProgressBar(sys.stderr)
-    try:
-        options = _options(bound, arguments, method, infer)
-        use_threads(arguments.threads)
-        result: Posterior = pipeline.infer(
-            bound,
-            method=method,
-            infer=infer,
-            progress=bar or False,
-            budget=arguments.budget,
-            **options,
-        )
-        return result
-    except InferenceError:
-        if was_interrupted():
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        if bar is not None:
-            bar.close()
+    with listening(not arguments.quiet) as listener:
+        try:
+            options = _options(bound, arguments, method, infer)
+            if listener is not None:
+                listener(ProgressEvent("loading", 0, None, "libraries"))
+            use_threads(arguments.threads)
+            result: Posterior = pipeline.infer(
+                bound,
+                method=method,
+                infer=infer,
+                progress=listener or False,
+                budget=arguments.budget,
+                **options,
+            )
+            return result
+        except InferenceError:
+            if was_interrupted():
+                raise KeyboardInterrupt from None
+            raise
 
 
 def _options(

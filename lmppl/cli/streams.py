@@ -1,4 +1,4 @@
-"""What goes to the terminal: messages, diagnostics in colour, and a progress bar."""
+"""What goes to the terminal: messages, and diagnostics in colour."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import os
 import re
 import shutil
 import sys
-import time
 from typing import TextIO
-
-from lmppl.progress import ProgressEvent
 
 _HEAD = re.compile(r"^(error|warning)(\[LMP\d+\])?(?=:)", re.MULTILINE)
 _COLOURS = {"error": "\x1b[1;31m", "warning": "\x1b[1;33m"}
@@ -46,45 +43,3 @@ def width_of(stream: TextIO) -> int:
     if not stream.isatty():
         return 96
     return max(40, min(shutil.get_terminal_size().columns, 120))
-
-
-class ProgressBar:
-    """One line of standard error that is rewritten, at most ten times a second.
-
-    It appears only on work that takes longer than half a second, and is wiped when it ends, so
-    that what was printed reads as if it had never been there.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-        self.began = self.drawn = time.monotonic()
-        self.visible = False
-
-    def __call__(self, event: ProgressEvent) -> None:
-        now = time.monotonic()
-        if now - self.began < 0.5 or now - self.drawn < 0.1:
-            return
-        self.drawn = now
-        width = max(20, shutil.get_terminal_size().columns - 1)
-        line = progress_line(event, now - self.began)[:width]
-        self.stream.write(f"\r\x1b[2K{line}")
-        self.stream.flush()
-        self.visible = True
-
-    def close(self) -> None:
-        """Wipes the line."""
-        if self.visible:
-            self.stream.write("\r\x1b[2K")
-            self.stream.flush()
-            self.visible = False
-
-
-def progress_line(event: ProgressEvent, seconds: float) -> str:
-    """One line about how far a stage has come."""
-    message = f"  {event.message}" if event.message else ""
-    if not event.total:
-        return f"{event.stage} {event.done}  {seconds:.0f} s{message}"
-    share = min(1.0, max(0.0, event.done / event.total))
-    filled = int(20 * share)
-    bar = "█" * filled + "·" * (20 - filled)
-    return f"{event.stage} {bar} {event.done}/{event.total}  {seconds:.0f} s{message}"

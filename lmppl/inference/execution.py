@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import math
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from lmppl.errors import Diagnostic, LmpError
+from lmppl.inference.listening import listening
 from lmppl.inference.loop import Budget, run
 from lmppl.inference.results import ParseExpression, posterior_of, spent_on_rewards
 from lmppl.inference.settings import Settings
@@ -42,7 +42,8 @@ def execute(
         engine = make_engine(settings, target, Stream.from_seed(seed))
         with _rows_limited(target, settings.max_rows):
             before = spent_on_rewards(target)
-            outcome = run(engine, budget=parse_budget(budget), progress=_listener(progress))
+            with listening(progress) as listener:
+                outcome = run(engine, budget=parse_budget(budget), progress=listener)
         outcome = replace(outcome, rewards=spent_on_rewards(target, before))
         return [
             posterior_of(
@@ -82,18 +83,6 @@ def _rows_limited(target: Target, max_rows: int | None) -> Iterator[None]:
             # A bound that was halved for want of memory stays.
             if lm.max_rows == max_rows:
                 lm.max_rows = before
-
-
-def _listener(progress: ProgressListener | bool | None) -> ProgressListener | None:
-    if callable(progress):
-        return progress
-    if progress is None:
-        progress = sys.stderr.isatty()
-    if not progress:
-        return None
-    from lmppl.inference.terminal import TerminalProgress
-
-    return TerminalProgress()
 
 
 def parse_budget(budget: float | str | None) -> Budget:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ from lmppl.progress import ProgressEvent, ProgressListener
 from lmppl.target import Traces
 
 State = TypeVar("State")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,8 @@ def run(
             num_steps += 1
             num_tokens += info.num_tokens
             if progress is not None:
-                progress(ProgressEvent(info.stage, info.done, info.total, info.message))
+                progress(ProgressEvent(info.stage, info.done, info.total, info.message, num_tokens))
+            _log.debug("%s %s of %s %s", info.stage, info.done, info.total, info.message)
             if engine.is_done(state):
                 break
             if time.perf_counter() - began > budget.seconds:
@@ -122,6 +126,8 @@ def run(
                 break
     except KeyboardInterrupt:
         stopped_by = "interrupted"
+    if progress is not None:
+        progress(ProgressEvent("judging", 0, None, num_tokens=num_tokens))
     draws = engine.result(state, complete=stopped_by is None)
     if stopped_by is not None and all(d.traces.num_rows == 0 for d in draws):
         raise InferenceError(
@@ -134,4 +140,12 @@ def run(
                 )
             ]
         )
-    return Outcome(draws, stopped_by, time.perf_counter() - began, num_tokens, num_steps)
+    seconds = time.perf_counter() - began
+    _log.info(
+        "%s after %d steps, %d tokens, %.1f s",
+        stopped_by or "done",
+        num_steps,
+        num_tokens,
+        seconds,
+    )
+    return Outcome(draws, stopped_by, seconds, num_tokens, num_steps)

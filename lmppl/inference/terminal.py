@@ -1,28 +1,89 @@
-"""A progress line on a terminal."""
+"""A progress line on a terminal, drawn by rich."""
 
 from __future__ import annotations
 
-import sys
+import threading
 import time
+from typing import TextIO
 
-from lmppl.progress import ProgressEvent
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.text import Text
+
+from lmppl.progress import (
+    Course,
+    ProgressEvent,
+    count_in_words,
+    duration_in_words,
+    pace_in_words,
+)
+
+# Shorter work shows nothing.
+_DELAY = 0.5
 
 
 class TerminalProgress:
-    """Rewrites one line of standard error, at most ten times a second, and only on long work."""
+    """One line that is rewritten while the run goes on, and wiped when it ends.
 
-    def __init__(self) -> None:
-        self.began = time.perf_counter()
-        self.last = self.began
-        self.shown = False
+    What was printed reads as if the line had never been there.
+    """
+
+    def __init__(self, stream: TextIO, delay: float = _DELAY) -> None:
+        self.course = Course(time.monotonic())
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[details]}", markup=False),
+            _Clock(self.course),
+            console=Console(file=stream, highlight=False),
+            transient=True,
+            # Results go to standard output, whatever is drawn meanwhile.
+            redirect_stdout=False,
+        )
+        self._task = self._bar.add_task("starting", total=None, details="")
+        self._lock = threading.Lock()
+        self._over = False
+        # A timer, and not the first event: most of the waiting is before it.
+        self._timer = threading.Timer(delay, self._appear)
+        self._timer.daemon = True
+        self._timer.start()
 
     def __call__(self, event: ProgressEvent) -> None:
-        now = time.perf_counter()
-        finished = event.total is not None and event.done >= event.total
-        if now - self.began < 0.5 or (now - self.last < 0.1 and not finished):
-            return
-        self.last, self.shown = now, True
-        total = "" if event.total is None else f"/{event.total}"
-        line = f"{event.stage}: {event.done}{total} {event.message}".rstrip()
-        sys.stderr.write(f"\r\x1b[2K{line}" + ("\n" if finished else ""))
-        sys.stderr.flush()
+        self.course.note(event, time.monotonic())
+        details = (count_in_words(event), pace_in_words(self.course), event.message)
+        self._bar.update(
+            self._task,
+            description=event.stage,
+            completed=min(event.done, event.total) if event.total else 0,
+            total=event.total,
+            details="  ".join(filter(None, details)),
+        )
+
+    def close(self) -> None:
+        """Wipes the line."""
+        self._timer.cancel()
+        with self._lock:
+            self._over = True
+        self._bar.stop()
+
+    def _appear(self) -> None:
+        with self._lock:
+            if not self._over:
+                self._bar.start()
+
+
+class _Clock(ProgressColumn):
+    """Seconds spent in the whole run, and what is left of this stage."""
+
+    def __init__(self, course: Course) -> None:
+        super().__init__()
+        self.course = course
+
+    def render(self, task: Task) -> Text:
+        now = time.monotonic()
+        text = duration_in_words(now - self.course.began)
+        left = self.course.seconds_left(now)
+        if left is not None:
+            text += f", about {duration_in_words(left)} left"
+        return Text(text, style="dim", no_wrap=True)

@@ -6,7 +6,11 @@ before.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,10 +23,14 @@ from lmppl.ir.model import Distribution, Model, Site
 from lmppl.lm.loading import first_device, load_language_model
 from lmppl.lm.protocol import LanguageModel
 from lmppl.lm.tables import load_markov, load_ngram
+from lmppl.progress import ProgressEvent, ProgressListener
 from lmppl.sequences.drawing import Warp
 from lmppl.target.choices import ChoiceStage
 from lmppl.target.target import Target
 from lmppl.target.texts import TextStage
+
+_log = logging.getLogger(__name__)
+Loaded = TypeVar("Loaded")
 
 
 def bind(
@@ -32,6 +40,7 @@ def bind(
     *,
     device: str | None = None,
     dtype: str | None = None,
+    progress: ProgressListener | None = None,
 ) -> Target:
     """The Target of a model for one or several bindings of its parameters.
 
@@ -44,14 +53,33 @@ def bind(
     """
     complete = [_with_defaults(model, values) for values in bindings]
     place = _device(device)
-    stages = tuple(_stage(model, site, complete, externs, device, dtype) for site in model.sites)
+
+    def load(what: str, loaded: Callable[[], Loaded]) -> Loaded:
+        if progress is not None:
+            progress(ProgressEvent("loading", 0, None, what))
+        began = time.perf_counter()
+        found = loaded()
+        _log.info("loaded %s in %.1f s", what, time.perf_counter() - began)
+        return found
+
+    stages = tuple(
+        load(
+            f"the prior of {site.name}",
+            partial(_stage, model, site, complete, externs, device, dtype),
+        )
+        for site in model.sites
+    )
     called = {
-        name: load_reward(
-            reward,
-            base_dir=model.base_dir,
-            device=str(place),
-            dtype=None,
-            host=_host(externs, name),
+        name: load(
+            f"the reward {name}",
+            partial(
+                load_reward,
+                reward,
+                base_dir=model.base_dir,
+                device=str(place),
+                dtype=None,
+                host=_host(externs, name),
+            ),
         )
         for name, reward in model.rewards.items()
     }

@@ -20,12 +20,11 @@ from lmppl.cli.arguments import COMMANDS
 from lmppl.cli.comparing import comparison_table, disagreements
 from lmppl.cli.outcome import UsageError
 from lmppl.cli.parsing import option_names
-from lmppl.cli.streams import ProgressBar, has_colour, progress_line, say_diagnostics
+from lmppl.cli.streams import has_colour, say_diagnostics
 from lmppl.cli.values import read_options, read_value, split_pair
 from lmppl.inference import METHODS
 from lmppl.ir.types import BOOL, INT, REAL, STRING
 from lmppl.posterior import Estimate, load_posterior
-from lmppl.progress import ProgressEvent
 
 PRIOR = {
     "tokens": ["a", "b", "c"],
@@ -377,7 +376,8 @@ def test_run_shows_draws_and_evidence(tiny: Path, capsys: pytest.CaptureFixture[
     assert "the 3 heaviest" in captured.out
     assert re.search(r"log evidence +\S+ \(exact\)", captured.out)
     assert "expect mean(vowels(text)) >= 1  holds" in captured.out
-    assert captured.err == ""  # no progress where stderr is no terminal
+    # Where stderr is no terminal, there is no line that is rewritten.
+    assert "\r" not in captured.err and "\x1b" not in captured.err
 
 
 def test_run_saves_what_it_shows(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -594,25 +594,6 @@ def test_colour_only_on_a_terminal_that_wants_it(monkeypatch: pytest.MonkeyPatch
     assert terminal.written.count("\x1b[1;31m") == 1
     monkeypatch.setenv("NO_COLOR", "1")
     assert not has_colour(_Terminal())  # type: ignore[arg-type]
-
-
-def test_the_progress_bar_waits_and_wipes_itself() -> None:
-    terminal = _Terminal()
-    bar = ProgressBar(terminal)  # type: ignore[arg-type]
-    bar(ProgressEvent("steps", 1, 10))
-    assert terminal.written == ""  # short work shows none
-    bar.began -= 10
-    bar.drawn -= 10
-    bar(ProgressEvent("steps", 5, 10, "ess 12"))
-    assert "5/10" in terminal.written and "ess 12" in terminal.written
-    bar.close()
-    assert terminal.written.endswith("\r\x1b[2K")
-
-
-def test_a_progress_line_fits_any_event() -> None:
-    assert progress_line(ProgressEvent("draws", 3, None), 2.0) == "draws 3  2 s"
-    assert progress_line(ProgressEvent("draws", 20, 10), 2.0).count("█") == 20
-    assert "5/10" in progress_line(ProgressEvent("draws", 5, 10), 0.0)
 
 
 # compare
