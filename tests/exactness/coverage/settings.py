@@ -1,0 +1,80 @@
+"""What is counted: every case under the methods that can do it."""
+
+from __future__ import annotations
+
+from tests.exactness.coverage import cases
+from tests.exactness.coverage.brute_force import Case
+from tests.exactness.coverage.cases import CASES
+from tests.exactness.coverage.counting import Setting
+
+_MCMC: dict[str, object] = {"num_chains": 4, "num_samples": 100, "warmup_steps": 50}
+_SVI: dict[str, object] = {"num_steps": 60, "num_particles": 16, "num_samples": 128}
+
+# Where the acceptance rate is high enough, and a declared range gives the envelope.
+_REJECTION = (
+    cases.SOFT, cases.HARD, cases.LATE, cases.RARE, cases.RARE_TILTED, cases.ACCEPTED,
+    cases.MIXED, cases.KEYWORD,
+)  # fmt: skip
+# Near enough to the prior for any method.
+_EASY = (cases.SOFT, cases.HARD, cases.MIXED)
+_MCMC_CASES = (
+    cases.SOFT, cases.HARD, cases.RARE_TILTED, cases.TWO_MODES, cases.TWO_MODES_MILD,
+    cases.HEAVY, cases.ENDINGS, cases.FAR_APART, cases.MIXED, cases.SPIKE,
+)  # fmt: skip
+_SVI_CASES = (
+    cases.SOFT, cases.RARE_TILTED, cases.TWO_MODES, cases.TWO_MODES_MILD, cases.HEAVY,
+    cases.ENDINGS, cases.SPIKE, cases.MIXED,
+)  # fmt: skip
+
+
+def _settings_of(case: Case) -> list[Setting]:
+    easy = case in _EASY
+    found = [
+        Setting(case, "exact", every=50),
+        Setting(case, "exact", {"num_samples": 100}),
+        Setting(case, "importance", {"num_samples": 100}),
+        Setting(case, "importance", easy=easy),
+        Setting(case, "smc", {"num_particles": 64}),
+        Setting(case, "smc", easy=easy),
+        Setting(case, "smc", {"num_particles": 1000}, easy=easy),
+        Setting(case, "smc", {"num_particles": 64, "lookahead": "none"}),
+        Setting(case, "smc", {"num_particles": 64, "num_runs": 2}),
+        Setting(case, "smc", {"num_particles": 64, "num_runs": 4}),
+    ]
+    if case in (cases.HARD, cases.KEYWORD):
+        found.append(Setting(case, "importance", {"proposal": "prior"}))
+    if case in _REJECTION:
+        found.append(Setting(case, "rejection", {"num_samples": 20}))
+        found.append(Setting(case, "rejection", {"num_samples": 100}))
+        found.append(Setting(case, "rejection", {"num_samples": 400}, easy=easy))
+    if case in _MCMC_CASES:
+        found.append(Setting(case, "mcmc", _MCMC, every=4))
+    if case in _SVI_CASES:
+        found.append(Setting(case, "svi", _SVI, every=8))
+    return found
+
+
+SETTINGS = tuple(setting for case in CASES for setting in _settings_of(case))
+
+
+def _quick() -> tuple[tuple[Setting, int], ...]:
+    """Settings with how many seeds each; a minute and a half on one core."""
+    left_out = (
+        {"num_particles": 64},
+        {"num_particles": 1000},
+        {"num_particles": 64, "lookahead": "none"},
+        {"num_samples": 20},
+    )
+    found = []
+    for setting in SETTINGS:
+        if setting.method == "exact" and not setting.options:
+            continue
+        if setting.method in ("mcmc", "svi"):
+            if setting.case in (cases.TWO_MODES, cases.TWO_MODES_MILD, cases.FAR_APART):
+                found.append((setting, 4 if setting.method == "mcmc" else 2))
+        elif setting.options not in left_out:
+            found.append((setting, 12))
+    return tuple(found)
+
+
+QUICK = _quick()
