@@ -13,7 +13,7 @@ from lmppl.factors.automata.predicates import And, False_, Length, Never, Predic
 from lmppl.factors.automata.regex import NotRegular, regex_dfa
 from lmppl.factors.constants import NotConstant, constant_value
 from lmppl.factors.constraints import as_predicate
-from lmppl.ir.expr import Call, Constant, Expr, Reference, walk
+from lmppl.ir.expr import Call, Constant, Expr, walk
 from lmppl.ir.model import Model, Potential, Site
 
 _ZERO_MASS = "the posterior would have zero mass"
@@ -103,7 +103,7 @@ def _check_site(
     for potential in model.potentials:
         if potential.kind != "require" or model.sites_of(potential.expr) != {site.name}:
             continue
-        if any(id(node) in bad for node in _nodes(model, potential.expr)):
+        if any(id(node) in bad for node in model.nodes(potential.expr)):
             continue
         predicate = as_predicate(model, potential.expr, site.name, values)
         if predicate is None or isinstance(predicate, (True_, False_)):
@@ -122,13 +122,6 @@ def _check_site(
         together.append(stops)
     diagnostics += _check_together(together)
     return diagnostics
-
-
-def _nodes(model: Model, expr: Expr) -> Iterator[Expr]:
-    for node in walk(expr):
-        yield node
-        if isinstance(node, Reference) and node.role == "let":
-            yield from _nodes(model, model.let(node.name).expr)
 
 
 def _check_alone(predicate: Predicate, potential: Potential) -> Diagnostic | None:

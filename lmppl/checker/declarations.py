@@ -39,7 +39,12 @@ class FileChecker:
     """Checks the declarations of one file, and of the files that it imports."""
 
     def __init__(
-        self, program: ast.Program, place: Place, report: Report, opened: Sequence[str] = ()
+        self,
+        program: ast.Program,
+        place: Place,
+        report: Report,
+        opened: Sequence[str] = (),
+        modules: dict[tuple[str, str], FileChecker | None] | None = None,
     ) -> None:
         self.program = program
         self.place = place
@@ -52,6 +57,8 @@ class FileChecker:
         self.externs: dict[str, Extern] = {}
         # Real paths of the files that are being imported, outermost first.
         self._opened = tuple(opened)
+        # The imported files by real path and by what they are called: each is checked once.
+        self._modules = {} if modules is None else modules
 
     def check_declarations(self) -> None:
         """Declares everything at the top of the file, in order; problems go to the report."""
@@ -455,12 +462,15 @@ class FileChecker:
                 for name, member in module.scope.symbols.items()
                 if member.kind != "import"
             }
+            # What the file imports in its turn has no name here.
             for name, reward in module.rewards.items():
-                qualified = f"{node.name}.{name}"
-                self.rewards[qualified] = replace(reward, name=qualified)
+                if "." not in name:
+                    qualified = f"{node.name}.{name}"
+                    self.rewards[qualified] = replace(reward, name=qualified)
             for name, extern in module.externs.items():
-                qualified = f"{node.name}.{name}"
-                self.externs[qualified] = replace(extern, name=qualified)
+                if "." not in name:
+                    qualified = f"{node.name}.{name}"
+                    self.externs[qualified] = replace(extern, name=qualified)
             self.reader.digests.update(module.reader.digests)
         self.declare(node.name, symbol)
 
@@ -479,7 +489,15 @@ class FileChecker:
                 else f"`{path}` is already being imported: the imports go in a circle",
             )
             return None
-        text = self.reader.read_text(path, node.file.span)
+        key = (on_disk, shown)
+        if key not in self._modules:
+            self._modules[key] = self._checked_module(path, on_disk, shown, node.file.span)
+        return self._modules[key]
+
+    def _checked_module(
+        self, path: str, on_disk: str, shown: str, span: Span
+    ) -> FileChecker | None:
+        text = self.reader.read_text(path, span)
         if text is None:
             return None
         self.report.add_source(shown, text)
@@ -490,7 +508,8 @@ class FileChecker:
             return None
         relative = os.path.dirname(self.place.from_main(path))
         place = Place(os.path.dirname(on_disk), relative)
-        module = FileChecker(program, place, self.report, (*self._opened, on_disk))
+        opened = (*self._opened, on_disk)
+        module = FileChecker(program, place, self.report, opened, self._modules)
         module.check_declarations()
         return module
 

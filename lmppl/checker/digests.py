@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping
 
 from lmppl.errors import Span
-from lmppl.ir.expr import Expr
+from lmppl.ir.expr import Binary, Expr, spine
 from lmppl.ir.model import Model
 
 # No part of what is denoted: where things were written, how to compute, and what is only checked.
@@ -30,6 +30,12 @@ def model_digest(model: Model, files: Mapping[str, str]) -> str:
 def _canonical(value: object) -> str:
     if isinstance(value, Span):
         return ""
+    if isinstance(value, Binary):
+        # From left to right, and not by recursion: a sum may have thousands of terms.
+        first, operators = spine(value)
+        opened = (f"Binary(operator={_canonical(each.operator)},left=" for each in operators[::-1])
+        closed = (f",right={_canonical(each.right)})" for each in operators)
+        return "".join((*opened, _canonical(first), *closed))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         parts = [
             f"{field.name}={_canonical(getattr(value, field.name))}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lmppl.checker.report import Report
 from lmppl.checker.walking import expressions_of
 from lmppl.errors import Label, Span
-from lmppl.ir.expr import Binary, Constant, Expr, Reference, walk
+from lmppl.ir.expr import Binary, Constant, Reference
 from lmppl.ir.model import Model
 
 
@@ -30,26 +30,14 @@ class Divisor:
 def divisors(model: Model) -> Mapping[str, Divisor]:
     """The parameters that divide, each at its first division; those in factors come first."""
     found: dict[str, Divisor] = {}
-    seen: set[str] = set()
-    for potential in model.potentials:
-        if potential.kind == "factor":
-            for divisor in _divisors(model, potential.expr, True, seen):
-                found.setdefault(divisor.parameter, divisor)
-    for expr in expressions_of(model):
-        for divisor in _divisors(model, expr, False, set()):
-            found.setdefault(divisor.parameter, divisor)
+    factors = [each.expr for each in model.potentials if each.kind == "factor"]
+    for in_factor, exprs in ((True, factors), (False, list(expressions_of(model)))):
+        for node in model.nodes(*exprs):
+            if isinstance(node, Binary) and node.operator == "/":
+                right = node.right
+                if isinstance(right, Reference) and right.role == "parameter":
+                    found.setdefault(right.name, Divisor(right.name, right.span, in_factor))
     return found
-
-
-def _divisors(model: Model, expr: Expr, in_factor: bool, seen: set[str]) -> Iterator[Divisor]:
-    for node in walk(expr):
-        if isinstance(node, Reference) and node.role == "let" and node.name not in seen:
-            seen.add(node.name)
-            yield from _divisors(model, model.let(node.name).expr, in_factor, seen)
-        if isinstance(node, Binary) and node.operator == "/":
-            right = node.right
-            if isinstance(right, Reference) and right.role == "parameter":
-                yield Divisor(right.name, right.span, in_factor)
 
 
 def check_divisors(model: Model, report: Report) -> None:

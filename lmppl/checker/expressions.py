@@ -66,7 +66,11 @@ class ExpressionChecker:
             case ast.Unary():
                 return self._check_unary(node)
             case ast.Binary():
-                return self._check_binary(node)
+                first, operators = ast.spine(node)
+                left = self.check(first)
+                for each in operators:
+                    left = self._check_binary(each, left, self.check(each.right))
+                return left
             case ast.Compare():
                 return self._check_compare(node)
             case ast.Logical():
@@ -301,8 +305,7 @@ class ExpressionChecker:
             return ir.Constant(type, node.span, apply_unary(node.operator, operand.value))
         return ir.Unary(type, node.span, node.operator, operand)
 
-    def _check_binary(self, node: ast.Binary) -> ir.Expr:
-        left, right = self.check(node.left), self.check(node.right)
+    def _check_binary(self, node: ast.Binary, left: ir.Expr, right: ir.Expr) -> ir.Expr:
         if "unknown" in (left.type.kind, right.type.kind):
             return unknown(node.span)
         if node.operator == "+" and left.type == STRING and right.type == STRING:

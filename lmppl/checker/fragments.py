@@ -96,6 +96,13 @@ def _moved(value: object, text: str) -> object:
         return _shift(value, text)
     if isinstance(value, tuple):
         return tuple(_moved(each, text) for each in value)
+    if isinstance(value, ast.Binary):
+        first, operators = ast.spine(value)
+        moved = _relocate(first, text)
+        for each in operators:
+            right, spans = _relocate(each.right, text), (each.operator_span, each.span)
+            moved = ast.Binary(each.operator, moved, right, *(_shift(s, text) for s in spans))
+        return moved
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         changes = {
             field.name: _moved(getattr(value, field.name), text)

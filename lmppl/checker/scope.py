@@ -34,8 +34,8 @@ class Symbol:
     """One declared name.
 
     `name` is what the checked model calls it, with the import's name before it if it comes from
-    one. A constant has its `value`, a `let` its expression, a site the values it can take where
-    those are known, a text the largest number of tokens it can have.
+    one. A constant has its `value`, a `let` its expression and the choices behind it, a site the
+    values it can take where those are known, a text the largest number of tokens it can have.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Symbol:
     type: Type | None = None
     value: Constant | None = None
     expr: Expr | None = None
+    sites: frozenset[str] | None = None
     is_text: bool = False
     most_tokens: float = math.inf
     values: tuple[object, ...] | None = None
@@ -93,17 +94,36 @@ class Scope:
         """The names of these kinds."""
         return [name for name, symbol in self.symbols.items() if symbol.kind in kinds]
 
+    def nodes(self, expr: Expr) -> Iterator[Expr]:
+        """Every node that an expression depends on, each `let` of the model followed once."""
+        seen: set[str] = set()
+        waiting = [expr]
+        while waiting:
+            for node in walk(waiting.pop()):
+                yield node
+                if isinstance(node, Reference) and node.role == "let" and node.name not in seen:
+                    seen.add(node.name)
+                    symbol = self.symbols.get(node.name)
+                    if symbol is not None and symbol.expr is not None:
+                        waiting.append(symbol.expr)
+
     def sites_of(self, expr: Expr) -> frozenset[str]:
         """The choices that an expression depends on, through the lets of the model."""
         found: set[str] = set()
-        for node in walk(expr):
-            if isinstance(node, Reference):
+        seen: set[str] = set()
+        waiting = [expr]
+        while waiting:
+            for node in walk(waiting.pop()):
+                if not isinstance(node, Reference) or node.name in seen:
+                    continue
+                seen.add(node.name)
+                symbol = self.symbols.get(node.name) if node.role == "let" else None
                 if node.role == "site":
                     found.add(node.name)
-                elif node.role == "let":
-                    symbol = self.symbols.get(node.name)
-                    if symbol is not None and symbol.expr is not None:
-                        found |= self.sites_of(symbol.expr)
+                elif symbol is not None and symbol.sites is not None:
+                    found |= symbol.sites
+                elif symbol is not None and symbol.expr is not None:
+                    waiting.append(symbol.expr)
         return frozenset(found)
 
     def resolve(self, expr: Expr) -> Expr:

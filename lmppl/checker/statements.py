@@ -357,6 +357,7 @@ class ModelChecker:
             self.file.declare(node.name, symbol)
             return
         symbol.type, symbol.expr = type, value
+        symbol.sites = self.scope.sites_of(value)
         if self.file.declare(node.name, symbol):
             self.body.lets.append(Let(node.name, value, self._stage(value), node.name_span))
 
@@ -508,7 +509,7 @@ class ModelChecker:
 
     def _check_latent_index(self, value: ir.Expr) -> None:
         """An ensemble's member chosen by a latent: weights favour the most optimistic member."""
-        for node in self._nodes(value):
+        for node in self.scope.nodes(value):
             chosen: ir.Expr | None = None
             if isinstance(node, ir.Index) and _calls_reward(node.array):
                 chosen = node.index
@@ -539,16 +540,6 @@ class ModelChecker:
             for site in self.body.sites
             for argument in site.distribution.arguments.values()
         )
-
-    def _nodes(self, expr: ir.Expr) -> list[ir.Expr]:
-        found: list[ir.Expr] = []
-        for node in ir.walk(expr):
-            found.append(node)
-            if isinstance(node, ir.Reference) and node.role == "let":
-                symbol = self.scope.find(node.name)
-                if symbol is not None and symbol.expr is not None:
-                    found += self._nodes(symbol.expr)
-        return found
 
     # -- claims and outputs --------------------------------------------------------------------
 

@@ -21,6 +21,8 @@ from lmppl.ir.expr import (
     Interpolation,
     Reference,
     Unary,
+    in_order,
+    spine,
 )
 from lmppl.ir.model import Model
 
@@ -43,14 +45,25 @@ def constant_value(expr: Expr, model: Model | None, values: Mapping[str, object]
         ArithmeticError, ValueError: a division by zero, a logarithm of a negative number.
     """
 
+    return _value(expr, model, values, {})
+
+
+def _value(
+    expr: Expr, model: Model | None, values: Mapping[str, object], lets: dict[str, Any]
+) -> Any:
+    """The value, with those of the `let`s that were needed for it in `lets`."""
+
     def of(part: Expr) -> Any:
-        return constant_value(part, model, values)
+        return _value(part, model, values, lets)
 
     match expr:
         case Constant():
             return expr.value
         case Reference(role="let") if model is not None:
-            return of(model.let(expr.name).expr)
+            if expr.name not in lets:
+                for name in in_order(expr.name, lambda let: model.let(let).expr, lets):
+                    lets[name] = of(model.let(name).expr)
+            return lets[expr.name]
         case Reference():
             if expr.name not in values:
                 raise NotConstant(expr.name)
@@ -58,12 +71,18 @@ def constant_value(expr: Expr, model: Model | None, values: Mapping[str, object]
             return tuple(value) if isinstance(value, list) else value
         case Unary():
             return apply_unary(expr.operator, of(expr.operand))
-        case Binary(operator="and"):
-            return of(expr.left) and of(expr.right)
-        case Binary(operator="or"):
-            return of(expr.left) or of(expr.right)
         case Binary():
-            return apply_binary(expr.operator, of(expr.left), of(expr.right))
+            first, operators = spine(expr)
+            result = of(first)
+            for node in operators:
+                match node.operator:
+                    case "and":
+                        result = result and of(node.right)
+                    case "or":
+                        result = result or of(node.right)
+                    case _:
+                        result = apply_binary(node.operator, result, of(node.right))
+            return result
         case Conditional():
             return of(expr.consequent) if of(expr.condition) else of(expr.alternative)
         case Interpolation():

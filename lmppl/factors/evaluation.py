@@ -45,6 +45,8 @@ from lmppl.ir.expr import (
     Reference,
     RewardCall,
     Unary,
+    in_order,
+    spine,
     walk,
 )
 from lmppl.ir.types import Type
@@ -155,12 +157,8 @@ def _value(expr: Expr, env: Environment) -> Value:
             if operator == "not":
                 return _tidy(np.logical_not(_numbers(value)))
             return _finite(expr, np.negative(_numbers(value)), [value], env)
-        case Binary(operator="and", left=left, right=right):
-            return _choose(expr, _value(left, env), right, False, env)
-        case Binary(operator="or", left=left, right=right):
-            return _choose(expr, _value(left, env), True, right, env)
         case Binary():
-            return _binary(expr, env)
+            return _chain(expr, env)
         case Conditional(condition=condition, consequent=consequent, alternative=alternative):
             return _choose(expr, _value(condition, env), consequent, alternative, env)
         case Interpolation(parts=parts):
@@ -185,7 +183,8 @@ def _reference(expr: Reference, env: Environment) -> Value:
     name = expr.name
     if expr.role == "let":
         if name not in env.evaluated:
-            env.evaluated[name] = _value(env.lets[name], env)
+            for each in in_order(name, env.lets.__getitem__, env.evaluated):
+                env.evaluated[each] = _value(env.lets[each], env)
         return env.evaluated[name]
     if name in env.columns:
         column = env.columns[name]
@@ -271,8 +270,22 @@ _COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def _binary(expr: Binary, env: Environment) -> Value:
-    left, right = _value(expr.left, env), _value(expr.right, env)
+def _chain(expr: Binary, env: Environment) -> Value:
+    """The value of operators on operators, as in `a + b + c`, from left to right."""
+    first, operators = spine(expr)
+    value = _value(first, env)
+    for node in operators:
+        match node.operator:
+            case "and":
+                value = _choose(node, value, node.right, False, env)
+            case "or":
+                value = _choose(node, value, True, node.right, env)
+            case _:
+                value = _binary(node, value, _value(node.right, env), env)
+    return value
+
+
+def _binary(expr: Binary, left: Value, right: Value, env: Environment) -> Value:
     operator = expr.operator
     if operator == "in":
         return _by_items(lambda a, b: a in b, [left, right], env, _bools)

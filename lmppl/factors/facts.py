@@ -8,7 +8,7 @@ from typing import Literal
 
 from lmppl.factors.constants import NotConstant, constant_value
 from lmppl.factors.ranges import expr_range
-from lmppl.ir.expr import Expr, ExternCall, Reference, RewardCall, walk
+from lmppl.ir.expr import ExternCall, RewardCall
 from lmppl.ir.model import Decidable, Facts, Model, Potential, RewardSource
 from lmppl.ir.types import Interval, Type
 
@@ -89,25 +89,14 @@ def _stand_in(type: Type) -> object:
 
 
 def _cost(model: Model, potential: Potential) -> Literal["free", "cheap", "model"]:
-    parts = (potential.expr,) if potential.when is None else (potential.expr, potential.when)
-    nodes = [node for part in parts for node in _walk(model, part)]
+    nodes = list(model.nodes(potential.expr, potential.when))
     rewards = [model.rewards[node.reward] for node in nodes if isinstance(node, RewardCall)]
     if any(_runs_a_model(reward.source) for reward in rewards):
         return "model"
     if any(isinstance(node, ExternCall) for node in nodes):
         return "model"
     texts = {site.name for site in model.text_sites}
-    return "cheap" if any(model.sites_of(part) & texts for part in parts) else "free"
-
-
-def _walk(model: Model, expr: Expr) -> list[Expr]:
-    """Every node that an expression depends on, through lets."""
-    found: list[Expr] = []
-    for node in walk(expr):
-        found.append(node)
-        if isinstance(node, Reference) and node.role == "let":
-            found += _walk(model, model.let(node.name).expr)
-    return found
+    return "cheap" if model.sites_of(potential.expr, potential.when) & texts else "free"
 
 
 def _runs_a_model(source: RewardSource) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TypeGuard
 
 from lmppl.factors import builtin as builtin_named
 from lmppl.factors.risk_ranges import rule_range
@@ -16,6 +17,7 @@ from lmppl.ir.expr import (
     Reference,
     RewardCall,
     Unary,
+    spine,
 )
 from lmppl.ir.model import Model
 from lmppl.ir.types import Interval
@@ -28,8 +30,24 @@ def expr_range(expr: Expr, model: Model, values: Mapping[str, object]) -> Interv
     which the checker found for all permitted parameters.
     """
 
+    found: dict[str, Interval] = {}
+    # In program order, so that a chain of lets is no chain of calls, and each is looked at once.
+    used = {node.name for node in model.nodes(expr) if _is_let(node)}
+    for let in model.lets:
+        if let.name in used:
+            found[let.name] = _range(let.expr, model, values, found)
+    return _range(expr, model, values, found)
+
+
+def _is_let(node: Expr) -> TypeGuard[Reference]:
+    return isinstance(node, Reference) and node.role == "let"
+
+
+def _range(
+    expr: Expr, model: Model, values: Mapping[str, object], lets: Mapping[str, Interval]
+) -> Interval:
     def of(part: Expr) -> Interval:
-        return expr_range(part, model, values)
+        return _range(part, model, values, lets)
 
     match expr:
         case Constant():
@@ -37,19 +55,17 @@ def expr_range(expr: Expr, model: Model, values: Mapping[str, object]) -> Interv
         case Reference(role="parameter"):
             return _point(values.get(expr.name), expr.type.range)
         case Reference(role="let"):
-            return of(model.let(expr.name).expr)
+            return lets[expr.name]
         case Unary(operator="-"):
             return -of(expr.operand)
         case Conditional():
             return of(expr.consequent).union(of(expr.alternative))
-        case Binary(operator="+"):
-            return of(expr.left) + of(expr.right)
-        case Binary(operator="-"):
-            return of(expr.left) - of(expr.right)
-        case Binary(operator="*"):
-            return of(expr.left) * of(expr.right)
-        case Binary(operator="/"):
-            return of(expr.left) / of(expr.right)
+        case Binary(operator="+" | "-" | "*" | "/"):
+            first, operators = spine(expr)
+            result = of(first)
+            for node in operators:
+                result = _operated(node, result, of(node.right))
+            return result
         case Call():
             builtin = builtin_named(expr.function)
             numbers = {
@@ -63,19 +79,33 @@ def expr_range(expr: Expr, model: Model, values: Mapping[str, object]) -> Interv
                     numbers[argument.name] = Interval(float(default), float(default))
             if builtin.kind == "risk" and _is_ensemble(expr.argument("r"), model):
                 # Values of an ensemble never leave the range of its members.
-                found = rule_range(builtin.name, numbers["r"], numbers, may_be_gaussian=False)
+                range = rule_range(builtin.name, numbers["r"], numbers, may_be_gaussian=False)
             else:
-                found = builtin.result_range(numbers)
-            return _intersection(found, expr.type.range)
+                range = builtin.result_range(numbers)
+            return _intersection(range, expr.type.range)
         case RewardCall():
             return model.rewards[expr.reward].type.range
         case _:
             return expr.type.range
 
 
+def _operated(node: Binary, left: Interval, right: Interval) -> Interval:
+    match node.operator:
+        case "+":
+            return left + right
+        case "-":
+            return left - right
+        case "*":
+            return left * right
+        case "/":
+            return left / right
+        case _:
+            return node.type.range
+
+
 def _is_ensemble(expr: Expr | None, model: Model) -> bool:
-    while isinstance(expr, Reference) and expr.role == "let":
-        expr = model.let(expr.name).expr
+    if expr is not None:
+        expr = model.resolve(expr)
     return isinstance(expr, RewardCall) and model.rewards[expr.reward].source.kind == "ensemble"
 
 

@@ -7,7 +7,7 @@ reference, because its value is computed once per draw.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -145,6 +145,52 @@ def children(expr: Expr) -> tuple[Expr, ...]:
 
 def walk(expr: Expr) -> Iterator[Expr]:
     """The expression and everything below it, outermost first."""
-    yield expr
-    for child in children(expr):
-        yield from walk(child)
+    # A stack and no recursion: a sum of thousands of terms is a tree that is thousands deep.
+    stack = [expr]
+    while stack:
+        node = stack.pop()
+        yield node
+        stack.extend(reversed(children(node)))
+
+
+def spine(expr: Binary) -> tuple[Expr, list[Binary]]:
+    """What stands at the far left of a chain such as `a + b + c`, and its operators, innermost
+    first: to go through it from left to right takes no recursion."""
+    chain = [expr]
+    while isinstance(chain[-1].left, Binary):
+        chain.append(chain[-1].left)
+    return chain[-1].left, chain[::-1]
+
+
+def in_order(name: str, expr_of: Callable[[str], Expr], known: Container[str]) -> list[str]:
+    """The `let` of that name and those that its value cannot do without, each after what it needs.
+
+    What is in `known` is left out. Whoever evaluates them in this order is never deeper in calls
+    than one expression is, however long the chain of lets. A `let` that only a branch needs, or the
+    right of an `and` or `or`, is not among them: it may have no value where it is not needed.
+    """
+    found: dict[str, None] = {}
+    waiting = [(name, False)]
+    while waiting:
+        each, is_ready = waiting.pop()
+        if is_ready:
+            found[each] = None
+        elif each not in found and each not in known:
+            waiting.append((each, True))
+            waiting.extend((need, False) for need in _strict_lets(expr_of(each)))
+    return list(found)
+
+
+def _strict_lets(expr: Expr) -> Iterator[str]:
+    stack = [expr]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Reference):
+            if node.role == "let":
+                yield node.name
+        elif isinstance(node, Conditional):
+            stack.append(node.condition)
+        elif isinstance(node, Binary) and node.operator in ("and", "or"):
+            stack.append(node.left)
+        else:
+            stack.extend(children(node))

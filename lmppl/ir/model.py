@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -202,13 +202,31 @@ class Model:
     def text_sites(self) -> tuple[Site, ...]:
         return tuple(site for site in self.sites if site.is_text)
 
-    def sites_of(self, expr: Expr) -> frozenset[str]:
-        """The names of the sites that the value of an expression depends on, through lets."""
-        names: set[str] = set()
-        for node in walk(expr):
-            if isinstance(node, Reference):
-                if node.role == "site":
-                    names.add(node.name)
-                elif node.role == "let":
-                    names |= self.sites_of(self.let(node.name).expr)
-        return frozenset(names)
+    def nodes(self, *exprs: Expr | None) -> Iterator[Expr]:
+        """Every node that the expressions depend on, each `let` followed once."""
+        seen: set[str] = set()
+        lets: Mapping[str, Let] | None = None
+        waiting = [expr for expr in reversed(exprs) if expr is not None]
+        while waiting:
+            for node in walk(waiting.pop()):
+                yield node
+                if isinstance(node, Reference) and node.role == "let" and node.name not in seen:
+                    seen.add(node.name)
+                    lets = lets or {let.name: let for let in self.lets}
+                    waiting.append(lets[node.name].expr)
+
+    def resolve(self, expr: Expr) -> Expr:
+        """The expression that a chain of `let a = b` stands for."""
+        lets: Mapping[str, Let] | None = None
+        while isinstance(expr, Reference) and expr.role == "let":
+            lets = lets or {let.name: let for let in self.lets}
+            expr = lets[expr.name].expr
+        return expr
+
+    def sites_of(self, *exprs: Expr | None) -> frozenset[str]:
+        """The names of the sites that the values of expressions depend on, through lets."""
+        return frozenset(
+            node.name
+            for node in self.nodes(*exprs)
+            if isinstance(node, Reference) and node.role == "site"
+        )

@@ -477,6 +477,39 @@ def walk(node: Node) -> Iterator[Node]:
         waiting.extend(reversed(list(children(each))))
 
 
+def spine(node: Binary) -> tuple[Expr, list[Binary]]:
+    """What stands at the far left of `a + b + c`, and the operators from left to right."""
+    chain = [node]
+    while isinstance(chain[-1].left, Binary):
+        chain.append(chain[-1].left)
+    return chain[-1].left, chain[::-1]
+
+
+# What does not matter to what a program says.
+_LAYOUT = frozenset({"path", "source", "allowances", "name_span"})
+
+
+def are_alike(one: Node, other: Node) -> bool:
+    """Whether two trees are the same but for their spans, as `dump` says, however deep."""
+    waiting: list[tuple[object, object]] = [(one, other)]
+    while waiting:
+        a, b = waiting.pop()
+        if type(a) is not type(b):
+            return False
+        if isinstance(a, tuple) and isinstance(b, tuple):
+            if len(a) != len(b):
+                return False
+            waiting.extend(zip(a, b, strict=True))
+        elif dataclasses.is_dataclass(a) and not isinstance(a, type):
+            for field in dataclasses.fields(a):
+                value = getattr(a, field.name)
+                if not isinstance(value, Span) and field.name not in _LAYOUT:
+                    waiting.append((value, getattr(b, field.name)))
+        elif a != b:
+            return False
+    return True
+
+
 def dump(node: Node, indent: int = 0) -> str:
     """The tree as indented text without spans; equal texts mean the same program."""
     pad = "  " * indent
@@ -484,7 +517,7 @@ def dump(node: Node, indent: int = 0) -> str:
     nested: list[str] = []
     for field in dataclasses.fields(node):
         value = getattr(node, field.name)
-        if isinstance(value, Span) or field.name in ("path", "source", "allowances", "name_span"):
+        if isinstance(value, Span) or field.name in _LAYOUT:
             continue
         members = value if isinstance(value, tuple) else (value,)
         if members and all(dataclasses.is_dataclass(member) for member in members):

@@ -318,17 +318,26 @@ class Builder:
         )
 
     def _binary(self, tree: Branch) -> ast.Binary:
-        left, operator, right = tree.children
-        if not isinstance(operator, Token):
-            raise InternalError("an operator is missing from a binary expression")
-        sign: Any = str(operator)
-        return ast.Binary(
-            sign,
-            self._expression(left),
-            self._expression(right),
-            self._token_span(operator),
-            self._span(tree),
-        )
+        # `a + b + c` leans to the left. Going along it, not down it, a sum may have any length.
+        chain = [tree]
+        while isinstance(left := chain[-1].children[0], Tree) and left.data in ("sum", "product"):
+            chain.append(left)
+        built = self._expression(left)
+        start = self._span(chain[-1])
+        for each in reversed(chain):
+            _, operator, right = each.children
+            if not isinstance(operator, Token) or not isinstance(right, Tree):
+                raise InternalError("an operator is missing from a binary expression")
+            sign: Any = str(operator)
+            built = ast.Binary(
+                sign,
+                built,
+                self._expression(right),
+                self._token_span(operator),
+                start.to(self._span(right)),
+            )
+        assert isinstance(built, ast.Binary)
+        return built
 
     def _call(self, tree: Branch) -> ast.Call:
         function, arguments = self._trees(tree)

@@ -60,7 +60,7 @@ def _check(before: str, after: str) -> None:
         new_scan, new = _parsed(after, None)
     except LmpError as error:
         raise InternalError(f"the formatter broke the program:\n{error}") from error
-    if ast.dump(old) != ast.dump(new):
+    if not ast.are_alike(old, new):
         raise InternalError("the formatter changed the program")
     if _comment_texts(old_scan) != _comment_texts(new_scan):
         raise InternalError("the formatter changed the comments")
@@ -404,19 +404,32 @@ class _Layout:
         return len(row) - len(row.lstrip(" "))
 
     def _flat_width(self, index: int) -> int:
-        """Columns from this part to the next place where a row may start, at its depth or above."""
+        """Columns from this part to the next place where a row may start, at its depth or above.
+
+        What is wider than a row is only said to be wider.
+        """
         depth = self._parts[index].depth
         width = 0
-        for offset, part in enumerate(self._parts[index:]):
-            if offset and (part.forced or (part.breakable and part.depth <= depth)):
+        for at in range(index, len(self._parts)):
+            part = self._parts[at]
+            if width > WIDTH:
+                break
+            if at > index and (part.forced or (part.breakable and part.depth <= depth)):
                 break
             if part.kind == "comment":
                 break
             head, newline, _ = part.text.partition("\n")
-            width += len(head) + (1 if part.space and offset else 0)
+            width += len(head) + (1 if part.space and at > index else 0)
             if newline:
                 break
         return width
+
+
+def _next_token(pieces: list[Token], index: int) -> Token | None:
+    """The first piece from here on that is no comment."""
+    while index < len(pieces) and pieces[index].type == "COMMENT":
+        index += 1
+    return pieces[index] if index < len(pieces) else None
 
 
 def _parts(pieces: list[Token], spacing: _Spacing) -> list[_Part]:
@@ -435,7 +448,7 @@ def _parts(pieces: list[Token], spacing: _Spacing) -> list[_Part]:
             parts.append(_Part(piece.rstrip(), depth, False, forced=forced, kind="comment"))
             after_comment = True
             continue
-        following = next((each for each in pieces[index + 1 :] if each.type != "COMMENT"), None)
+        following = _next_token(pieces, index + 1)
         if piece.type == "COMMA" and following is not None and following.type in _CLOSERS:
             continue
         if piece.type == "COMMA" and following is not None and spacing.is_angle(following):

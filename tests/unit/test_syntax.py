@@ -241,7 +241,7 @@ def test_a_missing_bracket_is_blamed_on_the_line_before() -> None:
 @pytest.mark.parametrize("opening, closing", [("(", ")"), ("-", ""), ("1+", "")])
 def test_deep_nesting_ends_in_an_answer(depth: int, opening: str, closing: str) -> None:
     source = f"let a = {opening * depth}1{closing * depth}"
-    if depth <= 50:
+    if depth <= 50 or opening == "1+":  # a sum is long, not deep
         assert len(parse(source).lets) == 1
     else:
         assert codes_of(source) == ["LMP018"]

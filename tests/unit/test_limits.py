@@ -1,0 +1,152 @@
+"""What grows must grow in proportion: lets, imports, long sums; and nothing hangs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lmppl
+from lmppl.checker import check
+from lmppl.checker.digests import model_digest
+from lmppl.factors.constants import constant_value
+from lmppl.factors.constraints import as_predicate
+from lmppl.factors.ranges import expr_range
+from lmppl.syntax import format_source, parse
+
+MARKOV = {"tokens": ["a", "b", "."], "initial": [1, 1, 1], "transition": [[1, 1, 1]] * 3}
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "p.json").write_text(json.dumps({**MARKOV, "eos": None}))
+    return tmp_path
+
+
+@contextmanager
+def soon(seconds: float = 20.0) -> Iterator[None]:
+    """Fails on what doubles with each line, not on a slow machine."""
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < seconds
+
+
+def model(*lines: str) -> str:
+    body = "\n".join(f"    {line}" for line in lines)
+    return (
+        'model m(n: int = 3) {\n    text ~ markov("p.json", max_tokens=4)\n'
+        f"{body}\n    return text\n}}\ninfer exact()\n"
+    )
+
+
+DOUBLING = {
+    "sum": ("length(text)", "x{0} + x{0}", "factor x60 / 1e18"),
+    "call": ("length(text)", "max(x{0}, x{0})", "factor x60 / 10"),
+    "branch": ("length(text)", "if x{0} > 2 then x{0} else x{0}", "factor x60 / 10"),
+    "parameter": ("n", "x{0} - x{0} + n", "factor if x60 > 0 then length(text) else 0"),
+    "predicate": (
+        'contains(text, "a")',
+        'x{0} and starts_with(text, "a") or x{0} and finished(text) or x{0}',
+        "require x60",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DOUBLING)
+def test_lets_that_name_the_one_before_twice_cost_in_proportion(kind: str, here: Path) -> None:
+    first, step, last = DOUBLING[kind]
+    lets = [f"let x0 = {first}"]
+    lets += [f"let x{i + 1} = {step.format(i)}" for i in range(60)]
+    source = model(*lets, last)
+    with soon():
+        compiled = lmppl.compile(source, base_dir=here)
+        compiled.describe()
+        (potential,) = compiled.model.potentials
+        if potential.kind == "factor":
+            expr_range(potential.expr, compiled.model, {"n": 3})
+        else:
+            as_predicate(compiled.model, potential.expr, "text", {"n": 3})
+        model_digest(compiled.model, {})
+        post = lmppl.infer(compiled)
+    assert len(post["text"]) == (65 if kind == "predicate" else 81)
+
+
+def test_a_long_chain_of_lets_is_no_deep_recursion(here: Path) -> None:
+    lets = ["let x0 = n", *(f"let x{i + 1} = x{i} + 1" for i in range(2000))]
+    claims = ["let b0 = true", *(f"let b{i + 1} = b{i} and n > {-i}" for i in range(400))]
+    with soon(60):
+        compiled = lmppl.compile(
+            model(*lets, *claims, "require b400 and length(text) <= x2000", "factor x2000 / 2000"),
+            base_dir=here,
+        )
+        bound = compiled(n=3)
+        last = compiled.model.let("x2000").expr
+        assert constant_value(last, compiled.model, {"n": 3}) == 2003
+        assert expr_range(last, compiled.model, {"n": 3}).upper == 2003.0
+        post = lmppl.infer(bound)
+    np.testing.assert_allclose(post.log_evidence.value, 2003 / 2000, rtol=1e-12)
+
+
+def test_a_let_that_only_a_branch_needs_is_not_evaluated_elsewhere(here: Path) -> None:
+    source = model(
+        "let zero = n - 3",
+        "let bad = 1 / zero",
+        "let worse = bad + 1",
+        "let value = if zero == 0 then 5 else worse",
+        "factor value",
+    )
+    post = lmppl.infer(lmppl.compile(source, base_dir=here))
+    np.testing.assert_allclose(post.log_evidence.value, 5.0, rtol=1e-12)
+
+
+def test_a_sum_of_thousands_of_terms_is_fine(here: Path) -> None:
+    terms = " + ".join(["length(text)"] * 3000)
+    source = model(f"factor ({terms}) / 12000 - {' - '.join(['0.5'] * 3000)}")
+    with soon(120):
+        compiled = lmppl.compile(source, base_dir=here)
+        post = lmppl.infer(compiled)
+        formatted = format_source(source)
+        assert post.expectation(terms).value == 12000.0
+    np.testing.assert_allclose(post.log_evidence.value, 1 - 1500.0, rtol=1e-12)
+    assert lmppl.compile(formatted, base_dir=here).model.digest == compiled.model.digest
+
+
+def test_thousands_of_conditions_are_fine(here: Path) -> None:
+    words = " and ".join(f'not contains(text, "a{i}")' for i in range(1000))
+    with soon(120):
+        compiled = lmppl.compile(model(f"factor if {words} then 1 else 0"), base_dir=here)
+        post = lmppl.infer(compiled)
+    np.testing.assert_allclose(post.log_evidence.value, 1.0, rtol=1e-12)
+
+
+def test_digests_of_sums_have_not_changed(here: Path) -> None:
+    # Saved posteriors name the digest of their program.
+    source = model("factor (length(text) + n * 2 - 1) / 4 + n")
+    program, _ = check(parse(source), base_dir=str(here))
+    assert program.digest.startswith("16c44afb1afa0285")
+
+
+def test_imports_that_double_are_read_once(here: Path) -> None:
+    for i in range(40):
+        below = "".join(f'import "m{i + 1}.lmp" as {name}\n' for name in "ab")
+        (here / f"m{i}.lmp").write_text(
+            below + f"let x = {i}\nreward r(t: string): real = vader()\n"
+        )
+    (here / "m40.lmp").write_text("let x = 40\n")
+    source = 'import "m0.lmp" as q\n' + model("factor q.x + q.r(text)")
+    with soon():
+        compiled = lmppl.compile(source, base_dir=here)
+    assert list(compiled.model.rewards) == ["q.r"]
+
+
+def test_a_mistake_in_a_file_imported_twice_is_reported_once(here: Path) -> None:
+    (here / "bad.lmp").write_text("let x = y\n")
+    source = 'import "bad.lmp" as a\nimport "bad.lmp" as b\n' + model("factor a.x + b.x")
+    with pytest.raises(lmppl.LmpError) as caught:
+        lmppl.compile(source, base_dir=here)
+    assert [each.code for each in caught.value.diagnostics] == ["LMP101", "LMP202"]
