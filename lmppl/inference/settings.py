@@ -393,17 +393,49 @@ def settings_from_options(
 
 
 def _unknown_option(method: type[Settings], name: str, known: tuple[str, ...]) -> Diagnostic:
-    guess = closest(name, known)
-    if guess is None:
-        owners = [m.name for m in METHODS if name in {f.name for f in fields(m)}]
-        help_ = (
-            f"{name} is an option of {', '.join(owners)}"
-            if owners
-            else f"{method.name} takes {', '.join(sorted(known))}"
-        )
-    else:
+    meant = _meant_option(method, name, known)
+    owners = [m.name for m in METHODS if name in {f.name for f in fields(m)}]
+    elsewhere = f"{name} is an option of {', '.join(owners)}" if owners else ""
+    if meant is not None:
+        help_ = "; ".join(filter(None, (f"{method.name} has `{meant}` for that", elsewhere)))
+    elif guess := closest(name, known):
         help_ = f"did you mean `{guess}`?"
+    else:
+        help_ = elsewhere or f"{method.name} takes {', '.join(sorted(known))}"
     return Diagnostic("LMP402", "error", f"{method.name} has no option {name}", help=help_)
+
+
+# What is meant by names that other methods, and other libraries, have for the same thing.
+_DRAWS = (
+    "num_samples num_particles num_draws n_samples n_particles n_draws samples particles draws n"
+    " size count num n_samps sample_size population_size num_posterior_samples"
+)
+_MEANINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("chains n_chains nchains num_chains", ("num_chains", "num_runs")),
+    ("runs n_runs nruns num_runs restarts repeats replicates", ("num_runs", "num_chains")),
+    ("steps n_steps nsteps num_steps iterations num_iterations n_iter epochs", ("num_steps",)),
+    ("tries attempts num_attempts max_tries", ("max_attempts",)),
+    ("warmup warmups num_warmup warm_up burnin burn_in tune n_tune", ("warmup_steps",)),
+    ("thin", ("thinning",)),
+    ("learning_rate step_size eta", ("lr",)),
+    ("random_seed random_state rng rng_seed rng_key", ("seed",)),
+    ("ess threshold resample_threshold ess_ratio", ("ess_threshold",)),
+    ("look_ahead twist", ("lookahead",)),
+    ("rank lora_r r", ("lora_rank",)),
+    ("batch batchsize num_rows", ("batch_size", "max_rows")),
+    ("precision", ("dtype",)),
+)
+
+
+def _meant_option(method: type[Settings], name: str, known: tuple[str, ...]) -> str | None:
+    """The option of a method that does what the name says elsewhere, or None."""
+    plain = name.lower().replace("-", "_")
+    if plain in _DRAWS.split():
+        return method.num_draws_option or "num_samples"
+    for words, options in _MEANINGS:
+        if plain in words.split():
+            return next((option for option in options if option in known), None)
+    return None
 
 
 def _misfit(setting: Any, value: object) -> str | None:

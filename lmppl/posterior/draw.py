@@ -55,6 +55,10 @@ class TextDraw(str):
         made.draw = draw
         return made
 
+    def __getnewargs__(self) -> tuple[str, Draw]:  # type: ignore[override]
+        # What pickling and copying hand to `__new__`.
+        return str(self), self.draw
+
     def __getitem__(self, key: Any) -> Any:
         return self.draw[key] if isinstance(key, str) else super().__getitem__(key)
 

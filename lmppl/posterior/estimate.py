@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lmppl.posterior.arithmetic import negative, scaled, total
 from lmppl.posterior.intervals import student_quantile
 
 Kind = Literal["exact", "unbiased", "lower bound", "upper bound", "bracket", "consistent"]
@@ -221,6 +222,46 @@ class Estimate:
         lower = -math.inf if kind == "upper bound" else value - spread
         upper = math.inf if kind == "lower bound" else value + spread
         return cls(float(value), float(standard_error), lower, upper, kind, confidence)
+
+    # Arithmetic of independent estimates; see `lmppl.posterior.arithmetic`.
+
+    def __add__(self, other: Estimate | float) -> Estimate:
+        """The sum with an independent estimate, or with a number, with its error and kind."""
+        if isinstance(other, (int, float)):
+            other = Estimate.exact(other)
+        return total(self, other) if isinstance(other, Estimate) else NotImplemented
+
+    def __sub__(self, other: Estimate | float) -> Estimate:
+        """The difference to an independent estimate, or to a number, with its error and kind.
+
+        `a.log_evidence - b.log_evidence` is the log Bayes factor of two models. Of two statistics
+        of one posterior, which depend on each other, take the statistic of the difference.
+
+        Raises: ValueError where the difference means nothing, as of two lower bounds.
+        """
+        if isinstance(other, (int, float)):
+            other = Estimate.exact(other)
+        if not isinstance(other, Estimate):
+            return NotImplemented
+        return Estimate.exact(0.0) if other is self else total(self, negative(other))
+
+    def __radd__(self, other: float) -> Estimate:
+        return self + other
+
+    def __rsub__(self, other: float) -> Estimate:
+        return negative(self) + other
+
+    def __neg__(self) -> Estimate:
+        return negative(self)
+
+    def __mul__(self, factor: float) -> Estimate:
+        """The estimate times a number, as 1 / log(2) to turn nats into bits."""
+        return scaled(self, factor) if isinstance(factor, (int, float)) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> Estimate:
+        return scaled(self, 1.0 / divisor) if isinstance(divisor, (int, float)) else NotImplemented
 
     def clipped(self, lower: float, upper: float) -> Estimate:
         """The same estimate with its interval cut to a range that is known beforehand."""

@@ -55,6 +55,29 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+class ReadOnly(dict[str, Any]):
+    """A mapping that nobody changes, and that is a dict to `json.dumps` and to `copy`."""
+
+    def _refuse(self, *arguments: Any, **values: Any) -> Any:
+        raise TypeError("what is known of a posterior cannot be changed; dict(…) makes a copy")
+
+    __setitem__ = __delitem__ = update = pop = popitem = clear = setdefault = _refuse
+    __ior__ = _refuse
+
+    def __reduce__(self) -> Any:
+        # A copy is the owner's own.
+        return dict, (dict(self),)
+
+
+def readable(value: Any) -> Any:
+    """A read-only copy of plain values of which `json.dumps` can make text: arrays are lists."""
+    if isinstance(value, dict):
+        return ReadOnly((key, readable(item)) for key, item in value.items())
+    if isinstance(value, list):
+        return [readable(item) for item in value]
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
 _PLAIN = frozenset({type(None), bool, int, float, str})
 
 

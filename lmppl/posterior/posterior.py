@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TextIO
+from typing import Any, SupportsIndex, TextIO, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from lmppl.posterior.draw import Draw, TextDraw
 from lmppl.posterior.estimate import Estimate, cluster_sums, log_mean_exp
 from lmppl.posterior.expectation import ExpectationResult, Statistic, verdict_of
 from lmppl.posterior.intervals import normal_quantile, proportion_interval
-from lmppl.posterior.plain import frozen_array, plain, readonly
+from lmppl.posterior.plain import ReadOnly, frozen_array, plain, readable, readonly
 
 Floats = NDArray[np.float64]
 Function = Callable[[Any], Any]
@@ -56,6 +57,9 @@ _KEPT_APART: dict[str, Callable[[Any], Any]] = {
     "expectations": tuple,
     "complete": bool,
 }
+
+# What holds on to a model, and is neither saved nor pickled.
+_FUNCTIONS = ("evaluator", "sampler", "guide")
 
 # Diagnostics that describe a set of draws, and say nothing of others taken from it.
 _OF_THESE_DRAWS = frozenset(
@@ -203,6 +207,18 @@ class Posterior:
         copy._data = {**self._data, **kept}
         return copy
 
+    def __copy__(self) -> Posterior:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Posterior:
+        # Nothing in it changes, so a copy is no use, and models are not copied.
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle: everything but the functions, as `save` writes it; see `load_posterior`."""
+        data = {**self._data, **dict.fromkeys(_FUNCTIONS)}
+        return _unpickled, (data,)
+
     def fields(self) -> Mapping[str, Any]:
         """The constructor's arguments as they are kept, for saving and for `replace`."""
         return MappingProxyType(self._data)
@@ -212,9 +228,33 @@ class Posterior:
     def __len__(self) -> int:
         return self._rows
 
-    def __getitem__(self, name: str) -> list[Any] | NDArray[Any]:
+    def __iter__(self) -> Iterator[Draw | TextDraw]:
+        """The draws one by one; see `draws`."""
+        return self.draws()
+
+    @overload
+    def __getitem__(self, key: str) -> Any: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[Draw | TextDraw]: ...
+    @overload
+    def __getitem__(self, key: SupportsIndex) -> Draw | TextDraw: ...
+    def __getitem__(self, key: str | slice | SupportsIndex) -> Any:
         """The values of a returned name or of a site, `[draws]`: strings as a list, numbers as an
-        array."""
+        array. By a number, that draw, and by a slice a list of draws, with the weights that they
+        have here; `select` makes a posterior of some draws."""
+        if isinstance(key, slice):
+            return [self.draw(index) for index in range(self._rows)[key]]
+        if not isinstance(key, str):
+            try:
+                return self.draw(range(self._rows)[operator.index(key)])
+            except IndexError:
+                raise IndexError(f"there is no draw {key}: there are {self._rows}") from None
+            except TypeError:
+                raise TypeError(
+                    "a posterior is indexed by a name, the number of a draw or a slice, not by"
+                    f" {type(key).__name__}; `select` takes several indices"
+                ) from None
+        name = key
         for columns in (self._data["outputs"], self._data["sites"]):
             if name in columns:
                 column = columns[name]
@@ -242,11 +282,18 @@ class Posterior:
 
     @property
     def texts(self) -> list[str]:
-        """The draws of the first text returned; of the first text site where none is returned."""
-        for columns in (self._data["outputs"], self._data["sites"]):
-            for column in columns.values():
-                if isinstance(column, tuple) and all(isinstance(v, str) for v in column):
-                    return list(column)
+        """The draws of the first text returned; of the first text site where none is returned.
+
+        The value of a choice among strings is no text.
+        """
+        sites, drawn = self._data["sites"], self._data["tokens"]
+        # Of draws that were put together by hand it is not known which strings were chosen.
+        is_known = bool(drawn) or "language_models" in self._data["manifest"]
+        choices = [column for name, column in sites.items() if is_known and name not in drawn]
+        for name, column in (*self._data["outputs"].items(), *sites.items()):
+            is_text = isinstance(column, tuple) and all(isinstance(v, str) for v in column)
+            if name in drawn or (is_text and not any(column is c or column == c for c in choices)):
+                return list(column)
         raise KeyError("this posterior has no text")
 
     def tokens(self, name: str | None = None) -> NDArray[np.int64]:
@@ -364,7 +411,7 @@ class Posterior:
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """Numbers about the run by name."""
-        return MappingProxyType(self._data["diagnostics"])
+        return ReadOnly(self._data["diagnostics"])
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -375,7 +422,7 @@ class Posterior:
     @property
     def checks(self) -> Mapping[str, bool]:
         """Named checks that were made of the result."""
-        return MappingProxyType(self._data["checks"])
+        return ReadOnly(self._data["checks"])
 
     @property
     def expectations(self) -> tuple[ExpectationResult, ...]:
@@ -400,8 +447,9 @@ class Posterior:
 
     @property
     def manifest(self) -> Mapping[str, Any]:
-        """What was run: settings, seed, versions and digests."""
-        return MappingProxyType(self._data["manifest"])
+        """What was run: settings, seed, versions and digests; `json.dumps` takes it."""
+        found: Mapping[str, Any] = readable(self._data["manifest"])
+        return found
 
     @property
     def complete(self) -> bool:
@@ -487,8 +535,8 @@ class Posterior:
         if name in self:
             return self[name]
         raise ValueError(
-            f"cannot evaluate {source!r}: a loaded posterior knows the names "
-            f"{', '.join([*self.names])}; give a Python function of a draw instead"
+            f"cannot evaluate {source!r}: a posterior that was saved or pickled without its program"
+            f" knows the names {', '.join([*self.names])}; give a Python function of a draw instead"
         )
 
     def _mean(self, x: Floats, confidence: float) -> Estimate:
@@ -738,6 +786,10 @@ class Posterior:
         from lmppl.posterior.storage import save_posterior
 
         save_posterior(self, directory)
+
+
+def _unpickled(data: dict[str, Any]) -> Posterior:
+    return Posterior(**data)
 
 
 def _rows_of(column: Any, rows: NDArray[np.int64]) -> Any:

@@ -1,0 +1,265 @@
+"""A posterior as Python sees it: a sequence of draws, a value that travels, numbers that add up."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lmppl
+from lmppl.posterior import Draw, Estimate, Posterior, TextDraw
+
+TOKENS = {"tokens": ["a", "b"], "initial": [1, 1], "transition": [[1, 2], [2, 1]], "eos": None}
+PROGRAM = """\
+reward vowels(t: string): int<lower=0, upper=4> = count("a")
+
+model tiny(beta: real<lower=0> = 1.0) {
+    pet ~ categorical(["cat", "dog"])
+    text ~ markov("prior.json", max_tokens=3)
+    factor tone: vowels(text) / beta
+    return pet, text
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("face")
+    (folder / "prior.json").write_text(json.dumps(TOKENS))
+    return lmppl.compile(PROGRAM, base_dir=folder)
+
+
+@pytest.fixture(scope="module")
+def post(model: Any) -> Posterior:
+    return lmppl.infer(model, method="importance", num_samples=40, seed=0)
+
+
+# Draws
+
+
+def test_a_posterior_is_a_sequence_of_draws(post: Posterior) -> None:
+    draws = list(post)
+    assert len(draws) == len(post) == 40
+    assert all(isinstance(draw, Draw) for draw in draws)
+    assert [draw["text"] for draw in post] == post["text"] == post.texts
+    assert sum(draw.weight for draw in post) == pytest.approx(1.0)
+
+
+def test_a_draw_comes_by_its_number_and_several_by_a_slice(post: Posterior) -> None:
+    assert post[0].text == post["text"][0]
+    assert post[-1].text == post["text"][-1]
+    assert post[np.int64(3)].pet == post["pet"][3]
+    some = post[2:6]
+    assert [draw.text for draw in some] == post["text"][2:6]
+    # They keep the weight that they have here.
+    assert [draw.weight for draw in some] == pytest.approx(post.weights[2:6].tolist())
+    assert post[40:] == [] and len(post[::-2]) == 20
+    for outside in (40, -41):
+        with pytest.raises(IndexError, match="there are 40"):
+            post[outside]
+    for wrong in (1.0, (0, 1), None, np.array([0, 1])):
+        with pytest.raises(TypeError, match="`select` takes several indices"):
+            post[wrong]  # type: ignore[call-overload]
+
+
+def test_the_texts_are_texts_and_not_chosen_strings(model: Any, post: Posterior) -> None:
+    assert all(set(text) <= {"a", "b"} and len(text) == 3 for text in post.texts)
+    renamed = lmppl.compile(
+        PROGRAM.replace(
+            "return pet, text", "let animal = pet let story = text return animal, story"
+        ),
+        base_dir=model.model.base_dir,
+    )
+    other = lmppl.infer(renamed, method="importance", num_samples=5, seed=0)
+    assert other.texts == other["story"]
+    hidden = lmppl.compile(
+        PROGRAM.replace("return pet, text", "return pet"), base_dir=model.model.base_dir
+    )
+    other = lmppl.infer(hidden, method="importance", num_samples=5, seed=0)
+    assert other.texts == other["text"]
+    choices = lmppl.compile('model m() { pet ~ categorical(["cat", "dog"]) return pet }')
+    with pytest.raises(KeyError, match="has no text"):
+        _ = lmppl.infer(choices).texts
+
+
+# Travelling
+
+
+def test_a_posterior_can_be_pickled_without_its_functions(post: Posterior) -> None:
+    again: Posterior = pickle.loads(pickle.dumps(post))
+    assert again.texts == post.texts
+    assert again.log_weights.tolist() == post.log_weights.tolist()
+    assert again.log_evidence == post.log_evidence
+    assert again.manifest == post.manifest and again.warnings == post.warnings
+    assert again.summary() == post.summary()
+    assert again.expectation(lambda draw: len(draw.text)).value == 3.0
+    with pytest.raises(ValueError, match="saved or pickled"):
+        again.expectation("vowels(text) * 2")
+
+
+def test_a_fitted_posterior_can_be_pickled(model: Any) -> None:
+    fitted = lmppl.infer(model, method="svi", num_steps=1, num_particles=4, num_samples=8, seed=0)
+    again: Posterior = pickle.loads(pickle.dumps(fitted))
+    assert again.texts == fitted.texts and fitted.guide is not None and again.guide is None
+
+
+def test_copies_keep_everything(post: Posterior) -> None:
+    for again in (copy.copy(post), copy.deepcopy(post)):
+        assert again.expectation("vowels(text)").value == post.expectation("vowels(text)").value
+
+
+def test_draws_can_be_pickled() -> None:
+    single = Posterior(sites={"text": ["a", "b"]}, log_weights=[0.0, 0.0])
+    text = single[1]
+    again = pickle.loads(pickle.dumps(text))
+    assert isinstance(again, TextDraw) and again == "b" and again.weight == text.weight
+    assert pickle.loads(pickle.dumps(text.draw))["text"] == "b"
+    assert copy.deepcopy(text).draw.text == "b"
+
+
+def test_what_is_known_of_a_run_is_json(post: Posterior) -> None:
+    for known in (post.manifest, post.diagnostics, post.checks):
+        assert json.loads(json.dumps(known, allow_nan=False)) == known
+    arrays = post.replace(manifest={"parameters": {"grid": np.arange(3.0)}})
+    assert json.dumps(arrays.manifest) == '{"parameters": {"grid": [0.0, 1.0, 2.0]}}'
+
+
+def test_what_is_known_of_a_run_cannot_be_changed(post: Posterior) -> None:
+    manifest: Any = post.manifest
+    with pytest.raises(TypeError, match="cannot be changed"):
+        manifest["seed"] = 7
+    with pytest.raises(TypeError, match="cannot be changed"):
+        manifest["settings"]["seed"] = 7
+    with pytest.raises(TypeError, match="cannot be changed"):
+        manifest |= {"seed": 7}
+    own = copy.deepcopy(manifest)
+    own["seed"] = 7
+    assert pickle.loads(pickle.dumps(manifest)) == post.manifest != own
+
+
+# Options by meaning
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "meant"),
+    [
+        ("smc", "num_samples", "num_particles"),
+        ("smc", "n", "num_particles"),
+        ("smc", "n_particles", "num_particles"),
+        ("smc", "num_chains", "num_runs"),
+        ("importance", "num_particles", "num_samples"),
+        ("rejection", "samples", "num_samples"),
+        ("exact", "num_particles", "num_samples"),
+        ("mcmc", "num_particles", "num_samples"),
+        ("mcmc", "chains", "num_chains"),
+        ("mcmc", "burn_in", "warmup_steps"),
+        ("svi", "learning_rate", "lr"),
+        ("svi", "draws", "num_samples"),
+        ("svi", "epochs", "num_steps"),
+    ],
+)
+def test_an_option_is_found_by_what_it_means(
+    model: Any, method: str, given: str, meant: str
+) -> None:
+    with pytest.raises(lmppl.LmpError, match=f"{method} has `{meant}` for that"):
+        lmppl.infer(model, method=method, **{given: 3})
+
+
+# Arithmetic
+
+
+def _unbiased(value: float, lower: float, upper: float, error: float = 0.1) -> Estimate:
+    return Estimate(value, error, lower, upper, "unbiased")
+
+
+def test_a_bayes_factor_has_an_error_an_interval_and_a_kind() -> None:
+    a, b = _unbiased(-3.0, -3.3, -2.6, 0.3), _unbiased(-5.0, -5.4, -4.5, 0.4)
+    factor = a - b
+    assert factor.value == pytest.approx(2.0)
+    assert factor.standard_error == pytest.approx(0.5)
+    # By hand: distances below are 0.3 and, of the other's upper end, 0.5; above 0.4 and 0.4.
+    assert factor.lower == pytest.approx(2.0 - math.hypot(0.3, 0.5))
+    assert factor.upper == pytest.approx(2.0 + math.hypot(0.4, 0.4))
+    assert factor.kind == "consistent" and factor.confidence == 0.95
+    assert (a + b).kind == "unbiased"
+    assert (a + b).upper == pytest.approx(-8.0 + math.hypot(0.4, 0.5))
+
+
+def test_exact_values_only_move_an_estimate() -> None:
+    a = _unbiased(-3.0, -3.3, -2.6)
+    moved = a - Estimate.exact(-1.0)
+    assert (moved.value, moved.lower, moved.upper) == pytest.approx((-2.0, -2.3, -1.6))
+    assert moved.kind == "unbiased" and moved.confidence == 0.95
+    assert (a - 1).value == -4.0 and (1 + a).value == -2.0
+    turned = 1 - a
+    assert (turned.value, turned.lower, turned.upper) == pytest.approx((4.0, 3.6, 4.3))
+    assert turned.kind == "consistent"
+    both = Estimate.exact(2.0) - Estimate.exact(0.5)
+    assert both == Estimate.exact(1.5)
+    assert a - a == Estimate.exact(0.0)
+
+
+def test_an_interval_without_an_end_stays_without_one() -> None:
+    a, b = _unbiased(0.0, -1.0, math.inf), _unbiased(0.0, -1.0, 1.0)
+    assert (a - b).upper == math.inf and math.isfinite((a - b).lower)
+    assert (b - a).lower == -math.inf and math.isfinite((b - a).upper)
+
+
+def test_bounds_turn_around_and_meaningless_differences_are_refused() -> None:
+    elbo = Estimate.from_error(-9.0, 0.1, kind="lower bound")
+    exact = Estimate.exact(-8.0)
+    assert (elbo - exact).kind == "lower bound" and (exact - elbo).kind == "upper bound"
+    assert (exact - elbo).lower == -math.inf and math.isfinite((exact - elbo).upper)
+    assert (elbo - _unbiased(-8.0, -8.2, -7.8)).kind == "lower bound"
+    assert (elbo + elbo).kind == "lower bound"
+    assert (elbo - -elbo).kind == "lower bound"
+    other = Estimate.from_error(-7.0, 0.1, kind="lower bound")
+    with pytest.raises(ValueError, match="difference of two lower bounds"):
+        elbo - other
+    with pytest.raises(ValueError, match="−∞ and ∞ have no sum"):
+        Estimate.exact(-math.inf) - Estimate.exact(-math.inf)
+    with pytest.raises(TypeError):
+        elbo - "x"  # type: ignore[operator]
+
+
+def test_brackets_add_end_to_end_and_so_do_their_chances_to_miss() -> None:
+    a, b = Estimate.bracket(1.0, 2.0, 0.95), Estimate.bracket(4.0, 8.0, 0.99)
+    total = b - a
+    assert (total.lower, total.upper, total.kind) == (2.0, 7.0, "bracket")
+    assert total.confidence == pytest.approx(0.94)
+
+
+def test_nats_become_bits() -> None:
+    bits = Estimate.from_error(-3.0, 0.5, kind="lower bound") / math.log(2)
+    assert bits.value == pytest.approx(-4.328, abs=1e-3) and bits.kind == "lower bound"
+    assert (bits * -1).kind == "upper bound"
+    assert _unbiased(1.0, 0.0, 2.0) * 2 == Estimate(2.0, 0.2, 0.0, 4.0, "consistent")
+    with pytest.raises(ValueError, match="multiplied"):
+        bits * math.inf
+
+
+def test_the_interval_of_a_difference_misses_as_often_as_it_says() -> None:
+    """Log evidences of two lognormal importance samplers, whose truth is known."""
+    rng = np.random.default_rng(0)
+    trials, missed = 2000, 0
+    for _ in range(trials):
+        a = Estimate.from_weights(0.4 * rng.normal(size=60) - 0.08)
+        b = Estimate.from_weights(0.8 * rng.normal(size=60) - 0.32 - 1.0)
+        difference = a - b
+        missed += not difference.lower <= 1.0 <= difference.upper
+    # Nominal 5 %, and 4 standard errors of a binomial.
+    assert missed / trials < 0.05 + 4 * math.sqrt(0.05 * 0.95 / trials)
+
+
+def test_a_bayes_factor_of_two_runs(model: Any) -> None:
+    a = lmppl.infer(model(beta=0.5), method="importance", num_samples=400, seed=1)
+    b = lmppl.infer(model(beta=2.0), method="exact")
+    truth = lmppl.infer(model(beta=0.5), method="exact").log_evidence.value
+    factor = a.log_evidence - b.log_evidence
+    assert factor.standard_error == a.log_evidence.standard_error
+    assert factor.lower <= truth - b.log_evidence.value <= factor.upper
