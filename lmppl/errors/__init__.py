@@ -1,7 +1,7 @@
 """Diagnostics: what is wrong, where, why, and what to do about it."""
 
 from lmppl.errors.diagnostic import Diagnostic, Label, Severity, Span
-from lmppl.errors.failure import InferenceError, InternalError, LmpError
+from lmppl.errors.failure import InferenceError, InternalError, LmpError, StorageError
 from lmppl.errors.rendering import render, render_diagnostic
 from lmppl.errors.suggestion import closest
 
@@ -13,6 +13,7 @@ __all__ = [
     "LmpError",
     "Severity",
     "Span",
+    "StorageError",
     "closest",
     "render",
     "render_diagnostic",

@@ -1329,4 +1329,19 @@ way in arguments and file names: decode them, or convert the file that they come
 machine or this build of torch has no such device.
 """,
     ),
+    "LMP960": Explanation(
+        "a saved posterior that is damaged",
+        """\
+A saved posterior is a directory whose `posterior.json` holds the digests of all its files, and its
+own. One of them is another than it was: the file was cut short, changed, or belongs to another
+result. Weights of another run would be a posterior of nothing, so nothing is loaded.
+""",
+    ),
+    "LMP961": Explanation(
+        "a saved posterior in an unknown format",
+        """\
+The `posterior.json` in this directory was written by a later version of lmppl, or by another
+program.
+""",
+    ),
 }

@@ -32,6 +32,10 @@ class InferenceError(LmpError):
     """A refusal to run (4xx) or a failure while running (9xx)."""
 
 
+class StorageError(LmpError, ValueError):
+    """A saved posterior that is damaged, or does not fit what it is loaded with (96x)."""
+
+
 class InternalError(Exception):
     """A mistake of ours; the message asks for a report."""
 

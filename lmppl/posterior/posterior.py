@@ -781,7 +781,10 @@ class Posterior:
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes the posterior to a directory as JSON and safetensors, all of it or nothing.
 
-        A fitted guide is saved beside it where it can be; functions are not saved.
+        A fitted guide is saved beside it where it can be; functions are not saved. A result that
+        was saved there before is replaced.
+
+        Raises: FileExistsError where lmppl did not write all that is in the directory.
         """
         from lmppl.posterior.storage import save_posterior
 

@@ -1,128 +1,198 @@
-"""A posterior as a directory: `posterior.json` for words, `draws.safetensors` for numbers."""
+"""A posterior as a directory: `posterior.json` for words, safetensors for numbers, with digests.
+
+`directory` makes sure that the directory holds an old result or a new one, and nothing between.
+"""
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
-import shutil
-import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lmppl.errors import Diagnostic, StorageError
+from lmppl.posterior.directory import (
+    FIRST_FORMAT,
+    FORMAT,
+    JSON,
+    check_destination,
+    digest_of_file,
+    is_sealed,
+    rewrite,
+)
 from lmppl.posterior.estimate import Estimate
 from lmppl.posterior.expectation import ExpectationResult
+from lmppl.posterior.shapes import check_fields
 
 if TYPE_CHECKING:
     from lmppl.posterior.posterior import Posterior
 
-FORMAT = "lmppl-posterior/1"
-_JSON = "posterior.json"
 _ARRAYS = "draws.safetensors"
+_GUIDE = "guide"
 _NOT_SAVED = ("evaluator", "sampler", "guide")
+_ATTEMPTS = 5
+_WITHOUT_DIGESTS = (
+    "this result was saved by an older version, which kept no digests: that its numbers belong"
+    " together could not be checked"
+)
+
+__all__ = ["check_destination", "load_posterior", "save_posterior"]
 
 
 def save_posterior(posterior: Posterior, directory: str | os.PathLike[str]) -> None:
-    """Writes a posterior to a directory, which is replaced if it holds a posterior already.
+    """Writes a posterior to a directory, in place of the posterior that it may hold.
 
-    The files are written beside it and moved into place when they are complete.
+    At every moment the directory holds the old result or the new one, whole.
 
     Raises: FileExistsError where the path is a file, or a directory with something else in it.
     """
     from safetensors.numpy import save_file
 
-    target = Path(directory)
-    check_destination(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, NDArray[Any]] = {}
     fields = {
         name: _encode(value, name, arrays)
         for name, value in posterior.fields().items()
         if name not in _NOT_SAVED
     }
-    document = {"format": FORMAT, "fields": fields}
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, staging / _ARRAYS)
-        text = json.dumps(document, allow_nan=False, indent=1)
-        (staging / _JSON).write_text(text + "\n", encoding="ascii")
+
+    def write(place: Path) -> Mapping[str, Any]:
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, place / _ARRAYS)
         if hasattr(posterior.guide, "save_pretrained"):
-            posterior.guide.save_pretrained(staging / "guide")
-        # A temporary directory is private; what is moved into place follows the user's mask.
-        mask = os.umask(0)
-        os.umask(mask)
-        staging.chmod(0o777 & ~mask)
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-            os.replace(target, old)
-            os.replace(staging, target)
-            shutil.rmtree(old)
-        else:
-            os.replace(staging, target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+            posterior.guide.save_pretrained(place / _GUIDE)
+        return {"fields": fields}
 
-
-def check_destination(directory: str | os.PathLike[str]) -> None:
-    """Refuses a path that saving would destroy.
-
-    Raises: FileExistsError where it is a file, or a directory with something else in it.
-    """
-    target = Path(directory)
-    if target.is_dir():
-        if not (target / _JSON).exists() and any(target.iterdir()):
-            raise FileExistsError(f"{target} has files in it that are no saved posterior")
-    elif target.exists():
-        raise FileExistsError(f"{target} is a file; a posterior is saved as a directory")
+    rewrite(directory, write)
 
 
 def load_posterior(directory: str | os.PathLike[str]) -> Posterior:
     """The posterior that `Posterior.save` wrote: equal to the bit, without its functions.
 
-    Expressions of the language can no longer be evaluated on it, except the names it holds; a
-    saved guide stays in the `guide` directory for the library that made it.
-
-    Raises: FileNotFoundError, or ValueError where the directory holds something else.
+    Raises:
+        FileNotFoundError: the directory holds no posterior, or not all of it.
+        StorageError: what it holds is damaged or does not belong together (LMP960), or is in a
+            format that this version does not know (LMP961). It is a ValueError, too.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     from lmppl.posterior.posterior import Posterior
 
-    source = Path(directory)
-    if not (source / _JSON).exists():
-        raise FileNotFoundError(f"{source} holds no saved posterior ({_JSON} is missing)")
+    document, arrays = _read(Path(directory))
+    source = Path(directory) / JSON
     try:
-        document = json.loads((source / _JSON).read_text(encoding="ascii"))
-    except ValueError as error:
-        raise ValueError(f"{source / _JSON} is damaged: {error}") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ValueError(f"{source / _JSON} is not in the format {FORMAT}")
-    if not (source / _ARRAYS).exists():
-        raise FileNotFoundError(f"{source} is not whole ({_ARRAYS} is missing)")
+        fields = _decode(document["fields"], arrays)
+        known = inspect.signature(Posterior).parameters
+        unknown = [name for name in fields if name not in known]
+        if unknown:
+            raise ValueError(f"there is no field {unknown[0]!r}")
+        check_fields(fields)
+        if fields["log_evidence"] is not None:
+            fields["log_evidence"] = Estimate.from_dict(fields["log_evidence"])
+        fields["expectations"] = [
+            ExpectationResult.from_dict(each) for each in fields["expectations"]
+        ]
+        if document["format"] == FIRST_FORMAT:
+            fields["warnings"] = [*fields["warnings"], _WITHOUT_DIGESTS]
+        return Posterior(**fields)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        words = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+        raise _damaged(source, words) from error
+
+
+def _read(directory: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The document and the arrays of a saved posterior, which belong together."""
+    for attempt in range(_ATTEMPTS):
+        if not (directory / JSON).exists():
+            raise FileNotFoundError(f"{directory} holds no saved posterior ({JSON} is missing)")
+        data = (directory / JSON).read_bytes()
+        document = _document(directory / JSON, data)
+        try:
+            return document, _arrays(directory, document)
+        except (OSError, StorageError):
+            # Another process may have saved a new result between the two files.
+            if attempt == _ATTEMPTS - 1 or data == (directory / JSON).read_bytes():
+                raise
+    raise AssertionError
+
+
+def _document(source: Path, data: bytes) -> dict[str, Any]:
     try:
-        arrays = load_file(source / _ARRAYS)
-    except SafetensorError as error:
-        raise ValueError(f"{source / _ARRAYS} is damaged: {error}") from error
-    fields = _decode(document["fields"], arrays)
-    if fields["log_evidence"] is not None:
-        fields["log_evidence"] = Estimate.from_dict(fields["log_evidence"])
-    fields["expectations"] = [ExpectationResult.from_dict(each) for each in fields["expectations"]]
-    return Posterior(**fields)
+        document = json.loads(data.decode("ascii"))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(source, str(error)) from error
+    if not isinstance(document, dict) or document.get("format") not in (FORMAT, FIRST_FORMAT):
+        raise StorageError(
+            [
+                Diagnostic(
+                    "LMP961",
+                    "error",
+                    f"{source} is not in the format {FORMAT}",
+                    help="it was written by another version of lmppl, or by something else",
+                )
+            ]
+        )
+    if document["format"] == FIRST_FORMAT:
+        if document.keys() != {"format", "fields"}:
+            raise _damaged(source, "it is in the first format, with more in it")
+    elif not is_sealed(data, document):
+        raise _damaged(source, "its digest is another")
+    return document
+
+
+def _arrays(directory: Path, document: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """The arrays; every other file that the document names is looked at, too."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    name, data = _ARRAYS, b""
+    try:
+        if document["format"] == FORMAT:
+            name = document["names"][_ARRAYS]
+            for path, expected in document["files"].items():
+                if not (directory / path).is_file():
+                    raise FileNotFoundError(f"{directory} is not whole ({path} is missing)")
+                if digest_of_file(directory / path) != expected:
+                    raise _damaged(directory / path, f"its digest is another than in {JSON}")
+            if name not in document["files"]:
+                raise _damaged(directory / JSON, f"it does not list {name}")
+        if not (directory / name).exists():
+            raise FileNotFoundError(f"{directory} is not whole ({name} is missing)")
+        data = (directory / name).read_bytes()
+        return dict(load(data))
+    except (SafetensorError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(directory / name, str(error)) from error
+
+
+def _damaged(path: Path, why: str) -> StorageError:
+    return StorageError(
+        [
+            Diagnostic(
+                "LMP960",
+                "error",
+                f"{path} is damaged: {why}",
+                help="copy the whole directory again from where it was saved, or run again",
+            )
+        ]
+    )
 
 
 def _encode(value: Any, path: str, arrays: dict[str, NDArray[Any]]) -> Any:
     """The value as JSON; arrays are put aside under their path, non-finite numbers named."""
     if isinstance(value, np.ndarray):
-        arrays[path] = value
-        return {"__array__": path}
+        name = path
+        while name in arrays:
+            name += "'"
+        arrays[name] = value
+        return {"__array__": name}
     if isinstance(value, (Estimate, ExpectationResult)):
         return _encode(value.to_dict(), path, arrays)
     if isinstance(value, dict):
-        return {key: _encode(item, f"{path}/{key}", arrays) for key, item in value.items()}
+        coded = {key: _encode(item, f"{path}/{key}", arrays) for key, item in value.items()}
+        # A name of the program may be one of the words that stand for something here.
+        return {"__dict__": coded} if len(coded) == 1 and coded.keys() & _DECODERS.keys() else coded
     if isinstance(value, (list, tuple)):
         return [_encode(item, f"{path}/{index}", arrays) for index, item in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
@@ -132,11 +202,21 @@ def _encode(value: Any, path: str, arrays: dict[str, NDArray[Any]]) -> Any:
 
 def _decode(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
     if isinstance(value, dict):
-        if value.keys() == {"__array__"}:
-            return arrays[value["__array__"]]
-        if value.keys() == {"__float__"}:
-            return float(value["__float__"])
-        return {key: _decode(item, arrays) for key, item in value.items()}
+        word = next(iter(value)) if len(value) == 1 else None
+        if word in _DECODERS:
+            return _DECODERS[word](value[word], arrays)
+        return _decode_dict(value, arrays)
     if isinstance(value, list):
         return [_decode(item, arrays) for item in value]
     return value
+
+
+def _decode_dict(value: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    return {key: _decode(item, arrays) for key, item in value.items()}
+
+
+_DECODERS: dict[str, Callable[[Any, dict[str, NDArray[Any]]], Any]] = {
+    "__array__": lambda name, arrays: arrays[name],
+    "__float__": lambda text, arrays: float(text),
+    "__dict__": _decode_dict,
+}

@@ -1,0 +1,155 @@
+"""What the saved fields of a posterior must look like: kinds, dtypes and shapes, field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+import numpy as np
+
+from lmppl.posterior.estimate import Kind
+from lmppl.posterior.expectation import Statistic, Verdict
+
+_REQUIRED = ("sites", "log_weights", "log_evidence", "expectations", "warnings")
+_NUMBERS = "biuf"
+
+
+def check_fields(fields: Mapping[str, Any]) -> None:
+    """Raises: ValueError naming the first field that is not what a posterior was saved with."""
+    for name in _REQUIRED:
+        if name not in fields:
+            raise ValueError(f"the field {name} is missing")
+    weights = fields["log_weights"]
+    _array("log_weights", weights, np.float64, None)
+    size = len(weights)
+    for name, value in fields.items():
+        check = _CHECKS.get(name)
+        if check is not None:
+            check(name, value, size)
+
+
+def _array(name: str, value: Any, dtype: Any, size: int | None, dimensions: int = 1) -> None:
+    if not isinstance(value, np.ndarray):
+        raise ValueError(f"{name} is no array")
+    if dtype is not None and value.dtype != dtype:
+        raise ValueError(f"{name} is an array of {value.dtype}, not of {np.dtype(dtype)}")
+    if value.ndim != dimensions or (size is not None and value.shape[0] != size):
+        rows = "draws" if size is None else str(size)
+        raise ValueError(f"{name} has shape {list(value.shape)} where it has {rows} rows")
+
+
+def _columns(name: str, value: Any, size: int) -> None:
+    for each, column in _items(name, value):
+        if isinstance(column, np.ndarray):
+            _array(f"{name} {each}", column, None, size)
+            if column.dtype.kind not in _NUMBERS:
+                raise ValueError(f"{name} {each} holds no numbers")
+        elif not isinstance(column, list) or len(column) != size:
+            raise ValueError(f"{name} {each} has not a value for each of {size} draws")
+
+
+def _tokens(name: str, value: Any, size: int) -> None:
+    for each, pair in _items(name, value):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise ValueError(f"{name} {each} are not token ids and lengths")
+        ids, lengths = pair
+        _array(f"{name} {each}", ids, np.int64, size, 2)
+        _array(f"the lengths of {each}", lengths, np.int64, size)
+        if size and (lengths.min() < 0 or lengths.max() > ids.shape[1]):
+            raise ValueError(f"the lengths of {each} do not fit its tokens")
+
+
+def _log_prior(name: str, value: Any, size: int) -> None:
+    if value is not None:
+        _array(name, value, np.float64, size)
+        if np.isnan(value).any() or np.isposinf(value).any():
+            raise ValueError(f"{name} holds NaN or +inf")
+
+
+def _log_potentials(name: str, value: Any, size: int) -> None:
+    for each, column in _items(name, value):
+        _log_prior(f"{name} {each}", column, size)
+        if column is None:
+            raise ValueError(f"{name} {each} is missing")
+
+
+def _clusters(name: str, value: Any, size: int) -> None:
+    if value is not None:
+        _array(name, value, np.int64, size)
+
+
+def _checks(name: str, value: Any, size: int) -> None:
+    for each, holds in _items(name, value):
+        if not isinstance(holds, bool):
+            raise ValueError(f"{name} {each} is neither true nor false")
+
+
+def _estimate(name: str, value: Any, size: int) -> None:
+    if value is None:
+        return
+    for each, number in _items(name, value):
+        if each == "kind":
+            if number not in get_args(Kind):
+                raise ValueError(f"{name} is of no kind: {number!r}")
+        elif isinstance(number, bool) or not isinstance(number, (int, float)):
+            raise ValueError(f"{each} of {name} is no number")
+
+
+def _expectations(name: str, value: Any, size: int) -> None:
+    if not isinstance(value, list):
+        raise ValueError(f"{name} is no list")
+    for each in value:
+        fields = dict(_items(name, each))
+        _estimate("the estimate of an expectation", fields["estimate"], size)
+        if fields["verdict"] not in get_args(Verdict):
+            raise ValueError(f"{fields['verdict']!r} is no verdict")
+        if fields["statistic"] not in get_args(Statistic):
+            raise ValueError(f"{fields['statistic']!r} is no statistic")
+
+
+def _words(name: str, value: Any, size: int) -> None:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ValueError(f"{name} are no list of sentences")
+
+
+def _items(name: str, value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is no mapping")
+    return value.items()
+
+
+def _is(kind: type, what: str) -> Callable[[str, Any, int], None]:
+    def check(name: str, value: Any, size: int) -> None:
+        if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+            raise ValueError(f"{name} is {value!r}, which is no {what}")
+
+    return check
+
+
+def _num_chains(name: str, value: Any, size: int) -> None:
+    if value is not None:
+        _is(int, "number")(name, value, size)
+
+
+_MAPPING = _is(dict, "mapping")
+
+_CHECKS: dict[str, Callable[[str, Any, int], None]] = {
+    "sites": _columns,
+    "outputs": _columns,
+    "tokens": _tokens,
+    "log_prior": _log_prior,
+    "log_potentials": _log_potentials,
+    "log_evidence": _estimate,
+    "log_evidence_reason": _is(str, "text"),
+    "clusters": _clusters,
+    "num_chains": _num_chains,
+    "enumerated": _is(bool, "truth value"),
+    "diagnostics": _MAPPING,
+    "warnings": _words,
+    "checks": _checks,
+    "expectations": _expectations,
+    "method": _is(str, "text"),
+    "manifest": _MAPPING,
+    "complete": _is(bool, "truth value"),
+    "info": _MAPPING,
+}
