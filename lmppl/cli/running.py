@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from lmppl.cli.outcome import Exit, UsageError
+from lmppl.cli.delivering import check_destinations, deliver
+from lmppl.cli.outcome import Exit
 from lmppl.cli.parsing import Arguments
 from lmppl.cli.programs import load_program
-from lmppl.cli.streams import say, show, width_of
+from lmppl.cli.streams import say
 from lmppl.cli.threads import use_threads
 from lmppl.cli.values import read_externs, read_options, read_parameters, require_complete
 from lmppl.errors import InferenceError
@@ -26,8 +25,9 @@ if TYPE_CHECKING:
 
 
 def run(arguments: Arguments) -> int:
-    """`lmppl run FILE`: 0, or 130 with what there is where Ctrl-C ended it."""
-    _check_destinations(arguments)
+    """`lmppl run FILE`: 0; 130 with what there is where Ctrl-C ended it; 3 with the result in
+    another place where it could not be saved as asked."""
+    check_destinations(arguments)
     compiled = load_program(arguments.file)
     bound = bind(compiled, arguments)
     with interruptible() as was_interrupted:
@@ -38,8 +38,8 @@ def run(arguments: Arguments) -> int:
             infer=arguments.infer,
             was_interrupted=was_interrupted,
         )
-    _deliver(posterior, arguments)
-    return Exit.INTERRUPTED if was_interrupted() else Exit.FINE
+    code = deliver(posterior, arguments)
+    return Exit.INTERRUPTED if was_interrupted() and code == Exit.FINE else code
 
 
 def bind(compiled: Any, arguments: Arguments) -> Any:
@@ -134,44 +134,3 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     finally:
         if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _check_destinations(arguments: Arguments) -> None:
-    """Finds out before hours of work that its result cannot be written."""
-    from lmppl.posterior.storage import check_destination
-
-    try:
-        if arguments.out is not None:
-            check_destination(arguments.out)
-    except FileExistsError as error:
-        raise UsageError(str(error)) from error
-    for path in (arguments.jsonl, arguments.report):
-        if path is not None and path != "-":
-            parent = Path(path).absolute().parent
-            if not parent.is_dir():
-                raise UsageError(f"there is no directory {parent}")
-            if Path(path).is_dir():
-                raise UsageError(f"{path} is a directory")
-
-
-def _deliver(posterior: Posterior, arguments: Arguments) -> None:
-    """Saves first, so that a closed pipe loses nothing, then shows."""
-    if arguments.out is not None:
-        posterior.save(arguments.out)
-        say(f"saved to {arguments.out}")
-    if arguments.jsonl is not None and arguments.jsonl != "-":
-        posterior.to_jsonl(arguments.jsonl)
-        say(f"draws written to {arguments.jsonl}")
-    if arguments.report is not None:
-        posterior.report(arguments.report)
-        say(f"report written to {arguments.report}")
-    to_stdout = arguments.jsonl == "-"
-    if not arguments.quiet:
-        stream = sys.stderr if to_stdout else sys.stdout
-        summary = posterior.summary(num_draws=arguments.show, width=width_of(stream))
-        if to_stdout:
-            say(summary.rstrip("\n"))
-        else:
-            show(summary)
-    if to_stdout:
-        posterior.to_jsonl(sys.stdout)

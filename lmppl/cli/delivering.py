@@ -1,0 +1,120 @@
+"""What becomes of a result: shown and saved, and not lost where it cannot be saved as asked."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmppl.cli.outcome import Exit, UsageError
+from lmppl.cli.parsing import Arguments
+from lmppl.cli.streams import say, show, width_of
+
+if TYPE_CHECKING:
+    from lmppl.posterior import Posterior
+
+
+def check_destinations(arguments: Arguments) -> None:
+    """Finds out before hours of work that its result cannot be written.
+
+    Raises: UsageError.
+    """
+    from lmppl.posterior.directory import check_destination
+
+    for path in (arguments.out, arguments.jsonl, arguments.report):
+        if path is not None and "\0" in path:
+            raise UsageError(f"{path!r} has a null character in it, as no file name may")
+    try:
+        if arguments.out is not None:
+            check_destination(arguments.out)
+        for path in (arguments.jsonl, arguments.report):
+            if path is not None and path != "-":
+                _check_file(Path(path), arguments.out)
+    except OSError as error:
+        raise UsageError(str(error)) from error
+
+
+def _check_file(path: Path, out: str | None) -> None:
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise UsageError(f"there is no directory {parent}")
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory")
+    if out is not None and Path(os.path.realpath(out)) in Path(os.path.realpath(path)).parents:
+        raise UsageError(f"{path} lies in {out}, where only the saved posterior may be")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise UsageError(f"{path} cannot be written to")
+    if not path.exists() or path.is_file():
+        # The file is written beside its place and moved there.
+        descriptor, name = tempfile.mkstemp(prefix=".lmppl-", dir=parent)
+        os.close(descriptor)
+        os.unlink(name)
+
+
+def deliver(posterior: Posterior, arguments: Arguments) -> int:
+    """Saves first, so that a closed pipe loses nothing, then shows; 3 where saving failed."""
+    failed = []
+    for path, save, done in _wanted(posterior, arguments):
+        try:
+            save(path)
+            say(f"{done} {path}")
+        except (Exception, KeyboardInterrupt) as error:
+            failed.append(f"error: could not write {path}: {error or type(error).__name__}")
+    for message in failed:
+        say(message)
+    if failed:
+        _rescue(posterior)
+    to_stdout = arguments.jsonl == "-"
+    if not arguments.quiet:
+        stream = sys.stderr if to_stdout else sys.stdout
+        summary = posterior.summary(num_draws=arguments.show, width=width_of(stream))
+        if to_stdout:
+            say(summary.rstrip("\n"))
+        else:
+            show(summary)
+    if to_stdout:
+        try:
+            posterior.to_jsonl(sys.stdout)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            say(f"error: could not write to standard output: {error}")
+            _rescue(posterior)
+            return Exit.INFERENCE
+    return Exit.INFERENCE if failed else Exit.FINE
+
+
+def _wanted(
+    posterior: Posterior, arguments: Arguments
+) -> list[tuple[str, Callable[[str], None], str]]:
+    """Every file that was asked for, how it is written, and what to say then."""
+    wanted: list[tuple[str, Callable[[str], None], str]] = []
+    if arguments.out is not None:
+        wanted.append((arguments.out, posterior.save, "saved to"))
+    if arguments.jsonl is not None and arguments.jsonl != "-":
+        wanted.append((arguments.jsonl, posterior.to_jsonl, "draws written to"))
+    if arguments.report is not None:
+        wanted.append((arguments.report, posterior.report, "report written to"))
+    return wanted
+
+
+def _rescue(posterior: Posterior) -> None:
+    """Saves a result to a new directory, wherever there is room for one."""
+    for place in dict.fromkeys((tempfile.gettempdir(), str(Path.home()), os.getcwd())):
+        try:
+            directory = tempfile.mkdtemp(prefix="lmppl-result-", dir=place)
+        except OSError:
+            continue
+        try:
+            posterior.save(directory)
+        except OSError:
+            # Nothing was left in it.
+            os.rmdir(directory)
+            continue
+        say(f"the result is saved to {directory} instead (read it with lmppl.load_posterior)")
+        return
+    say("error: the result could not be saved anywhere else either; it is only shown")
