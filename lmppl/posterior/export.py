@@ -90,7 +90,7 @@ def to_pandas(posterior: Posterior) -> Any:
     return pandas.DataFrame(flat)
 
 
-def to_arviz(posterior: Posterior) -> Any:
+def to_arviz(posterior: Posterior, *, weighted: bool = False) -> Any:
     """ArviZ data with every numeric value, log density and log potential, `[chain, draw]`."""
     try:
         import arviz
@@ -98,27 +98,63 @@ def to_arviz(posterior: Posterior) -> Any:
         raise ImportError(
             "to_arviz needs arviz, which is not installed: pip install 'lmppl[arviz]'"
         ) from error
-    if np.ptp(posterior.log_weights) > 1e-9:
-        posterior = posterior.resample(len(posterior), seed=0)
+    groups, attributes = arviz_groups(posterior, weighted=weighted)
+    # Before 1.0 the groups are keywords, and the data are no tree.
+    is_old = hasattr(arviz, "InferenceData")
+    data = arviz.from_dict(**groups) if is_old else arviz.from_dict(groups)
+    data.attrs.update(attributes)
+    data["posterior"].attrs.update(attributes)
+    return data
+
+
+def arviz_groups(
+    posterior: Posterior, *, weighted: bool = False
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """The groups of `to_arviz`, arrays `[chain, draw]` by name, and the attributes.
+
+    `log_weight` among the statistics is what a draw weighs here, in nats, normalised; where the
+    draws were resampled, what the draw weighs that it is a copy of, and `draw_index` its number.
+    """
+    log_weights, rows = posterior.log_weights, np.arange(len(posterior))
+    is_weighted = bool(np.ptp(log_weights) > 1e-9)
+    if is_weighted and not weighted:
+        rows = posterior.resampled_indices(len(posterior), seed=0)
+    attributes: dict[str, Any] = {
+        "inference_library": "lmppl",
+        "inference_library_version": posterior.manifest.get("versions", {}).get("lmppl", ""),
+        "method": posterior.method,
+        "weights": "unequal: use log_weight of sample_stats in every mean"
+        if is_weighted and weighted
+        else "equal after resampling; log_weight of sample_stats is of the draw that was copied"
+        if is_weighted
+        else "equal",
+    }
+    if posterior.log_evidence is not None:
+        evidence = posterior.log_evidence
+        attributes["log_evidence"] = evidence.value
+        attributes["log_evidence_standard_error"] = evidence.standard_error
+        attributes["log_evidence_kind"] = evidence.kind
     shape = (posterior.num_chains or 1, -1)
+
+    def laid_out(column: Any) -> Any:
+        return np.array(column)[rows].reshape(shape)
+
     values = {}
     for name in dict.fromkeys((*posterior.names, *posterior.site_names)):
         column = posterior[name]
         if isinstance(column, np.ndarray):
-            values[name] = np.array(column).reshape(shape)
+            values[name] = laid_out(column)
     statistics = {
-        f"log_potential_{label}": np.array(posterior.log_potential(label)).reshape(shape)
+        f"log_potential_{label}": laid_out(posterior.log_potential(label))
         for label in posterior.potential_labels
     }
+    statistics["log_weight"] = laid_out(log_weights)
+    statistics["draw_index"] = rows.reshape(shape)
     if posterior.fields()["log_prior"] is not None:
         # A text has no place in ArviZ; its log density stands for it among the variables.
-        density = np.array(posterior.log_density).reshape(shape)
-        statistics["lp"] = density
-        values.setdefault("log_density", density)
-    groups = {"posterior": values, "sample_stats": statistics}
-    if hasattr(arviz, "InferenceData"):
-        return arviz.from_dict(**groups)
-    return arviz.from_dict(groups)
+        statistics["lp"] = laid_out(posterior.log_density)
+        values.setdefault("log_density", statistics["lp"])
+    return {"posterior": values, "sample_stats": statistics}, attributes
 
 
 def _item(value: Any) -> Any:

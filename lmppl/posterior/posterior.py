@@ -676,13 +676,17 @@ class Posterior:
         They are not better than the weighted draws they come from: standard errors know which of
         them are copies.
         """
+        return self.select(self.resampled_indices(n, seed), weighted=False)
+
+    def resampled_indices(self, n: int | None = None, seed: int = 0) -> NDArray[np.int64]:
+        """Which draws `resample` takes, `[n]`."""
         count = self._rows if n is None else n
         if count < 1:
             raise ValueError(f"cannot draw {count} times")
         cumulative = np.cumsum(self.weights)
         points = np.random.Generator(np.random.Philox(seed)).random(count) * cumulative[-1]
         points = np.minimum(points, np.nextafter(cumulative[-1], 0.0))
-        return self.select(np.searchsorted(cumulative, points, side="right"), weighted=False)
+        return np.asarray(np.searchsorted(cumulative, points, side="right"), dtype=np.int64)
 
     def select(self, indices: Any, *, weighted: bool = True) -> Posterior:
         """The draws at some indices, in that order, with their weights or with equal ones."""
@@ -760,16 +764,19 @@ class Posterior:
 
         return to_pandas(self)
 
-    def to_arviz(self) -> Any:
+    def to_arviz(self, *, weighted: bool = False) -> Any:
         """ArviZ data with every numeric value and the log density, `[chain, draw]`.
 
-        ArviZ knows no weights: weighted draws are resampled first (seed 0).
+        ArviZ's statistics know no weights: weighted draws are resampled (seed 0), so that its
+        means are right. `sample_stats` keeps the `log_weight` of the draw that each is a copy of,
+        and its `draw_index`. With `weighted=True` the draws stay as they are, and whoever uses
+        them must use `log_weight`. The attributes say which, and hold the log evidence.
 
         Raises: ImportError where arviz is not installed (`pip install lmppl[arviz]`).
         """
         from lmppl.posterior.export import to_arviz
 
-        return to_arviz(self)
+        return to_arviz(self, weighted=weighted)
 
     def to_jsonl(self, path: str | os.PathLike[str] | TextIO) -> None:
         """One JSON object a line for each draw; non-finite numbers are the strings "-Infinity",

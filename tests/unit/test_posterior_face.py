@@ -6,6 +6,9 @@ import copy
 import json
 import math
 import pickle
+import sys
+import types
+import warnings
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ import pytest
 
 import lmppl
 from lmppl.posterior import Draw, Estimate, Posterior, TextDraw
+from lmppl.posterior.export import arviz_groups
 
 TOKENS = {"tokens": ["a", "b"], "initial": [1, 1], "transition": [[1, 2], [2, 1]], "eos": None}
 PROGRAM = """\
@@ -263,3 +267,88 @@ def test_a_bayes_factor_of_two_runs(model: Any) -> None:
     factor = a.log_evidence - b.log_evidence
     assert factor.standard_error == a.log_evidence.standard_error
     assert factor.lower <= truth - b.log_evidence.value <= factor.upper
+
+
+# ArviZ
+
+
+def _weighted() -> Posterior:
+    return Posterior(
+        sites={"x": np.array([1.0, 2.0, 5.0]), "text": ["a", "b", "c"]},
+        log_weights=np.log([6.0, 3.0, 1.0]),
+        log_prior=np.array([-1.0, -2.0, -3.0]),
+        log_potentials={"tone": np.zeros(3)},
+        log_evidence=Estimate.from_error(-0.5, 0.1, kind="unbiased"),
+        method="importance",
+    )
+
+
+def test_arviz_gets_equal_weights_and_loses_none() -> None:
+    post = _weighted()
+    groups, attributes = arviz_groups(post)
+    statistics = groups["sample_stats"]
+    rows = statistics["draw_index"][0]
+    # The means that ArviZ takes are of resampled draws; what they weighed goes with them.
+    assert groups["posterior"]["x"].tolist() == [post["x"][rows].tolist()]
+    assert statistics["log_weight"].tolist() == [post.log_weights[rows].tolist()]
+    assert statistics["lp"].tolist() == [post.log_density[rows].tolist()]
+    assert attributes["weights"].startswith("equal after resampling")
+    assert (attributes["log_evidence"], attributes["log_evidence_kind"]) == (-0.5, "unbiased")
+
+
+def test_arviz_gets_the_draws_as_they_are_on_request() -> None:
+    post = _weighted()
+    groups, attributes = arviz_groups(post, weighted=True)
+    x, log_weight = groups["posterior"]["x"], groups["sample_stats"]["log_weight"]
+    assert x.tolist() == [[1.0, 2.0, 5.0]] and "text" not in groups["posterior"]
+    mean = float((np.exp(log_weight) * x).sum())
+    assert mean == pytest.approx(post.expectation(post["x"]).value)
+    assert attributes["weights"].startswith("unequal")
+
+
+def test_equal_weights_are_left_alone_for_arviz() -> None:
+    post = _weighted().replace(log_weights=np.zeros(3), num_chains=3)
+    groups, attributes = arviz_groups(post)
+    assert groups["sample_stats"]["draw_index"].tolist() == [[0], [1], [2]]
+    assert attributes["weights"] == "equal"
+
+
+@pytest.mark.parametrize("is_old", [True, False])
+def test_both_faces_of_arviz_are_known(is_old: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 1.0 `from_dict` takes groups as keywords, since then one mapping."""
+
+    class Data(dict[str, Any]):
+        attrs: dict[str, Any]
+
+    def made(groups: dict[str, Any]) -> Data:
+        data = Data({name: Data(values) for name, values in groups.items()})
+        for each in (data, *data.values()):
+            each.attrs = {}
+        return data
+
+    arviz = types.ModuleType("arviz")
+    if is_old:
+        arviz.InferenceData = Data  # type: ignore[attr-defined]
+        arviz.from_dict = lambda **groups: made(groups)  # type: ignore[attr-defined]
+    else:
+        arviz.from_dict = made  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "arviz", arviz)
+    data = _weighted().to_arviz()
+    assert data.attrs["method"] == data["posterior"].attrs["method"] == "importance"
+    assert data["sample_stats"]["log_weight"].shape == (1, 3)
+
+
+def test_arviz_itself_takes_the_data() -> None:
+    with warnings.catch_warnings():
+        # What its versions announce on import is theirs.
+        warnings.simplefilter("ignore")
+        arviz = pytest.importorskip(
+            "arviz", reason="arviz is an extra, too large for development and CI"
+        )
+        data = _weighted().to_arviz(weighted=True)
+        assert data["posterior"]["x"].values.tolist() == [[1.0, 2.0, 5.0]]
+        assert data["sample_stats"]["log_weight"].shape == (1, 3)
+        assert data.attrs["log_evidence"] == -0.5
+        assert float(arviz.summary(data, kind="stats").loc["x", "mean"]) == pytest.approx(
+            2.667, 0.1
+        )
