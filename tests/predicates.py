@@ -10,11 +10,13 @@ from lmppl.factors.automata.predicates import (
     And,
     Comparison,
     Contains,
+    Count,
     EndsWith,
     Length,
     Matches,
     Never,
     Not,
+    OneOf,
     Or,
     Predicate,
     StartsWith,
@@ -43,6 +45,14 @@ def predicates(
         st.builds(Never, words, st.booleans(), st.booleans()),
         st.builds(StartsWith, words, st.booleans()),
         st.builds(EndsWith, words, st.booleans()),
+        st.builds(OneOf, words),
+        st.builds(
+            Count,
+            st.sampled_from(["a", "aB|a", "(?:a|aB)+?", r"\b\w"]),
+            st.sampled_from(COMPARISONS),
+            st.sampled_from([0, 1, 2.5]),
+            st.booleans(),
+        ),
         st.builds(
             Length, st.sampled_from(units), st.sampled_from(COMPARISONS), st.sampled_from(bounds)
         ),

@@ -12,7 +12,7 @@ from lmppl.factors.automata.language import contradiction, is_always_true, is_ne
 from lmppl.factors.automata.predicates import And, False_, Length, Never, Predicate, True_
 from lmppl.factors.automata.regex import NotRegular, regex_dfa
 from lmppl.factors.constants import NotConstant, constant_value
-from lmppl.factors.constraints import as_predicate
+from lmppl.factors.constraints import asks_of_text, required_predicate
 from lmppl.ir.expr import Call, Constant, Expr, walk
 from lmppl.ir.model import Model, Potential, Site
 
@@ -101,21 +101,25 @@ def _check_site(
     diagnostics: list[Diagnostic] = []
     together: list[_Required] = []
     for potential in model.potentials:
-        if potential.kind != "require" or model.sites_of(potential.expr) != {site.name}:
+        if potential.kind != "require" or model.sites_of(potential.expr) - {site.name}:
             continue
         if any(id(node) in bad for node in model.nodes(potential.expr)):
             continue
-        predicate = as_predicate(model, potential.expr, site.name, values)
+        asked = asks_of_text(model, potential, site.name)
+        if not asked and site.name not in model.sites_of(potential.expr):
+            continue
+        predicate = required_predicate(model, potential, site.name, values)
+        is_certain = potential.when is None or asked
         if predicate is None or isinstance(predicate, (True_, False_)):
             continue
-        problem = _check_alone(predicate, potential)
-        if problem is None:
+        problem = _check_alone(predicate, potential, is_certain)
+        if problem is None and is_certain:
             problem = _check_budget(predicate, potential, site, model, values)
         if problem is not None:
             diagnostics.append(problem)
             if problem.severity == "error":
                 continue
-        if potential.when is None:
+        if is_certain:
             together.append(_Required(predicate, potential.span, ""))
     stops = _stops(model, site, values)
     if stops is not None:
@@ -124,16 +128,16 @@ def _check_site(
     return diagnostics
 
 
-def _check_alone(predicate: Predicate, potential: Potential) -> Diagnostic | None:
+def _check_alone(predicate: Predicate, potential: Potential, is_certain: bool) -> Diagnostic | None:
     try:
         if is_never_true(predicate):
             return Diagnostic(
                 "LMP302",
-                "warning" if potential.when is not None else "error",
+                "error" if is_certain else "warning",
                 "no text satisfies this",
                 potential.span,
                 notes=(_ZERO_MASS,)
-                if potential.when is None
+                if is_certain
                 else ("the posterior has no mass where the condition after `when` holds",),
             )
         if is_always_true(predicate):
@@ -157,7 +161,7 @@ def _check_budget(
 ) -> Diagnostic | None:
     """A length in tokens that `max_tokens` cannot reach."""
     budget = site.distribution.argument("max_tokens")
-    if budget is None or potential.when is not None:
+    if budget is None:
         return None
     try:
         most = constant_value(budget, model, values)

@@ -31,7 +31,11 @@ _LARGEST_INT = 2**63 - 1
 
 
 class NotConstant(Exception):
-    """The value of an expression depends on something that is not known yet."""
+    """The value of an expression depends on something that is not known yet, on `expr` if given."""
+
+    def __init__(self, what: str, expr: Expr | None = None) -> None:
+        super().__init__(what)
+        self.expr = expr
 
 
 def constant_value(expr: Expr, model: Model | None, values: Mapping[str, object]) -> Any:
@@ -66,7 +70,7 @@ def _value(
             return lets[expr.name]
         case Reference():
             if expr.name not in values:
-                raise NotConstant(expr.name)
+                raise NotConstant(expr.name, expr)
             value = values[expr.name]
             return tuple(value) if isinstance(value, list) else value
         case Unary():
@@ -97,10 +101,10 @@ def _value(
         case Call():
             function = arithmetic(expr.function)
             if function is None:
-                raise NotConstant(expr.function)
+                raise NotConstant(expr.function, expr)
             return function(*(of(value) for _, value in expr.arguments))
         case _:
-            raise NotConstant(type(expr).__name__)
+            raise NotConstant(type(expr).__name__, expr)
 
 
 def apply_unary(operator: str, value: Any) -> Any:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from lmppl.factors import builtin
 from lmppl.factors.automata.predicates import (
     COMPARISONS,
     And,
@@ -15,29 +14,28 @@ from lmppl.factors.automata.predicates import (
     EndsWith,
     False_,
     Finished,
-    Length,
     Matches,
     Never,
     Not,
+    OneOf,
     Or,
     Predicate,
     StartsWith,
     True_,
-    Unit,
 )
 from lmppl.factors.constants import NotConstant, constant_value
+from lmppl.factors.measures import is_text_of, measure_of
 from lmppl.ir.expr import (
     Binary,
     Call,
     Conditional,
-    Constant,
     Expr,
     Reference,
     Unary,
     in_order,
     spine,
 )
-from lmppl.ir.model import Model
+from lmppl.ir.model import Model, Potential
 
 _FLIPPED: Mapping[str, Comparison] = {
     "<=": ">=",
@@ -61,13 +59,52 @@ def as_predicate(
     """What a condition asks of the text of one site, or None where no automaton can decide it.
 
     `values` holds the parameters, and those choices that are already known; a condition that
-    needs another site, a reward or an extern gives None, and so does one that comes to thousands of
-    parts once its `let`s are written out.
+    needs another site, a reward other than a count, or an extern gives None, and so does one that
+    comes to thousands of parts once its `let`s are written out.
     """
     try:
         return _Reader(model, site_name, values).read(expr).predicate
     except _UNREADABLE:
         return None
+
+
+def required_predicate(
+    model: Model, potential: Potential, site_name: str, values: Mapping[str, object]
+) -> Predicate | None:
+    """What a `require` asks of the text of one site, or None where no automaton can decide it.
+
+    A `when` that asks about the text is part of it; any other is not looked at.
+    """
+    predicate = as_predicate(model, potential.expr, site_name, values)
+    if predicate is None or not asks_of_text(model, potential, site_name):
+        return predicate
+    assert potential.when is not None
+    applies = as_predicate(model, potential.when, site_name, values)
+    return None if applies is None else Or((Not(applies), predicate))
+
+
+def asks_of_text(model: Model, potential: Potential, site_name: str) -> bool:
+    """Whether the condition after `when` is about the text of a site."""
+    return potential.when is not None and site_name in model.sites_of(potential.when)
+
+
+def hindrance(
+    model: Model, potential: Potential, site_name: str, values: Mapping[str, object]
+) -> Expr | None:
+    """The part of a `require` on the text of a site that no automaton can decide.
+
+    None where there is no such part, or where that hangs on the values.
+    """
+    asked = potential.when if asks_of_text(model, potential, site_name) else None
+    for expr in (potential.expr, asked):
+        try:
+            if expr is not None:
+                _Reader(model, site_name, values).read(expr)
+        except NotConstant as problem:
+            return problem.expr
+        except (ArithmeticError, ValueError, TypeError):
+            return None
+    return None
 
 
 _UNREADABLE = (NotConstant, ArithmeticError, ValueError, TypeError)
@@ -101,8 +138,7 @@ class _Reader:
             case Reference(role="let"):
                 return self._let(expr.name)
             case Unary(operator="not"):
-                part = self.read(expr.operand)
-                return _limited(Not(part.predicate), part.size + 1, part.depth + 1)
+                return _negated(self.read(expr.operand))
             case Binary(operator="and" | "or"):
                 first, operators = spine(expr)
                 found: _Read | None = None
@@ -116,15 +152,15 @@ class _Reader:
                 assert found is not None
                 return found
             case Conditional():
-                condition = self.read(expr.condition)
-                no = _limited(Not(condition.predicate), condition.size + 1, condition.depth + 1)
-                return _joined(
-                    "or",
-                    _joined("and", condition, self.read(expr.consequent)),
-                    _joined("and", no, self.read(expr.alternative)),
+                return _either(
+                    self.read(expr.condition),
+                    self.read(expr.consequent),
+                    self.read(expr.alternative),
                 )
+            case Binary(operator="in"):
+                return self._membership(expr)
             case Binary() if expr.operator in COMPARISONS:
-                return _Read(self._comparison(expr))
+                return self._comparison(expr)
             case Call() if expr.function in _TEXT_PREDICATES or expr.function == "finished":
                 return _Read(self._text_predicate(expr))
             case _:
@@ -148,24 +184,61 @@ class _Reader:
     def _value(self, expr: Expr) -> Any:
         return constant_value(expr, self.model, self.values)
 
-    def _comparison(self, expr: Binary) -> Predicate:
-        left, right = self.model.resolve(expr.left), self.model.resolve(expr.right)
-        if self._is_length(left):
-            return Length(_unit(left), cast(Comparison, expr.operator), float(self._value(right)))
-        if self._is_length(right):
-            return Length(_unit(right), _FLIPPED[expr.operator], float(self._value(left)))
-        return True_() if self._value(expr) else False_()
+    def _comparison(self, expr: Binary) -> _Read:
+        model, site = self.model, self.site
+        if site not in model.sites_of(expr):
+            return _Read(True_() if self._value(expr) else False_())
+        left, right = model.resolve(expr.left), model.resolve(expr.right)
+        for side, other, is_left in ((left, right, True), (right, left, False)):
+            # A comparison of a choice between two values is a choice between two comparisons.
+            if isinstance(side, Conditional):
+                consequent, alternative = (
+                    replace(expr, left=branch, right=other)
+                    if is_left
+                    else replace(expr, left=other, right=branch)
+                    for branch in (side.consequent, side.alternative)
+                )
+                return _either(
+                    self.read(side.condition),
+                    self._comparison(consequent),
+                    self._comparison(alternative),
+                )
+        if left.type.kind == "bool":
+            holds_too = self.read(right)
+            same = _either(self.read(left), holds_too, _negated(holds_too))
+            return same if expr.operator == "==" else _negated(same)
+        for side, other, operator in (
+            (left, right, cast(Comparison, expr.operator)),
+            (right, left, _FLIPPED[expr.operator]),
+        ):
+            if is_text_of(model, side, site):
+                equal = _Read(OneOf((str(self._value(other)),)))
+                return equal if operator == "==" else _negated(equal)
+            if site in model.sites_of(side) and site not in model.sites_of(other):
+                measure = measure_of(model, side, site, self.values)
+                return _Read(measure.compared(operator, self._value(other)))
+        raise NotConstant(expr.operator, expr)
 
-    def _is_length(self, expr: Expr) -> bool:
-        return (
-            isinstance(expr, Call)
-            and expr.function == "length"
-            and is_text_of(self.model, expr.argument("text"), self.site)
-        )
+    def _membership(self, expr: Binary) -> _Read:
+        item, array = self.model.resolve(expr.left), self.model.resolve(expr.right)
+        if self.site not in self.model.sites_of(expr):
+            return _Read(True_() if self._value(expr) else False_())
+        members = tuple(self._value(array))
+        if is_text_of(self.model, item, self.site):
+            return _Read(OneOf(members))
+        if isinstance(item, Conditional):
+            return _either(
+                self.read(item.condition),
+                self._membership(replace(expr, left=item.consequent)),
+                self._membership(replace(expr, left=item.alternative)),
+            )
+        measure = measure_of(self.model, item, self.site, self.values)
+        parts = tuple(measure.compared("==", member) for member in members)
+        return _limited(Or(parts), len(parts) + 1, 4)
 
     def _text_predicate(self, expr: Call) -> Predicate:
         if not is_text_of(self.model, expr.argument("text"), self.site):
-            raise NotConstant(expr.function)
+            raise NotConstant(expr.function, expr)
 
         def flag(name: str) -> bool:
             given = expr.argument(name)
@@ -194,6 +267,18 @@ class _Reader:
                 return Finished()
 
 
+def _either(condition: _Read, consequent: _Read, alternative: _Read) -> _Read:
+    return _joined(
+        "or",
+        _joined("and", condition, consequent),
+        _joined("and", _negated(condition), alternative),
+    )
+
+
+def _negated(part: _Read) -> _Read:
+    return _limited(Not(part.predicate), part.size + 1, part.depth + 1)
+
+
 def _joined(operator: str, left: _Read, right: _Read) -> _Read:
     """`left and right`, or `or`; chains of one operator are flat, and nothing stands twice."""
     kind = And if operator == "and" else Or
@@ -212,18 +297,3 @@ def _limited(predicate: Predicate, size: int, depth: int) -> _Read:
     if size > _MAX_PARTS or depth > _MAX_DEPTH:
         raise NotConstant("too many parts")
     return _Read(predicate, size, depth)
-
-
-def is_text_of(model: Model, expr: Expr | None, site: str) -> bool:
-    """Whether an expression is the text of the site itself."""
-    if expr is None:
-        return False
-    found = model.resolve(expr)
-    return isinstance(found, Reference) and found.role == "site" and found.name == site
-
-
-def _unit(expr: Expr) -> Unit:
-    assert isinstance(expr, Call)
-    unit = expr.argument("unit")
-    value = unit.value if isinstance(unit, Constant) else builtin("length").default("unit")
-    return cast(Unit, value)

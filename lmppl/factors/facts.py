@@ -25,27 +25,32 @@ def facts_of(model: Model, potential: Potential, values: Mapping[str, object]) -
 
 
 def _decidable(model: Model, potential: Potential, values: Mapping[str, object]) -> Decidable:
-    texts = {site.name for site in model.text_sites}
-    read = model.sites_of(potential.expr) & texts
-    asked = frozenset() if potential.when is None else model.sites_of(potential.when) & texts
-    if not read and not asked:
+    read = texts_read(model, potential)
+    if not read:
         return "constant"
-    if potential.kind == "factor" or asked or len(read) != 1:
+    if potential.kind == "factor" or len(read) != 1:
         return "end"
     # Most programs have no constraints, and need not wait for the automata to be imported.
     from lmppl.factors.automata.language import when_decidable
     from lmppl.factors.automata.regex import NotRegular
-    from lmppl.factors.constraints import as_predicate
+    from lmppl.factors.constraints import required_predicate
 
     (site,) = read
     known = {**stand_ins(model), **values}
-    predicate = as_predicate(model, potential.expr, site, known)
+    predicate = required_predicate(model, potential, site, known)
     if predicate is None:
         return "end"
     try:
         return when_decidable(predicate)
     except NotRegular:
         return "end"
+
+
+def texts_read(model: Model, potential: Potential) -> frozenset[str]:
+    """The text sites that a potential looks at, in its condition after `when` too."""
+    texts = frozenset(site.name for site in model.text_sites)
+    asked = frozenset() if potential.when is None else model.sites_of(potential.when)
+    return (model.sites_of(potential.expr) | asked) & texts
 
 
 def stand_ins(model: Model) -> dict[str, object]:

@@ -325,8 +325,7 @@ class SVI(Settings):
                 "use smc, mcmc or rejection; or turn the requirement into a factor",
             )
             for p in model.potentials
-            if p.kind == "require"
-            and (p.facts.decidable not in avoidable or _conditioned_late(model, p))
+            if p.kind == "require" and p.facts.decidable not in avoidable
         )
         minus_infinity = tuple(
             _refusal(
@@ -339,13 +338,6 @@ class SVI(Settings):
             if p.kind == "factor" and _can_be_log_of_zero(p)
         )
         return blocked + minus_infinity + _noisy(model, "svi")
-
-
-def _conditioned_late(model: Model, potential: Potential) -> bool:
-    """Whether `when` asks about a text, which no automaton of a requirement looks at."""
-    if potential.when is None:
-        return False
-    return bool(model.sites_of(potential.when) & {site.name for site in model.text_sites})
 
 
 def _can_be_log_of_zero(potential: Potential) -> bool:

@@ -21,7 +21,7 @@ from lmppl.errors import Diagnostic, InferenceError
 from lmppl.factors.automata import SiteAutomaton, compile_constraint
 from lmppl.factors.automata.ends import conjuncts
 from lmppl.factors.automata.predicates import Predicate
-from lmppl.factors.constraints import as_predicate
+from lmppl.factors.constraints import asks_of_text, required_predicate
 from lmppl.factors.evaluation import Environment, TextColumn, evaluate
 from lmppl.factors.rewards import Scorer
 from lmppl.factors.rewards.scorer import REMEMBERED
@@ -401,16 +401,15 @@ class Target:
         parts: list[Predicate] = []
         of_potential: list[tuple[Potential, Predicate]] = []
         for potential in watched:
-            if potential.when is not None:
-                if text_stage.name in self.model.sites_of(potential.when):
-                    self._leave_to_end(stage, potential, _ASKS_FOR_MORE)
-                    continue
+            if potential.when is not None and not asks_of_text(
+                self.model, potential, text_stage.name
+            ):
                 if not all(name in row.choices for name in self.model.sites_of(potential.when)):
                     continue
                 applies = _rows(evaluate(potential.when, self.environment(row)), 1)
                 if not bool(np.asarray(applies)[0]):
                     continue
-            predicate = as_predicate(self.model, potential.expr, text_stage.name, values)
+            predicate = required_predicate(self.model, potential, text_stage.name, values)
             if predicate is None:
                 self._leave_to_end(stage, potential, _ASKS_FOR_MORE)
                 continue

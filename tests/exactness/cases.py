@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -349,4 +350,36 @@ class _UnwarpedPrior(Case):
 
 WARP = _UnwarpedPrior(**{k: v for k, v in vars(WARP).items() if not k.startswith("_")})
 
-CASES = (TILT, ENDS, HARD, MIXED, STOP, WARP)
+# Conditions that are regular and do not look it; one holds only where another does.
+LIFTED = Case(
+    name="lifted",
+    tokens=("a", "b", "ab", "<eos>"),
+    eos="<eos>",
+    max_tokens=5,
+    next_probs=random_markov(4, 9),
+    program="""
+        extern lm prior
+        reward pairs(t: string): int<lower=0, upper=5> = count("aa|ab")
+        model lifted(few: int = 3) {
+            text ~ prior(max_tokens=5)
+            require enough: 2 * pairs(text) - 1 > 1
+            require bounded: pairs(text) <= few
+            require other: text != "abab" and not (text in ["aaab", "abb"])
+            require closed: starts_with(text, "b") when contains(text, "bb")
+            factor soft: 0.5 * pairs(text)
+            return text
+        }
+    """,
+    executions=_plain(
+        lambda text, finished: (
+            _inside(
+                2 <= len(re.findall("aa|ab", text)) <= 3
+                and text not in ("abab", "aaab", "abb")
+                and ("bb" not in text or text[0] == "b")
+            )
+            + 0.5 * len(re.findall("aa|ab", text))
+        )
+    ),
+)
+
+CASES = (TILT, ENDS, HARD, MIXED, STOP, WARP, LIFTED)

@@ -336,7 +336,7 @@ def _of(line: str, host: lmppl.FunctionLM | None = None) -> lmppl.BoundModel:
     "line",
     [
         "require high: score(text) > 0.3",
-        "require few: count_a(text) <= 2",
+        "require few: 2 * score(text) <= 0.7",
         "factor rare: log(count_a(text))",
     ],
 )

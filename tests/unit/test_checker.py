@@ -217,7 +217,14 @@ def test_terms_without_labels_are_numbered_by_kind() -> None:
         ("finished(text)", "liveness"),
         ("never(text, p)", "safety"),
         ("sentiment(text) > 0", "end"),
-        ("count_a(text) == 2", "end"),
+        ("sentiment(text) > 0 or contains(text, p)", "end"),
+        ("count_a(text) == 2", "automaton"),
+        ("count_a(text) < 3", "safety"),
+        ("2 * count_a(text) - 1 >= b", "liveness"),
+        ("count_a(text) == length(text)", "end"),
+        ('text == "yes"', "automaton"),
+        ('text != "yes"', "liveness"),
+        ("text in p", "automaton"),
         ("b > 1", "constant"),
         ("quiet", "safety"),
         ('if b > 1 then never(text, "x") else never(text, "y")', "safety"),
@@ -230,9 +237,14 @@ def test_when_a_requirement_is_decided_follows_from_its_form(
     assert model.potentials[0].facts.decidable == decidable
 
 
-def test_a_condition_on_the_text_itself_is_decided_at_the_end() -> None:
-    model = text_model('require never(text, "x") when contains(text, "y")')
-    assert model.potentials[0].facts.decidable == "end"
+@pytest.mark.parametrize(
+    ("asked", "decidable"), [('contains(text, "y")', "safety"), ("sentiment(text) > 0", "end")]
+)
+def test_a_condition_on_the_text_itself_is_part_of_what_is_required(
+    asked: str, decidable: str
+) -> None:
+    model = text_model(f'require never(text, "x") when {asked}')
+    assert model.potentials[0].facts.decidable == decidable
 
 
 def test_a_condition_on_an_earlier_choice_leaves_it_decided_early() -> None:

@@ -186,7 +186,9 @@ def manifest_of(body: str, **options: object) -> lmppl.Posterior:
 
 
 def test_a_result_says_how_its_constraints_were_followed() -> None:
-    post = manifest_of('require clean: never(text, ["the"])\nrequire many: vowels(text) > 2')
+    post = manifest_of(
+        'require clean: never(text, ["the"])\nrequire many: vowels(text) > vowels("aei")'
+    )
     followed = post.manifest["constraints"]["text"]
     assert followed["kinds"] == ["table"] and followed["num_automata"] == 1
     assert 0 < followed["num_states"] < 50 and followed["num_bytes"] > 0

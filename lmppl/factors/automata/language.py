@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import combinations
 from typing import Literal
 
 from lmppl.factors.automata.alphabet import category, complement, partition
+from lmppl.factors.automata.counting import admitted, count_dfa
 from lmppl.factors.automata.dfa import (
     EVERYTHING,
     NOTHING,
@@ -25,6 +25,7 @@ from lmppl.factors.automata.dfa import complement as complement_dfa
 from lmppl.factors.automata.predicates import (
     And,
     Contains,
+    Count,
     EndsWith,
     False_,
     Finished,
@@ -32,6 +33,7 @@ from lmppl.factors.automata.predicates import (
     Matches,
     Never,
     Not,
+    OneOf,
     Or,
     Predicate,
     StartsWith,
@@ -65,6 +67,11 @@ def predicate_dfa(predicate: Predicate, budget: int = STATE_BUDGET) -> Dfa:
             return words_dfa(words, ignore_case=ignore_case, at_start=True, budget=budget)
         case EndsWith(words, ignore_case):
             return words_dfa(words, ignore_case=ignore_case, at_end=True, budget=budget)
+        case OneOf(words):
+            return words_dfa(words, at_start=True, at_end=True, budget=budget)
+        case Count(pattern, _, bound, ignore_case):
+            admits = admitted(predicate.admits, bound, budget)
+            return count_dfa(pattern, ignore_case, admits, budget)
         case Length(unit) if unit != "tokens":
             return _length_dfa(predicate, budget)
         case And(parts):
@@ -84,9 +91,7 @@ def predicate_dfa(predicate: Predicate, budget: int = STATE_BUDGET) -> Dfa:
 def _length_dfa(length: Length, budget: int) -> Dfa:
     """Counts up to the first count after which the comparison no longer changes."""
     # Counts above the bound are all alike, and so are all counts when the bound is no number.
-    cap = max(0, math.floor(length.bound) + 1) if math.isfinite(length.bound) else 0
-    if cap + 2 > budget:
-        raise TooManyStates(budget)
+    cap = len(admitted(length.admits, length.bound, budget)) - 1
     rows: tuple[tuple[int, ...], ...]
     if length.unit == "characters":
         alphabet, _ = partition([])

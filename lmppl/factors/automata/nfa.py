@@ -37,7 +37,7 @@ class Assertion(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
+class Side:
     """What assertions see on one side of a position."""
 
     outside: bool = False  # there is no character: the text begins or ends here
@@ -46,7 +46,7 @@ class _Side:
     ascii_word: bool = False
 
 
-_OUTSIDE = _Side(outside=True)
+_OUTSIDE = Side(outside=True)
 
 _BOUNDARIES = {
     Assertion.WORD_BOUNDARY,
@@ -118,10 +118,10 @@ def determinise(nfa: Nfa, start: int, budget: int = STATE_BUDGET) -> Dfa:
     Raises:
         TooManyStates: the subset construction needs more than `budget` states.
     """
-    return minimise(_Determiniser(nfa).run(start, budget))
+    return minimise(Determiniser(nfa).run(start, budget))
 
 
-class _Determiniser:
+class Determiniser:
     def __init__(self, nfa: Nfa) -> None:
         self.nfa = nfa
         used = nfa.used
@@ -150,10 +150,10 @@ class _Determiniser:
         self.num_classes = self.alphabet.num_classes
         newline, word, ascii_word = (set(classes) for classes in members[len(sets) :])
         self.sides = [
-            _Side(False, cls in newline, cls in word, cls in ascii_word)
+            Side(False, cls in newline, cls in word, cls in ascii_word)
             for cls in range(self.num_classes)
         ]
-        self.classes_by_side: dict[_Side, list[int]] = {}
+        self.classes_by_side: dict[Side, list[int]] = {}
         for cls, side in enumerate(self.sides):
             self.classes_by_side.setdefault(side, []).append(cls)
         self.members = members[: len(sets)]
@@ -191,7 +191,7 @@ class _Determiniser:
         return Dfa(self.alphabet, tuple(rows), tuple(outputs))
 
     def _moves(
-        self, threads: frozenset[int], before: _Side | None, after: _Side
+        self, threads: frozenset[int], before: Side | None, after: Side
     ) -> tuple[set[int], dict[int, set[int]]]:
         """Where the threads go: on every class, and on particular classes of the side `after`."""
         nfa = self.nfa
@@ -217,13 +217,13 @@ class _Determiniser:
                     moves.setdefault(cls, set()).add(target)
         return everywhere, moves
 
-    def _accepting(self, threads: frozenset[int], before: _Side | None) -> bool:
+    def _accepting(self, threads: frozenset[int], before: Side | None) -> bool:
         return any(
             thread // 3 in (Nfa.ACCEPT, Nfa.ACCEPT_REST) and thread % 3 != _OWES_NEWLINE
             for thread in self._closure(threads, before, _OUTSIDE)
         )
 
-    def _closure(self, threads: frozenset[int], before: _Side | None, after: _Side) -> set[int]:
+    def _closure(self, threads: frozenset[int], before: Side | None, after: Side) -> set[int]:
         nfa = self.nfa
         if not nfa.used and self.last_closure[0] == threads:
             # Without assertions the surroundings do not matter.
@@ -237,7 +237,7 @@ class _Determiniser:
                 continue
             kind = nfa.assertions[node]
             if kind is not None:
-                passes = self._passes(kind, before or _Side(), after, owes)
+                passes = self.passes(kind, before or Side(), after, owes)
                 if passes is None:
                     continue
                 owes = passes
@@ -249,7 +249,7 @@ class _Determiniser:
         self.last_closure = (threads, seen)
         return seen
 
-    def _passes(self, kind: Assertion, before: _Side, after: _Side, owes: int) -> int | None:
+    def passes(self, kind: Assertion, before: Side, after: Side, owes: int) -> int | None:
         """What is owed once the assertion is passed; None where it fails."""
         if kind is Assertion.FINAL_END:
             if after.outside:

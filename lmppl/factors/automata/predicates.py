@@ -86,6 +86,30 @@ class EndsWith:
 
 
 @dataclass(frozen=True, slots=True)
+class OneOf:
+    """The whole text is one of the words, letter by letter.  No words: false."""
+
+    words: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _require_words(self.words)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """The number of matches of a pattern, `len(re.findall(pattern, text))`, compares to `bound`."""
+
+    pattern: str
+    op: Comparison
+    bound: float
+    ignore_case: bool = False
+
+    def admits(self, count: int) -> bool:
+        """Whether a text with `count` matches passes."""
+        return COMPARISONS[self.op](count, self.bound)
+
+
+@dataclass(frozen=True, slots=True)
 class Length:
     """The text's length in `unit` compares to `bound`.
 
@@ -150,6 +174,8 @@ Predicate = (
     | Never
     | StartsWith
     | EndsWith
+    | OneOf
+    | Count
     | Length
     | Finished
     | And
@@ -195,6 +221,10 @@ def holds(
         case EndsWith(words, ignore_case):
             pattern = words_pattern(words) + r"\Z"
             return _compiled(pattern, ignore_case).search(text) is not None
+        case OneOf(words):
+            return text in words
+        case Count(pattern, _, _, ignore_case):
+            return predicate.admits(len(_compiled(pattern, ignore_case).findall(text)))
         case Length(unit):
             if unit == "characters":
                 return predicate.admits(len(text))

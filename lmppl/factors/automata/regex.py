@@ -65,7 +65,7 @@ def regex_dfa(pattern: str, ignore_case: bool = False, budget: int = STATE_BUDGE
             raise NotRegular(pattern, reason, error.pos) from error
         except (RecursionError, OverflowError) as error:
             raise NotRegular(pattern, "is nested too deeply") from error
-    translation = _Translation(pattern)
+    translation = Translation(pattern)
     try:
         start = translation.sequence(tree, tree.state.flags, Nfa.ACCEPT)
     except RecursionError as error:
@@ -144,7 +144,7 @@ _CATEGORIES = {
 _SINGLE_CHARACTERS = {sre.LITERAL, sre.NOT_LITERAL, sre.ANY, sre.IN}
 
 
-class _Translation:
+class Translation:
     """The standard library's parse tree as a nondeterministic automaton, built from the end."""
 
     def __init__(self, pattern: str) -> None:
