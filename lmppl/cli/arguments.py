@@ -50,7 +50,11 @@ def _bind() -> list[click.Parameter]:
             metavar="K=V",
             help="a parameter of the model; arrays as JSON",
         ),
-        Option(["--data"], metavar="FILE.json", help="parameters as a JSON object"),
+        Option(
+            ["--data"],
+            metavar="FILE.json",
+            help="parameters as a JSON object; in FILE.jsonl many of them, one a line",
+        ),
         Option(
             ["--extern"],
             multiple=True,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmppl.cli.batches import require_one
 from lmppl.cli.outcome import Exit, UsageError
 from lmppl.cli.parsing import Arguments
 from lmppl.cli.programs import load_program
@@ -40,6 +41,7 @@ def compare(arguments: Arguments) -> int:
     """`lmppl compare FILE --methods a,b`; 3 where none ran or two disagree."""
     names = [name.strip() for name in arguments.methods.split(",") if name.strip()]
     _require_known(names)
+    require_one(arguments, "compare")
     bound = bind(load_program(arguments.file), arguments)
     results: dict[str, dict[str, Estimate]] = {}
     notes: list[str] = []

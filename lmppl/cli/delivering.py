@@ -54,8 +54,11 @@ def _check_file(path: Path, out: str | None) -> None:
         os.unlink(name)
 
 
-def deliver(posterior: Posterior, arguments: Arguments) -> int:
-    """Saves first, so that a closed pipe loses nothing, then shows; 3 where saving failed."""
+def deliver(posterior: Posterior, arguments: Arguments, *, to_stderr: bool = False) -> int:
+    """Saves first, so that a closed pipe loses nothing, then shows; 3 where saving failed.
+
+    The summary goes to standard error where the draws, or those of others, go to standard output.
+    """
     failed = []
     for path, save, done in _wanted(posterior, arguments):
         try:
@@ -69,9 +72,10 @@ def deliver(posterior: Posterior, arguments: Arguments) -> int:
         _rescue(posterior)
     to_stdout = arguments.jsonl == "-"
     if not arguments.quiet:
-        stream = sys.stderr if to_stdout else sys.stdout
+        to_stderr = to_stderr or to_stdout
+        stream = sys.stderr if to_stderr else sys.stdout
         summary = posterior.summary(num_draws=arguments.show, width=width_of(stream))
-        if to_stdout:
+        if to_stderr:
             say(summary.rstrip("\n"))
         else:
             show(summary)
@@ -86,6 +90,24 @@ def deliver(posterior: Posterior, arguments: Arguments) -> int:
             _rescue(posterior)
             return Exit.INFERENCE
     return Exit.INFERENCE if failed else Exit.FINE
+
+
+def deliver_together(posteriors: list[Posterior], path: str) -> int:
+    """Writes the draws of several posteriors as JSON lines, `binding` saying whose each is."""
+    from lmppl.posterior.export import to_jsonl
+
+    try:
+        to_jsonl(posteriors, sys.stdout if path == "-" else path)
+        if path != "-":
+            say(f"draws written to {path}")
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        say(f"error: could not write {'to standard output' if path == '-' else path}: {error}")
+        for posterior in posteriors:
+            _rescue(posterior)
+        return Exit.INFERENCE
+    return Exit.FINE
 
 
 def _wanted(

@@ -16,11 +16,13 @@ def explain(arguments: Arguments) -> int:
     code = _CODE.fullmatch(arguments.subject)
     if code is not None:
         return _explain_code(f"LMP{code[1]}")
+    from lmppl.cli.batches import require_one
     from lmppl.cli.programs import load_program
     from lmppl.cli.values import read_externs, read_options, read_parameters
     from lmppl.pipeline import BoundModel
     from lmppl.pipeline import explain as explain_method
 
+    require_one(arguments, "explain")
     compiled = load_program(arguments.subject)
     values = read_parameters(compiled.model, arguments.param, arguments.data)
     # A plan needs neither externs nor all of the data: nothing is run.

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lmppl.cli.batches import bind_all, check_all_destinations, deliver_all, is_batch
 from lmppl.cli.delivering import check_destinations, deliver
 from lmppl.cli.outcome import Exit
 from lmppl.cli.parsing import Arguments
@@ -20,13 +21,12 @@ from lmppl.errors import InferenceError
 from lmppl.inference.listening import listening
 from lmppl.progress import ProgressEvent
 
-if TYPE_CHECKING:
-    from lmppl.posterior import Posterior
-
 
 def run(arguments: Arguments) -> int:
     """`lmppl run FILE`: 0; 130 with what there is where Ctrl-C ended it; 3 with the result in
     another place where it could not be saved as asked."""
+    if is_batch(arguments.data):
+        return _run_batch(arguments)
     check_destinations(arguments)
     compiled = load_program(arguments.file)
     bound = bind(compiled, arguments)
@@ -39,6 +39,23 @@ def run(arguments: Arguments) -> int:
             was_interrupted=was_interrupted,
         )
     code = deliver(posterior, arguments)
+    return Exit.INTERRUPTED if was_interrupted() and code == Exit.FINE else code
+
+
+def _run_batch(arguments: Arguments) -> int:
+    """The same for every line of the data, in one batch."""
+    compiled = load_program(arguments.file)
+    bound = bind_all(compiled, arguments)
+    check_all_destinations(arguments, len(bound))
+    with interruptible() as was_interrupted:
+        posteriors = infer_once(
+            bound,
+            arguments,
+            method=arguments.method,
+            infer=arguments.infer,
+            was_interrupted=was_interrupted,
+        )
+    code = deliver_all(posteriors, arguments)
     return Exit.INTERRUPTED if was_interrupted() and code == Exit.FINE else code
 
 
@@ -60,8 +77,10 @@ def infer_once(
     method: str | None,
     infer: str | None,
     was_interrupted: Callable[[], bool],
-) -> Posterior:
+) -> Any:
     """One run with the command line's options, with its progress on standard error.
+
+    The posterior of a bound program, or a list of them for a list.
 
     Raises: LmpError for options that do not fit the method; InferenceError; KeyboardInterrupt
         where Ctrl-C came before there was anything to return.
@@ -74,7 +93,7 @@ def infer_once(
             if listener is not None:
                 listener(ProgressEvent("loading", 0, None, "libraries"))
             use_threads(arguments.threads)
-            result: Posterior = pipeline.infer(
+            return pipeline.infer(
                 bound,
                 method=method,
                 infer=infer,
@@ -82,7 +101,6 @@ def infer_once(
                 budget=arguments.budget,
                 **options,
             )
-            return result
         except InferenceError:
             if was_interrupted():
                 raise KeyboardInterrupt from None
@@ -107,7 +125,8 @@ def _num_draws_option(bound: Any, method: str | None, infer: str | None) -> str:
     """What the method calls the number of its draws: `num_particles` of smc, for instance."""
     from lmppl import pipeline
 
-    settings = pipeline.explain(bound, method=method, infer=infer).settings
+    one = bound[0] if isinstance(bound, list) else bound
+    settings = pipeline.explain(one, method=method, infer=infer).settings
     return settings.num_draws_option or "num_samples"
 
 

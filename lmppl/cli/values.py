@@ -35,8 +35,18 @@ def read_parameters(model: Model, pairs: Sequence[str], data: str | None) -> dic
 
     Raises: UsageError for a name that is no parameter, or a value that its type cannot read.
     """
+    return checked_parameters(model, pairs, {} if data is None else _read_json_object(data))
+
+
+def checked_parameters(
+    model: Model, pairs: Sequence[str], data: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The same of data that have been read.
+
+    Raises: UsageError for a name that is no parameter, or a value that its type cannot read.
+    """
     types = {parameter.name: parameter.type for parameter in model.parameters}
-    values = _read_json_object(data) if data is not None else {}
+    values = dict(data)
     given = [split_pair(pair, "--param") for pair in pairs]
     for name in (*values, *(name for name, _ in given)):
         if name not in types:
@@ -188,7 +198,10 @@ def _read_json_object(path: str) -> dict[str, Any]:
     except ValueError as error:
         raise UsageError(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise UsageError(f"{path} must hold a JSON object of parameters by name")
+        raise UsageError(
+            f"{path} must hold a JSON object of parameters by name; many bindings go into"
+            " FILE.jsonl, an object a line"
+        )
     return value
 
 

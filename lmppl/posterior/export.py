@@ -6,6 +6,7 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -39,12 +40,24 @@ def records(posterior: Posterior) -> list[dict[str, Any]]:
     return made
 
 
-def to_jsonl(posterior: Posterior, path: str | os.PathLike[str] | TextIO) -> None:
-    """One JSON object a line for each draw, written to a file (whole or not at all) or a stream."""
-    lines = [
-        json.dumps(_finite(record), ensure_ascii=False, allow_nan=False) + "\n"
-        for record in records(posterior)
-    ]
+def to_jsonl(
+    posterior: Posterior | Sequence[Posterior], path: str | os.PathLike[str] | TextIO
+) -> None:
+    """One JSON object a line for each draw, written to a file (whole or not at all) or a stream.
+
+    Of several posteriors, `binding` says whose draw a line is, counted from 1.
+    """
+    from lmppl.posterior.posterior import Posterior
+
+    if isinstance(posterior, Posterior):
+        rows = records(posterior)
+    else:
+        rows = [
+            {"binding": number, **record}
+            for number, each in enumerate(posterior, start=1)
+            for record in records(each)
+        ]
+    lines = [json.dumps(_finite(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
     if not isinstance(path, (str, os.PathLike)):
         path.writelines(lines)
         return
