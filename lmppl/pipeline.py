@@ -9,7 +9,7 @@ import importlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,12 @@ from lmppl.checker import (
     check_constraints,
     check_expression,
     describe,
+    without_allowed,
     without_scalars,
 )
 from lmppl.errors import Diagnostic, InferenceError, LmpError
 from lmppl.inference import METHODS, Settings, check_method, method_named, settings_from_options
+from lmppl.inference.declared import foreseen, infer_mistakes
 from lmppl.inference.listening import listening
 from lmppl.inference.planning import Plan, plan_method
 from lmppl.ir.model import InferSpec, Model
@@ -158,9 +160,12 @@ def _compile(
         errors.extend(failure.diagnostics)
         errors.extend(_infer_mistakes_of(program))
         raise LmpError(_in_order(errors), {path: source, **failure.sources}) from None
-    errors.extend(_infer_mistakes(model.infers))
+    errors.extend(infer_mistakes(model.infers))
     if errors:
         raise LmpError(_in_order(errors), {path: source})
+    planned = without_allowed(foreseen(model), program.path, program.allowances)
+    if planned:
+        warnings = tuple(_in_order([*warnings, *planned]))
     _log.info("checked %s in %.2f s", path or "a text", time.perf_counter() - began)
     return CompiledModel(model, source, path, tuple(warnings))
 
@@ -173,24 +178,7 @@ def _infer_mistakes_of(program: Any) -> list[Diagnostic]:
     """The mistakes in the infer lines of a program whose model did not check."""
     from lmppl.checker import infer_specs
 
-    return _infer_mistakes(infer_specs(program))
-
-
-def _infer_mistakes(specs: Sequence[InferSpec]) -> list[Diagnostic]:
-    """Unknown methods and options (401–403), at their spans."""
-    found: list[Diagnostic] = []
-    for spec in specs:
-        unknown = check_method(spec.method)
-        if unknown is not None:
-            found.append(replace(unknown, span=spec.span))
-            continue
-        method = method_named(spec.method)
-        assert method is not None
-        for name, value in spec.options.items():
-            _, problems = settings_from_options(method, {name: value})
-            span = spec.option_spans.get(name, spec.span)
-            found.extend(replace(problem, span=span) for problem in problems)
-    return found
+    return infer_mistakes(infer_specs(program))
 
 
 def _bound(compiled: CompiledModel, values: Mapping[str, object]) -> BoundModel:

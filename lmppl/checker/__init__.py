@@ -10,6 +10,7 @@ from lmppl.checker.constraints import check_constraints
 from lmppl.checker.description import describe
 from lmppl.checker.fragments import check_expression
 from lmppl.checker.programs import check, infer_specs
+from lmppl.checker.report import without_allowed
 from lmppl.checker.scalars import without_scalars
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "check_expression",
     "describe",
     "infer_specs",
+    "without_allowed",
     "without_scalars",
 ]

@@ -103,22 +103,6 @@ class FileReader:
             return unknown(span)
         return ir.Constant(found, span, value)
 
-    def check_model_id(self, name: str, span: Span, is_pinned: bool) -> str:
-        """The id or path of a model as the main file would write it; warns of loose hub ids."""
-        if name.startswith("builtin:"):
-            return name
-        if os.path.isdir(self.place.on_disk(name)) or name.startswith((".", "/", "~", "\\")):
-            return self.place.from_main(name)
-        if not is_pinned:
-            self.report.warning(
-                "LMP501",
-                span,
-                f"no revision of `{name}` is pinned",
-                notes=["what a hub id stands for can change, and the posterior with it"],
-                help='pin it: `revision="…"` with a commit',
-            )
-        return name
-
 
 def _tuples(value: object) -> object:
     if isinstance(value, list):

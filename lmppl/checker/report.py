@@ -82,17 +82,7 @@ class Report:
 
     def silence(self, path: str | None, allowances: Iterable[tuple[int, tuple[str, ...]]]) -> None:
         """Drops the warnings that `# lmp: allow …` allows on their line of the file."""
-        allowed = {(line, code) for line, codes in allowances for code in codes}
-
-        def is_allowed(each: Diagnostic) -> bool:
-            return (
-                each.severity == "warning"
-                and each.span is not None
-                and each.span.path == path
-                and (each.span.line, each.code) in allowed
-            )
-
-        self.diagnostics = [each for each in self.diagnostics if not is_allowed(each)]
+        self.diagnostics = without_allowed(self.diagnostics, path, allowances)
 
     def sorted(self) -> tuple[Diagnostic, ...]:
         """All diagnostics in the order of the text, the main file first."""
@@ -119,3 +109,22 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str | None:
     """The help line that suggests the nearest candidate, or None."""
     near = closest(word, candidates)
     return None if near is None else f"did you mean `{near}`?"
+
+
+def without_allowed(
+    diagnostics: Sequence[Diagnostic],
+    path: str | None,
+    allowances: Iterable[tuple[int, tuple[str, ...]]],
+) -> list[Diagnostic]:
+    """The diagnostics without the warnings that `# lmp: allow …` allows on their line of a file."""
+    allowed = {(line, code) for line, codes in allowances for code in codes}
+
+    def is_allowed(each: Diagnostic) -> bool:
+        return (
+            each.severity == "warning"
+            and each.span is not None
+            and each.span.path == path
+            and (each.span.line, each.code) in allowed
+        )
+
+    return [each for each in diagnostics if not is_allowed(each)]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from lmppl.checker.calls import formals_of
 from lmppl.checker.expressions import ExpressionChecker
 from lmppl.checker.files import PATH_ARGUMENTS, FileReader
+from lmppl.checker.models import check_model_name
 from lmppl.checker.report import Report, did_you_mean
 from lmppl.checker.typing_rules import in_words
 from lmppl.factors import PLANNED, Builtin, named
@@ -79,8 +80,13 @@ class SourceChecker:
                     return None
                 values[key] = self.reader.place.from_main(path)
         if "model" in values:
-            values["model"] = self.reader.check_model_id(
-                str(values["model"]), arguments["model"].span, "revision" in values
+            values["model"] = check_model_name(
+                str(values["model"]),
+                arguments["model"].span,
+                self.reader.place,
+                self.report,
+                is_pinned="revision" in values,
+                may_be_builtin=False,
             )
         type = replace(builtin.result, range=source_range(name, values))
         return RewardSource(name, values, (), node.span), type

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from lmppl.checker.calls import formals_of
 from lmppl.checker.declarations import FileChecker
 from lmppl.checker.files import PATH_ARGUMENTS
+from lmppl.checker.models import check_model_name
 from lmppl.checker.report import did_you_mean
 from lmppl.checker.scope import KIND_IN_WORDS, Symbol
 from lmppl.checker.typing_rules import in_words, literal
@@ -279,7 +280,14 @@ class ModelChecker:
                 self.file.reader.read_text(str(value.value), value.span)
         model = arguments.get("model")
         if isinstance(model, ir.Constant):
-            self.file.reader.check_model_id(str(model.value), model.span, "revision" in arguments)
+            check_model_name(
+                str(model.value),
+                model.span,
+                self.file.place,
+                self.report,
+                is_pinned="revision" in arguments,
+                may_be_builtin=True,
+            )
         prompt = arguments.get("prompt")
         if prompt is not None and prompt.type.kind == "chat":
             # A prompt is rendered by the language model, so a let of one is no value of its own.

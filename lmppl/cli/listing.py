@@ -13,7 +13,7 @@ from lmppl.errors import closest
 
 def models(arguments: Arguments) -> int:
     """The language models that need no download, and what else may be named."""
-    from lmppl.lm.loading import builtin_models
+    from lmppl.lm.names import builtin_models
 
     lines = [f"{name}\n" for name in builtin_models()]
     lines.append(

@@ -16,16 +16,19 @@ from lmppl.cli.streams import say, say_diagnostics, show
 from lmppl.errors import LmpError, render
 
 
-def load_program(path: str, *, pedantic: bool = False) -> Any:
+def load_program(path: str, *, pedantic: bool = False, foresees: bool = False) -> Any:
     """The compiled program at a path; warnings go to standard error.
+
+    `foresees`: also what its `infer` lines will be refused for, which running one says by itself.
 
     Raises: LmpError where the file cannot be read, or with every error of the program.
     """
     from lmppl.pipeline import load
 
     compiled = load(path, pedantic=pedantic)
-    if compiled.warnings:
-        say_diagnostics(render(compiled.warnings, {compiled.path: compiled.source}))
+    shown = [each for each in compiled.warnings if foresees or not each.code.startswith("LMP4")]
+    if shown:
+        say_diagnostics(render(shown, {compiled.path: compiled.source}))
     return compiled
 
 
@@ -34,7 +37,7 @@ def check(arguments: Arguments) -> int:
     code = Exit.FINE
     for path in arguments.files:
         try:
-            compiled = load_program(path, pedantic=arguments.pedantic)
+            compiled = load_program(path, pedantic=arguments.pedantic, foresees=True)
         except LmpError as error:
             say_diagnostics(str(error))
             count = sum(each.severity == "error" for each in error.diagnostics)

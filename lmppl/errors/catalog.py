@@ -861,6 +861,29 @@ change the posterior without a word.
 Labels name terms in results and messages, so no two terms of a model share one.
 """,
     ),
+    "LMP232": Explanation(
+        "no such built-in model",
+        """\
+`builtin:` begins the name of a language model that comes with lmppl; `lmppl models` lists them.
+
+Wrong:
+    text ~ lm("builtin:storys", prompt="Once", max_tokens=40)
+Right:
+    text ~ lm("builtin:stories", prompt="Once", max_tokens=40)
+""",
+    ),
+    "LMP233": Explanation(
+        "no such directory",
+        """\
+A warning. The name of a model is a path, or almost that of a directory which exists, and there is
+no directory of that name. What is no path is then taken for an id on the Hugging Face hub.
+
+Wrong:
+    text ~ lm("modles/tiny", prompt="Once", max_tokens=40)
+Right:
+    text ~ lm("models/tiny", prompt="Once", max_tokens=40)
+""",
+    ),
     # ---- 3xx: constraints ----
     "LMP301": Explanation(
         "a pattern that is not regular",

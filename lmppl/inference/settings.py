@@ -430,6 +430,16 @@ def _meant_option(method: type[Settings], name: str, known: tuple[str, ...]) -> 
     return None
 
 
+def option_of_no_method(name: str) -> list[Diagnostic]:
+    """LMP402 for an option that no method has, with a suggestion; nothing where one has it."""
+    known = {f.name for method in METHODS for f in fields(method)}
+    if name in known:
+        return []
+    guess = closest(name, known)
+    help_ = f"did you mean `{guess}`?" if guess else None
+    return [Diagnostic("LMP402", "error", f"no method has an option {name}", help=help_)]
+
+
 def _misfit(setting: Any, value: object) -> str | None:
     """Why a value does not fit a setting, or None."""
     if value is None:
@@ -467,11 +477,17 @@ def method_named(name: str) -> type[Settings] | None:
     return next((method for method in METHODS if method.name == name), None)
 
 
+def method_meant(name: str) -> type[Settings] | None:
+    """The method that a misspelt name was probably meant to be, or None."""
+    guess = closest(name, [method.name for method in METHODS])
+    return None if guess is None else method_named(guess)
+
+
 def check_method(name: str) -> Diagnostic | None:
     """LMP401 for a method that does not exist, with a suggestion."""
     if method_named(name) is not None:
         return None
-    names = tuple(method.name for method in METHODS)
-    guess = closest(name, names)
-    help_ = f"did you mean `{guess}`?" if guess else f"the methods are {', '.join(names)}"
+    meant = method_meant(name)
+    names = ", ".join(method.name for method in METHODS)
+    help_ = f"did you mean `{meant.name}`?" if meant else f"the methods are {names}"
     return Diagnostic("LMP401", "error", f"there is no inference method `{name}`", help=help_)

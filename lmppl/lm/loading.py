@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lmppl.errors import closest
+from lmppl.lm.names import BUILTIN, builtin_models
 from lmppl.lm.quiet import quiet_transformers
 from lmppl.lm.refusal import refusal
 
 if TYPE_CHECKING:
     from lmppl.lm.huggingface import HuggingFaceLM
 
-_BUILTIN = Path(__file__).parent / "builtin"
 _WEIGHTS = ("*.safetensors", "*.bin")
 _DTYPES = {
     "float32": torch.float32,
@@ -28,11 +28,6 @@ _DTYPES = {
 _Key = tuple[str, str | None, str, str, bool]
 _loaded: dict[_Key, HuggingFaceLM] = {}
 _lock = threading.Lock()
-
-
-def builtin_models() -> tuple[str, ...]:
-    """The names of the models that come with the package, such as `builtin:stories`."""
-    return tuple(sorted(f"builtin:{path.parent.name}" for path in _BUILTIN.glob("*/config.json")))
 
 
 def load_language_model(
@@ -108,7 +103,7 @@ def _number_type(dtype: str | torch.dtype | None, device: torch.device) -> torch
 def _resolve(source: str, base_dir: str | Path | None) -> Path | None:
     """The directory that `source` names; None: it can only be a hub id."""
     if source.startswith("builtin:"):
-        path = _BUILTIN / source.removeprefix("builtin:")
+        path = BUILTIN / source.removeprefix("builtin:")
         if (path / "config.json").is_file():
             return path
         known = builtin_models()

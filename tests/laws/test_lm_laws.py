@@ -21,7 +21,8 @@ from lmppl.lm.archive import KVArchive
 from lmppl.lm.cache import CachedPrefixes
 from lmppl.lm.decoding import LlamaDecoder
 from lmppl.lm.huggingface import HuggingFaceLM
-from lmppl.lm.loading import builtin_models, load_language_model
+from lmppl.lm.loading import load_language_model
+from lmppl.lm.names import builtin_models
 from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prefixes
 from lmppl.lm.tables import FunctionLM, HistoryLM, load_markov, load_ngram
 from lmppl.sequences.drawing import Warp, draw_tokens

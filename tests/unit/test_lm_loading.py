@@ -12,7 +12,8 @@ import transformers
 
 from lmppl.errors import InferenceError
 from lmppl.errors.catalog import EXPLANATIONS
-from lmppl.lm.loading import builtin_models, load_language_model
+from lmppl.lm.loading import load_language_model
+from lmppl.lm.names import builtin_models
 from lmppl.lm.protocol import Chat
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "laws"))

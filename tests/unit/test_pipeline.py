@@ -261,3 +261,63 @@ def test_unconstrained_draws_end_at_their_stop_string_also_after_breaking_a_cons
     texts = prior_draws(target, 200, Stream.from_seed(0)).texts["text"].strings
     assert not any("." in text for text in texts)
     assert any("a" in text and len(text) < 6 for text in texts)
+
+
+WARMTH = Path(__file__).parents[1] / "golden" / "checker" / "good"
+
+
+def foreseen(infers: str, body: str = "") -> list[tuple[str, int]]:
+    """The codes and lines of what a program is warned of."""
+    program = f"""
+reward good(t: string): real = lexicon("warmth.tsv")
+reward s(t: string): real<lower=-1, upper=1> = vader()
+model m(beta: real<lower=0> = 1.0, k: real<lower=0> = 0.0) {{
+    text ~ lm("builtin:stories", prompt="Once", max_tokens=8)
+    {body} return text, good(text), s(text), beta, k
+}}
+{infers}
+"""
+    found = lmppl.compile(program, base_dir=WARMTH).check()
+    assert all(each.severity == "warning" for each in found)
+    return [(each.code, each.span.line if each.span else 0) for each in found]
+
+
+def test_a_file_is_told_what_its_own_infer_lines_will_be_refused_for() -> None:
+    unbounded = "factor a: good(text) / beta factor b: good(text)"
+    assert foreseen("infer rejection(num_samples=3)", unbounded) == [("LMP410", 8)]
+    assert foreseen("infer smc()\ninfer rejection() as r", unbounded) == [("LMP410", 9)]
+    assert foreseen("infer smc()", unbounded) == []
+    assert foreseen("infer rejection()  # lmp: allow LMP410", unbounded) == []
+    assert foreseen("infer rejection()", "factor s(text) / beta") == []
+    assert foreseen("infer rejection()", "factor good(text) * k") == []
+    assert foreseen("infer svi()", "factor log(s(text) + 1)") == [("LMP411", 8)]
+    assert foreseen("infer smc()", "require good(text) > 1")[-1] == ("LMP414", 8)
+
+
+def test_a_model_is_loaded_whatever_its_infer_line_cannot_do() -> None:
+    bound = lmppl.compile(
+        """
+        extern reward r(t: string): real
+        model m() { text ~ lm("builtin:stories", prompt="Once", max_tokens=2) factor r(text) }
+        infer rejection(num_samples=3)
+        """
+    )(r=lambda t: 0.0)
+    with pytest.raises(lmppl.LmpError, match="LMP410"):
+        lmppl.infer(bound)
+    assert len(lmppl.infer(bound, method="importance", num_samples=3, seed=0).texts) == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("infer smcc(num_particels=8, lr=2, seed=-1)", ["LMP401", "LMP402", "LMP402", "LMP403"]),
+        ("infer zzz(num_particels=8, lr=2)", ["LMP401", "LMP402"]),
+        ("infer zzz(num_particles=8, seed=1)", ["LMP401"]),
+    ],
+)
+def test_an_unknown_method_does_not_hide_the_mistakes_of_its_options(
+    line: str, expected: list[str]
+) -> None:
+    with pytest.raises(lmppl.LmpError) as error:
+        lmppl.compile(f"model m() {{ x ~ bernoulli(0.5) }} {line}")
+    assert [each.code for each in error.value.diagnostics] == expected
