@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 from pyro.distributions import TorchDistribution
+from pyro.ops.provenance import extract_provenance, track_provenance
 from torch import Tensor
 from torch.distributions import constraints
 
@@ -35,7 +36,8 @@ class TokenSequences(TorchDistribution):
     element of the batch is (by default the rows are the batch). With `automata` draws keep to the
     tokens after which the constraints can still be met, renormalised. A distribution that is not
     the site's own brings `drawing`, the site as the given rows are drawn from it, and `scorer`, the
-    log probability of given texts under the same.
+    log probability of given texts under the same. `marks` are the sites that the distribution
+    depends on: what is drawn and scored carries them (see `Execution`).
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -52,6 +54,7 @@ class TokenSequences(TorchDistribution):
         drawing: Callable[[Tensor], TextStage] | None = None,
         scorer: TextScorer | None = None,
         on_dead_end: Callable[[Tensor], Exception] | None = None,
+        marks: frozenset[str] = frozenset(),
     ) -> None:
         self.stage, self.prompts = stage, tuple(prompts)
         if index is None:
@@ -60,6 +63,7 @@ class TokenSequences(TorchDistribution):
         self.automata = automata
         self._drawing, self._scorer = drawing, scorer
         self._on_dead_end = on_dead_end
+        self.marks = marks
         self._stops = stop_automata(stage, self.prompts)
         super().__init__(self.index.shape, torch.Size([stage.max_tokens]), validate_args=False)
 
@@ -85,6 +89,7 @@ class TokenSequences(TorchDistribution):
             drawing=self._drawing,
             scorer=self._scorer,
             on_dead_end=self._on_dead_end,
+            marks=self.marks,
         )
 
     def sample(self, sample_shape: torch.Size | Sequence[int] = ()) -> Tensor:
@@ -112,10 +117,12 @@ class TokenSequences(TorchDistribution):
         columns = torch.arange(self.stage.max_tokens, device=run.tokens.device)
         outside = columns >= run.positions.unsqueeze(-1)
         tokens = run.tokens.masked_fill(outside, self.padding_token)
-        return tokens.reshape(*shape, self.stage.max_tokens)
+        drawn: Tensor = track_provenance(tokens.reshape(*shape, self.stage.max_tokens), self.marks)
+        return drawn
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log probability `[*batch_shape]` of padded token ids, in nats."""
+        value, of_value = extract_provenance(value)
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)  # type: ignore[no-untyped-call]
         rows = self.index.expand(shape).reshape(-1)
         tokens = value.expand(*shape, self.stage.max_tokens).reshape(-1, self.stage.max_tokens)
@@ -125,12 +132,15 @@ class TokenSequences(TorchDistribution):
             log_prob = self.stage.rescore(prompts, text)
         else:
             log_prob = self._scorer(rows, text)
-        return torch.where(well_formed, log_prob, -math.inf).reshape(shape)
+        log_prob = torch.where(well_formed, log_prob, -math.inf).reshape(shape)
+        scored: Tensor = track_provenance(log_prob, self.marks | of_value)
+        return scored
 
     def read(self, value: Tensor) -> TextBatch:
         """The texts in padded token ids `[rows, max_tokens]`, one for each element of the batch."""
         prompts = [self.prompts[row] for row in self.index.reshape(-1).tolist()]
         automata = self._stops.select(self.index.reshape(-1))
+        value, _ = extract_provenance(value)
         return read_tokens(self.stage, prompts, value, automata)[0]
 
 

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from pyro.ops.provenance import extract_provenance, track_provenance
 from torch import Tensor
 
+from lmppl.ir.expr import Expr
 from lmppl.lowering.distribution import read_tokens, stop_automata
 from lmppl.target import ChoiceStage, Target, Traces
 
@@ -18,20 +20,27 @@ class Execution:
     Pyro's values have batch shapes (plates, vectorised particles, enumerated dimensions) that grow
     from site to site; a Target has rows. `shape` is the batch shape of all values so far and
     `traces` holds a row for each element of it, in row-major order.
+
+    Pyro marks a drawn tensor with the sites that it comes from (its provenance), and objectives
+    such as `TraceGraph_ELBO` give a site only those terms that carry its mark. Strings carry none:
+    marks are taken off where a value is placed, and put on what is computed from it.
     """
 
     def __init__(self, target: Target, groups: Tensor) -> None:
         self.target = target
         self.shape = groups.shape
         self.traces = Traces(group=groups.reshape(-1).to(target.device))
+        self._marks: dict[str, frozenset[str]] = {}
 
     def place(self, number: int, value: Tensor) -> None:
         """Takes the value of site `number`: indices `[...]` or padded token ids `[..., length]`."""
         stage = self.target.stages[number]
+        value, self._marks[stage.name] = extract_provenance(value)
         event = 0 if isinstance(stage, ChoiceStage) else 1
         batch = value.shape[: value.dim() - event]
         self._grow(torch.broadcast_shapes(self.shape, batch))  # type: ignore[no-untyped-call]
-        flat = value.expand(*self.shape, *value.shape[value.dim() - event :])
+        # One shape and not many sizes: a single execution of a choice has none.
+        flat = value.expand((*self.shape, *value.shape[value.dim() - event :]))
         if isinstance(stage, ChoiceStage):
             chosen = flat.reshape(-1).long()
             choices = {**self.traces.choices, stage.name: chosen}
@@ -56,9 +65,28 @@ class Execution:
             return {}
         environment = self.target.environment(self.traces)
         return {
-            p.label: self.target.log_potential(p, environment).reshape(self.shape)
+            p.label: track_provenance(
+                self.target.log_potential(p, environment).reshape(self.shape),
+                self.marks(p.expr, p.when),
+            )
             for p in potentials
         }
+
+    def marks(self, *expressions: Expr | None) -> frozenset[str]:
+        """The provenance of what is computed from these expressions."""
+        names = set[str]()
+        for expression in expressions:
+            if expression is not None:
+                names |= self.target.model.sites_of(expression)
+        return frozenset[str]().union(*(self._marks.get(name, ()) for name in names))
+
+    def prior_marks(self, number: int) -> frozenset[str]:
+        """The provenance of the prior of site `number`."""
+        return self.marks(*self.target.model.sites[number].distribution.arguments.values())
+
+    def all_marks(self) -> frozenset[str]:
+        """The provenance of what may depend on every value drawn so far."""
+        return frozenset[str]().union(*self._marks.values())
 
     def index(self) -> Tensor:
         """The row of every element of the batch, of shape `shape`."""

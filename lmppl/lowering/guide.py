@@ -191,7 +191,9 @@ class Guide(nn.Module):
 
     # ------------------------------------------------------------------ texts
 
-    def text_distribution(self, number: int, traces: Traces, index: Tensor) -> TokenSequences:
+    def text_distribution(
+        self, number: int, traces: Traces, index: Tensor, marks: frozenset[str] = frozenset()
+    ) -> TokenSequences:
         """q(text | earlier sites) of a text site; `index` gives the row of each batch element."""
         part = self.text_part(number)
         prompts = self.target.prompts(number, traces)
@@ -210,6 +212,7 @@ class Guide(nn.Module):
             drawing=lambda rows: part.stage_of(contexts[rows]),
             scorer=score,
             on_dead_end=lambda rows: dead_end(self.target, number),
+            marks=marks,
         )
 
     def parameter_groups(

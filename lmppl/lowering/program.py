@@ -12,6 +12,7 @@ import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.ops.provenance import track_provenance
 from torch import Tensor
 
 from lmppl.lowering.distribution import TokenSequences
@@ -43,8 +44,11 @@ def _groups(target: Target, num_rows: int | None) -> Tensor:
     return groups if target.num_groups > 1 else groups[0]
 
 
-def _log_probs_as_distribution(log_probs: Tensor, shape: torch.Size) -> dist.Categorical:
-    return dist.Categorical(logits=log_probs.reshape(*shape, -1), validate_args=False)
+def _log_probs_as_distribution(
+    log_probs: Tensor, shape: torch.Size, marks: frozenset[str]
+) -> dist.Categorical:
+    logits = track_provenance(log_probs.reshape(*shape, -1), marks)
+    return dist.Categorical(logits=logits, validate_args=False)
 
 
 class PyroModel:
@@ -85,9 +89,13 @@ class PyroModel:
         stage = self.target.stages[number]
         if isinstance(stage, ChoiceStage):
             log_probs = self.target.choice_log_probs(number, execution.traces)
-            return _log_probs_as_distribution(log_probs, execution.shape)
+            return _log_probs_as_distribution(
+                log_probs, execution.shape, execution.prior_marks(number)
+            )
         prompts = self.target.prompts(number, execution.traces)
-        return TokenSequences(stage, prompts, index=execution.index())
+        return TokenSequences(
+            stage, prompts, index=execution.index(), marks=execution.prior_marks(number)
+        )
 
     def _factors(self, execution: Execution, number: int) -> None:
         for label, log_potential in execution.log_potentials(number).items():
@@ -130,8 +138,10 @@ class PyroGuide:
         stage = self.target.stages[number]
         if isinstance(stage, ChoiceStage):
             log_probs = self.module.choice_log_probs(number, execution.traces)
-            return _log_probs_as_distribution(log_probs, execution.shape)
-        return self.module.text_distribution(number, execution.traces, execution.index())
+            return _log_probs_as_distribution(log_probs, execution.shape, execution.all_marks())
+        return self.module.text_distribution(
+            number, execution.traces, execution.index(), execution.all_marks()
+        )
 
 
 def lower(

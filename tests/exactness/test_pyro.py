@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pyro
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer import SVI, Importance, ReweightedWakeSleep, Trace_ELBO
+from pyro.infer import (
+    SVI,
+    Importance,
+    RenyiELBO,
+    ReweightedWakeSleep,
+    Trace_ELBO,
+    TraceEnum_ELBO,
+    TraceGraph_ELBO,
+    TraceMeanField_ELBO,
+    config_enumerate,
+)
+from pyro.infer.tracegraph_elbo import TrackNonReparam
+from pyro.ops.provenance import get_provenance
 
 import lmppl
 from lmppl.lowering import LeaveOneOutELBO, PyroGuide, PyroModel, lower
+from lmppl.lowering.execution import Execution
 from tests.exactness.cases import CASES, ENDS, HARD, MIXED, STOP, TILT, Case
 from tests.exactness.statistics import p_value_of_means
-from tests.exactness.svi_cases import fit_of, log_prob_at, values_of
+from tests.exactness.svi_cases import Perturbed, fit_of, log_prob_at, values_of
 
 
 def _lowered(case: Case) -> tuple[PyroModel, PyroGuide]:
@@ -153,6 +167,140 @@ def test_reweighted_wake_sleep_fits_the_guide() -> None:
     after = fit_of(ENDS, log_prob_at(guide, values))
     assert after.kl_posterior_guide < 0.5 * before.kl_posterior_guide
     pyro.clear_param_store()
+
+
+# --- the gradient of every stock objective -------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def perturbed() -> Perturbed:
+    return Perturbed(MIXED)
+
+
+def _projections(
+    perturbed: Perturbed, objective: Any, num: int, *args: int, guide: Any = None
+) -> np.ndarray:
+    """Independent gradients of an objective's loss, `[num]`, projected on the true gradient."""
+    pyro.set_rng_seed(7)
+    pyro.clear_param_store()
+    found = []
+    for _ in range(num):
+        for parameter in perturbed.parameters:
+            parameter.grad = None
+        objective.loss_and_grads(perturbed.model, guide or perturbed.program, *args)
+        pairs = zip(perturbed.parameters, perturbed.direction, strict=True)
+        found.append(float(sum((p.grad * d).sum() for p, d in pairs if p.grad is not None)))
+    pyro.clear_param_store()
+    for parameter in perturbed.parameters:
+        parameter.grad = None
+    return np.array(found)
+
+
+def _rows(objective: Any, perturbed: Perturbed, **kwargs: Any) -> np.ndarray:
+    return _projections(perturbed, objective, 60, 40, **kwargs) / 40
+
+
+_ELBOS = {
+    "Trace_ELBO": lambda: Trace_ELBO(),
+    "TraceGraph_ELBO": lambda: TraceGraph_ELBO(),
+    "LeaveOneOutELBO": lambda: LeaveOneOutELBO(),
+}
+
+
+@pytest.mark.parametrize("name", _ELBOS)
+def test_a_stock_elbo_has_the_exact_gradient(perturbed: Perturbed, name: str) -> None:
+    # The objective of a plate of rows is the sum over them; ours is the mean.
+    scale = 40 if name == "LeaveOneOutELBO" else 1
+    found = scale * _rows(_ELBOS[name](), perturbed)
+    assert p_value_of_means(found, -perturbed.squared_norm) > 1e-4
+
+
+def test_a_factor_that_hides_what_it_reads_is_rejected(
+    perturbed: Perturbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Execution, "marks", lambda *_: frozenset())
+    found = _rows(TraceGraph_ELBO(), perturbed)
+    assert p_value_of_means(found, -perturbed.squared_norm) < 1e-6
+
+
+def test_enumerating_the_choices_keeps_the_exact_gradient(perturbed: Perturbed) -> None:
+    elbo = TraceEnum_ELBO(max_plate_nesting=1)
+    guide = config_enumerate(perturbed.program, "parallel")
+    found = _rows(elbo, perturbed, guide=guide)
+    assert p_value_of_means(found, -perturbed.squared_norm) > 1e-4
+    assert found.std() < _rows(Trace_ELBO(), perturbed).std()
+
+
+def _pairs(perturbed: Perturbed, power: float) -> float:
+    """Σ w̄ ∇log q along the true gradient, of two particles: its mean over all pairs of draws.
+
+    w̄ are the normalised weights raised to `power`.
+    """
+    drawn = perturbed.probs > 0
+    q, slopes = perturbed.probs[drawn], perturbed.slopes.numpy()[drawn]
+    log_w = power * (perturbed.joint - perturbed.log_q.detach()).numpy()[drawn]
+    share = 1.0 / (1.0 + np.exp(log_w[None, :] - log_w[:, None]))
+    # Either of the two may be the first.
+    return 2.0 * float(np.einsum("i,j,ij,i->", q, q, share, slopes))
+
+
+def test_renyi_has_the_exact_gradient_of_two_particles(perturbed: Perturbed) -> None:
+    elbo = RenyiELBO(alpha=0.5, num_particles=2, vectorize_particles=True, max_plate_nesting=0)
+    found = _projections(perturbed, elbo, 150)
+    # α / (1 − α) = 1; `_pairs` divides by no number of particles, as Pyro's mean weight does.
+    assert p_value_of_means(found, -_pairs(perturbed, 0.5)) > 1e-4
+
+
+def test_the_alpha_of_renyi_acts_on_particles_and_not_on_rows(perturbed: Perturbed) -> None:
+    elbo = RenyiELBO(alpha=0.5, num_particles=1, max_plate_nesting=1)
+    pyro.set_rng_seed(3)
+    pyro.clear_param_store()
+    renyi = elbo.loss(perturbed.model, perturbed.program, 30)
+    pyro.set_rng_seed(3)
+    pyro.clear_param_store()
+    plain = Trace_ELBO().loss(perturbed.model, perturbed.program, 30)
+    pyro.clear_param_store()
+    assert renyi == pytest.approx(plain, rel=1e-6)
+
+
+def test_wake_sleep_has_the_exact_gradient_of_two_particles(perturbed: Perturbed) -> None:
+    loss = ReweightedWakeSleep(num_particles=2, vectorize_particles=True, max_plate_nesting=0)
+    found = _projections(perturbed, loss, 150)
+    assert p_value_of_means(found, -_pairs(perturbed, 1.0)) > 1e-4
+
+
+def test_a_mean_field_objective_refuses_what_it_cannot_do(perturbed: Perturbed) -> None:
+    with pytest.raises(NotImplementedError, match="reparam"):
+        TraceMeanField_ELBO().loss_and_grads(perturbed.model, perturbed.program)
+    pyro.clear_param_store()
+
+
+def test_a_factor_depends_in_pyro_on_the_sites_that_it_reads(perturbed: Perturbed) -> None:
+    with TrackNonReparam():
+        drawn = poutine.trace(perturbed.program).get_trace(5)
+        trace = poutine.trace(poutine.replay(perturbed.model, trace=drawn)).get_trace(5)
+    trace.compute_log_prob()
+    found = {
+        name: get_provenance(site["log_prob"])
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample"
+    }
+    assert found["fit"] == {"topic", "mood", "text"}
+    assert found["topic"] == {"topic"} and found["mood"] == {"topic", "mood"}
+    assert type(trace.nodes["_RETURN"]["value"]["text"][0]) is str
+    pyro.clear_param_store()
+
+
+def test_one_execution_of_a_program_with_choices_is_a_call_without_rows() -> None:
+    model, guide = _lowered(MIXED)
+    pyro.set_rng_seed(2)
+    pyro.clear_param_store()
+    trace = poutine.trace(guide).get_trace()
+    replayed = poutine.trace(poutine.replay(model, trace=trace)).get_trace()
+    pyro.clear_param_store()
+    values = {name: trace.nodes[name]["value"].unsqueeze(0) for name in ("topic", "mood", "text")}
+    expected = log_prob_at(model, values)
+    assert float(replayed.log_prob_sum()) == pytest.approx(float(expected[0]), rel=1e-6)
 
 
 def test_a_batch_of_rows_needs_two_of_them_for_a_baseline() -> None:

@@ -16,7 +16,7 @@ from lmppl.inference.settings import SVI
 from lmppl.inference.svi import State, SVIEngine
 from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lm.loading import load_language_model
-from lmppl.lowering import LeaveOneOutELBO, PyroGuide, PyroModel
+from lmppl.lowering import LeaveOneOutELBO, PyroGuide
 from lmppl.lowering.fitted import FittedGuide
 from lmppl.lowering.objective import Batch
 from lmppl.lowering.program import scoped
@@ -24,7 +24,7 @@ from lmppl.rng import Stream
 from lmppl.target import Target, TextStage
 from tests.exactness.cases import CASES, ENDS, HARD, MIXED, TILT, Case
 from tests.exactness.statistics import p_value_of_means
-from tests.exactness.svi_cases import Fit, fit_of, log_prob_at, values_of
+from tests.exactness.svi_cases import Fit, Perturbed, fit_of, log_prob_at, values_of
 from tests.laws.tiny_models import tiny_lm
 
 
@@ -77,69 +77,12 @@ def test_without_steps_the_guide_is_the_masked_prior() -> None:
 # --- the gradient ---------------------------------------------------------------------------------
 
 
-class _Perturbed:
-    """A guide away from its start, with what enumeration says of it.
-
-    `direction` is the true gradient of the ELBO with respect to all parameters, and `slopes`
-    `[executions]` the derivatives of log q along it, so that the projection of a score-function
-    estimate on the true gradient is a weighted mean of slopes.
-    """
-
-    def __init__(self, case: Case) -> None:
-        self.case, self.target = case, case.target()
-        _, state = _trained(self.target, num_steps=0)
-        self.module, self.program = state.guide, PyroGuide(state.guide)
-        self.model = PyroModel(self.target)
-        self.parameters = [p for p in self.module.parameters() if p.requires_grad]
-        generator = torch.Generator().manual_seed(1)
-        with torch.no_grad():
-            for parameter in self.parameters:
-                noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-                parameter.add_(0.6 * noise)
-        self.values = values_of(case, self.target)
-        self.joint = torch.tensor([e.log_prior + e.log_phi for e in case.table])
-        self.prior = torch.tensor([e.log_prior for e in case.table]).double()
-        self.log_q = log_prob_at(self.program, self.values)
-        drawn = self.log_q.detach() > -torch.inf
-        elbo = (self.log_q.exp() * (self.joint - self.log_q))[drawn].sum()
-        self.direction = torch.autograd.grad(elbo, self.parameters, retain_graph=True)
-        self.squared_norm = float(sum((g**2).sum() for g in self.direction))
-        self.slopes = self._slopes(1e-5)
-        self.probs = self.log_q.detach().exp().numpy()
-
-    def _slopes(self, step: float) -> Tensor:
-        sides = []
-        for sign in (1.0, -1.0):
-            self._move(sign * step)
-            sides.append(log_prob_at(self.program, self.values).detach())
-            self._move(-sign * step)
-        return ((sides[0] - sides[1]) / (2 * step)).nan_to_num(0.0)
-
-    def _move(self, distance: float) -> None:
-        with torch.no_grad():
-            for parameter, gradient in zip(self.parameters, self.direction, strict=True):
-                parameter.add_(distance * gradient)
-
-    def projections(self, objective: LeaveOneOutELBO, num: int, rows: int) -> np.ndarray:
-        """Independent estimates of ‖∇ELBO‖² by `objective`, `[num]`, each from `rows` draws."""
-        rng = np.random.default_rng(7)
-        drawn = torch.from_numpy(
-            rng.choice(len(self.probs), (num, rows), p=self.probs / self.probs.sum())
-        )
-        log_q = self.log_q.detach()[drawn].requires_grad_()
-        log_density = self.joint[drawn]
-        batch = Batch(log_density, log_q, self.prior[drawn], None)  # type: ignore[arg-type]
-        # The surrogate is a mean over estimates; each estimate's own is its sum of slopes.
-        (gradient,) = torch.autograd.grad(-objective.surrogate(batch) * num, log_q)
-        return (gradient * self.slopes[drawn]).sum(-1).numpy()
-
-
 @pytest.fixture(scope="module")
-def perturbed() -> _Perturbed:
-    return _Perturbed(ENDS)
+def perturbed() -> Perturbed:
+    return Perturbed(ENDS)
 
 
-def _p_value(perturbed: _Perturbed, objective: LeaveOneOutELBO) -> float:
+def _p_value(perturbed: Perturbed, objective: LeaveOneOutELBO) -> float:
     return p_value_of_means(perturbed.projections(objective, 40_000, 4), perturbed.squared_norm)
 
 
@@ -177,7 +120,7 @@ class _NoDivergence(LeaveOneOutELBO):
         return -(self.advantage(batch.log_density - log_prior) * batch.log_guide).mean()
 
 
-def test_the_gradient_has_no_bias_along_the_true_gradient(perturbed: _Perturbed) -> None:
+def test_the_gradient_has_no_bias_along_the_true_gradient(perturbed: Perturbed) -> None:
     assert _p_value(perturbed, LeaveOneOutELBO()) > 1e-4
 
 
@@ -186,11 +129,11 @@ def test_the_gradient_has_no_bias_along_the_true_gradient(perturbed: _Perturbed)
     [_DividesByDeviation, _OwnSampleInBaseline, _K3InLoss, _NoDivergence],
     ids=lambda wrong: wrong.__name__.lstrip("_"),
 )
-def test_a_wrong_gradient_is_rejected(perturbed: _Perturbed, wrong: type[LeaveOneOutELBO]) -> None:
+def test_a_wrong_gradient_is_rejected(perturbed: Perturbed, wrong: type[LeaveOneOutELBO]) -> None:
     assert _p_value(perturbed, wrong()) < 1e-6
 
 
-def test_a_step_differentiates_the_guide_that_it_draws_from(perturbed: _Perturbed) -> None:
+def test_a_step_differentiates_the_guide_that_it_draws_from(perturbed: Perturbed) -> None:
     objective = LeaveOneOutELBO()
     with scoped(11):
         batch = objective.draw(perturbed.model, perturbed.program, 400)
@@ -205,7 +148,7 @@ def test_a_step_differentiates_the_guide_that_it_draws_from(perturbed: _Perturbe
     assert stats.ttest_1samp(projections, perturbed.squared_norm).pvalue > 1e-4
 
 
-def test_loss_and_gradient_are_those_of_the_same_draw(perturbed: _Perturbed) -> None:
+def test_loss_and_gradient_are_those_of_the_same_draw(perturbed: Perturbed) -> None:
     objective = LeaveOneOutELBO()
     with scoped(5):
         batch = objective.draw(perturbed.model, perturbed.program, 16)
