@@ -205,15 +205,18 @@ def _target(
     dtype: str | None,
     progress: ProgressListener | None = None,
 ) -> Target:
+    from lmppl.fence import within
     from lmppl.target.binding import bind
 
-    return bind(
-        bound[0].model,
-        [each.values for each in bound],
-        bound[0].externs,
-        device=device,
-        dtype=dtype,
-        progress=progress,
+    return within(
+        lambda: bind(
+            bound[0].model,
+            [each.values for each in bound],
+            bound[0].externs,
+            device=device,
+            dtype=dtype,
+            progress=progress,
+        )
     )
 
 

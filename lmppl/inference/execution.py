@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from lmppl.errors import Diagnostic, LmpError
+from lmppl.fence import fenced
 from lmppl.inference.listening import listening
 from lmppl.inference.loop import Budget, run
 from lmppl.inference.results import ParseExpression, posterior_of, spent_on_rewards
@@ -25,6 +26,7 @@ _BUDGET = re.compile(
 )
 
 
+@fenced
 def execute(
     target: Target,
     settings: Settings,

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from torch import Tensor
 
+from lmppl import fence
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.posterior import Estimate
 from lmppl.progress import ProgressEvent, ProgressListener
@@ -125,6 +126,7 @@ def run(
                 stopped_by = f"the budget of {budget.num_tokens:g} tokens was spent"
                 break
     except KeyboardInterrupt:
+        fence.reset()
         stopped_by = "interrupted"
     if progress is not None:
         progress(ProgressEvent("judging", 0, None, num_tokens=num_tokens))

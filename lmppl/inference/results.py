@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from lmppl.errors import InternalError
+from lmppl.fence import fenced
 from lmppl.inference.loop import Draws, Outcome
 from lmppl.inference.settings import Settings
 from lmppl.ir.expr import Expr
@@ -57,6 +58,7 @@ def posterior_of(
     evaluator = None
     if parse is not None:
 
+        @fenced
         def evaluator(source: str) -> np.ndarray:
             expr = parse(source)
             values = target.evaluate(expr, traces)
@@ -84,7 +86,7 @@ def posterior_of(
         complete=draws.complete and outcome.stopped_by is None,
         info=draws.info,
         evaluator=evaluator,
-        sampler=draws.sampler,
+        sampler=None if draws.sampler is None else fenced(draws.sampler),
         guide=draws.guide,
     )
     return posterior.replace(expectations=_expectations(target, draws, posterior, group))

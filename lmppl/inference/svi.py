@@ -20,8 +20,8 @@ from lmppl.ir.model import Potential
 from lmppl.lowering import Guide, LeaveOneOutELBO, PyroGuide, PyroModel
 from lmppl.lowering.execution import Execution
 from lmppl.lowering.fitted import FittedGuide
+from lmppl.lowering.isolation import initialised, isolated
 from lmppl.lowering.objective import Batch
-from lmppl.lowering.program import scoped
 from lmppl.posterior import Estimate, Posterior
 from lmppl.rng import Stream
 from lmppl.target import Target, TextBatch, TextStage, Traces
@@ -61,8 +61,10 @@ class SVIEngine:
         if not bool((start.total_log_potential() > -math.inf).all()):
             raise zero_mass(self.target, "a requirement fails whatever is drawn")
         settings = self.settings
-        with scoped(self.stream.child("guide").key):
-            guide = Guide(self.target, kind=settings.guide, lora_rank=settings.lora_rank)
+        guide = initialised(
+            lambda: Guide(self.target, kind=settings.guide, lora_rank=settings.lora_rank),
+            self.stream.child("guide"),
+        )
         groups = guide.parameter_groups(
             lr=settings.starting_lr,
             table_lr=settings.table_lr,
@@ -78,8 +80,10 @@ class SVIEngine:
     def step(self, state: State) -> tuple[State, Info]:
         settings = self.settings
         program = PyroGuide(state.guide, name="guide")
-        with scoped(self.stream.child("step", state.num_done).key):
-            batch = self.objective.draw(self.model, program, settings.num_particles)
+        batch = isolated(
+            lambda: self.objective.draw(self.model, program, settings.num_particles),
+            self.stream.child("step", state.num_done),
+        )
         self._require_finite(batch)
         state.optimiser.zero_grad(set_to_none=True)
         if batch.log_guide.requires_grad:

@@ -8,12 +8,13 @@ from typing import ClassVar
 
 import torch
 from pyro.distributions import TorchDistribution
-from pyro.ops.provenance import extract_provenance, track_provenance
+from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
 from torch import Tensor
 from torch.distributions import constraints
 
 from lmppl.factors.automata import SiteAutomaton, compile_constraint
 from lmppl.lm.protocol import Prompt
+from lmppl.lowering.isolation import generator
 from lmppl.rng import Stream
 from lmppl.target import Automata, TextBatch, TextStage
 
@@ -100,7 +101,7 @@ class TokenSequences(TorchDistribution):
         """
         shape = torch.Size(sample_shape) + self.batch_shape
         rows = self.index.expand(shape).reshape(-1)
-        stream = Stream(int(torch.randint(1 << 62, ())))
+        stream = Stream(int(torch.randint(1 << 62, (), generator=generator(), device="cpu")))
         masked = self.automata is not None
         automata = self._stops if self.automata is None else self.automata
         with torch.no_grad():
@@ -122,7 +123,8 @@ class TokenSequences(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log probability `[*batch_shape]` of padded token ids, in nats."""
-        value, of_value = extract_provenance(value)
+        of_value = get_provenance(value)
+        value = detach_provenance(value)
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)  # type: ignore[no-untyped-call]
         rows = self.index.expand(shape).reshape(-1)
         tokens = value.expand(*shape, self.stage.max_tokens).reshape(-1, self.stage.max_tokens)
@@ -140,7 +142,7 @@ class TokenSequences(TorchDistribution):
         """The texts in padded token ids `[rows, max_tokens]`, one for each element of the batch."""
         prompts = [self.prompts[row] for row in self.index.reshape(-1).tolist()]
         automata = self._stops.select(self.index.reshape(-1))
-        value, _ = extract_provenance(value)
+        value = detach_provenance(value)
         return read_tokens(self.stage, prompts, value, automata)[0]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from pyro.ops.provenance import extract_provenance, track_provenance
+from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
 from torch import Tensor
 
 from lmppl.ir.expr import Expr
@@ -35,7 +35,8 @@ class Execution:
     def place(self, number: int, value: Tensor) -> None:
         """Takes the value of site `number`: indices `[...]` or padded token ids `[..., length]`."""
         stage = self.target.stages[number]
-        value, self._marks[stage.name] = extract_provenance(value)
+        self._marks[stage.name] = get_provenance(value)
+        value = detach_provenance(value)
         event = 0 if isinstance(stage, ChoiceStage) else 1
         batch = value.shape[: value.dim() - event]
         self._grow(torch.broadcast_shapes(self.shape, batch))  # type: ignore[no-untyped-call]

@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,13 +18,15 @@ from pyro import poutine
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lmppl.fence import fenced
 from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lm.quiet import quiet_transformers
 from lmppl.lowering.distribution import padding_token
 from lmppl.lowering.execution import Execution
 from lmppl.lowering.guide import Guide
+from lmppl.lowering.isolation import isolated
 from lmppl.lowering.objective import log_prob_of_rows
-from lmppl.lowering.program import PyroGuide, scoped
+from lmppl.lowering.program import PyroGuide
 from lmppl.lowering.text_guides import NetworkGuide
 from lmppl.rng import Stream
 from lmppl.target import ChoiceStage, TextStage, Traces, concatenate
@@ -80,11 +83,13 @@ class FittedGuide:
         sites = ", ".join(stage.name for stage in self.module.target.stages)
         return f"<fitted guide of {self.module.target.model.name}: {sites}>"
 
+    @fenced
     def sample(self, n: int, seed: int = 0) -> GuideDraws:
         """`n` independent draws; the same seed gives the same draws."""
         traces, log_guide = self._draw(n, Stream.from_seed(seed).child("guide"))
         return self._as_draws(traces, log_guide)
 
+    @fenced
     def draw_scored(self, n: int, stream: Stream) -> ScoredTraces:
         """`n` draws with log prior and log potentials of the target, and log q."""
         traces, log_guide = self._draw(n, stream)
@@ -111,12 +116,17 @@ class FittedGuide:
         batches, log_guides = [], []
         for first in range(0, n, _BATCH):
             size = min(_BATCH, n - first)
-            with scoped(stream.child("batch", first).key), torch.no_grad():
-                trace = poutine.trace(self._program()).get_trace(size)
-                execution = cast(Execution, trace.nodes["_RETURN"]["value"])
-                log_guides.append(log_prob_of_rows(trace))
-            batches.append(execution.traces)
+            tracing = partial(self._traced, size)
+            traces, log_guide = isolated(tracing, stream.child("batch", first))
+            batches.append(traces)
+            log_guides.append(log_guide)
         return concatenate(batches), torch.cat(log_guides)
+
+    @torch.no_grad()
+    def _traced(self, num_rows: int) -> tuple[Traces, Tensor]:
+        trace = poutine.trace(self._program()).get_trace(num_rows)
+        execution = cast(Execution, trace.nodes["_RETURN"]["value"])
+        return execution.traces, log_prob_of_rows(trace)
 
     def _program(self) -> _OneBinding:
         return _OneBinding(self.module, self.group)
@@ -134,6 +144,7 @@ class FittedGuide:
                 tokens[stage.name] = (text.tokens.cpu().numpy(), text.lengths.cpu().numpy())
         return GuideDraws(values, tokens, log_guide.cpu().numpy())
 
+    @fenced
     def log_prob(
         self, values: GuideDraws | Mapping[str, SiteValues] | SiteValues
     ) -> NDArray[np.float64]:
@@ -164,10 +175,14 @@ class FittedGuide:
             raise ValueError(f"no values were given for {', '.join(missing)}")
         placed = {stage.name: self._placed(stage, values[stage.name]) for stage in stages}
         num_rows = next(iter(placed.values())).shape[0]
-        with scoped(), torch.no_grad():
-            program = poutine.condition(self._program(), data=placed)
-            trace = poutine.trace(program).get_trace(num_rows)
-            return log_prob_of_rows(trace).cpu().numpy()
+        return isolated(lambda: self._scored(placed, num_rows))
+
+    @torch.no_grad()
+    def _scored(self, placed: dict[str, Tensor], num_rows: int) -> NDArray[np.float64]:
+        program = poutine.condition(self._program(), data=placed)
+        trace = poutine.trace(program).get_trace(num_rows)
+        found: NDArray[np.float64] = log_prob_of_rows(trace).cpu().numpy()
+        return found
 
     def _placed(self, stage: ChoiceStage | TextStage, values: SiteValues) -> Tensor:
         """The values of a site as Pyro has them."""
@@ -186,6 +201,7 @@ class FittedGuide:
             padded[number, : len(row)] = torch.tensor(row, dtype=torch.long)
         return padded
 
+    @fenced
     def save_pretrained(self, directory: str | Path, *, merge: bool = True) -> None:
         """Writes the guide to a directory that is made if need be.
 

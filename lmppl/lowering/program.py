@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 import pyro
@@ -18,6 +16,7 @@ from torch import Tensor
 from lmppl.lowering.distribution import TokenSequences
 from lmppl.lowering.execution import Execution
 from lmppl.lowering.guide import Guide
+from lmppl.lowering.isolation import Choice
 from lmppl.target import ChoiceStage, Target
 
 _guide_numbers = itertools.count(1)
@@ -48,7 +47,7 @@ def _log_probs_as_distribution(
     log_probs: Tensor, shape: torch.Size, marks: frozenset[str]
 ) -> dist.Categorical:
     logits = track_provenance(log_probs.reshape(*shape, -1), marks)
-    return dist.Categorical(logits=logits, validate_args=False)
+    return Choice(logits=logits, validate_args=False)
 
 
 class PyroModel:
@@ -156,17 +155,3 @@ def lower(
     >>> svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), pyro.infer.Trace_ELBO())
     """
     return PyroModel(target), PyroGuide(Guide(target, kind=guide, lora_rank=lora_rank))
-
-
-@contextlib.contextmanager
-def scoped(stream_key: int | None = None) -> Iterator[None]:
-    """Pyro's parameter store and torch's random state as if they were our own, put back after.
-
-    `stream_key` seeds torch inside; None leaves it where it is.
-    """
-    store: Any = pyro.get_param_store()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    with store.scope(), torch.random.fork_rng(devices=devices):
-        if stream_key is not None:
-            torch.manual_seed(stream_key & (math.floor(2**63) - 1))
-        yield

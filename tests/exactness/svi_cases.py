@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lmppl.lowering import Guide, LeaveOneOutELBO, PyroGuide, PyroModel
 from lmppl.lowering.distribution import padding_token
+from lmppl.lowering.isolation import isolated
 from lmppl.lowering.objective import Batch, log_prob_of_rows
-from lmppl.lowering.program import scoped
 from lmppl.target import ChoiceStage, Target
 from tests.exactness.cases import Case
 
@@ -38,9 +38,8 @@ def values_of(case: Case, target: Target) -> dict[str, Tensor]:
 def log_prob_at(program: Callable[[int], Any], values: dict[str, Tensor]) -> Tensor:
     """The log density of a Pyro program at given values, `[rows]`, with a gradient."""
     num_rows = len(next(iter(values.values())))
-    with scoped():
-        conditioned = poutine.condition(program, data=values)
-        return log_prob_of_rows(poutine.trace(conditioned).get_trace(num_rows))
+    conditioned = poutine.condition(program, data=values)
+    return isolated(lambda: log_prob_of_rows(poutine.trace(conditioned).get_trace(num_rows)))
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lm.loading import load_language_model
 from lmppl.lowering import LeaveOneOutELBO, PyroGuide
 from lmppl.lowering.fitted import FittedGuide
+from lmppl.lowering.isolation import isolated
 from lmppl.lowering.objective import Batch
-from lmppl.lowering.program import scoped
 from lmppl.rng import Stream
 from lmppl.target import Target, TextStage
 from tests.exactness.cases import CASES, ENDS, HARD, MIXED, TILT, Case
@@ -135,8 +135,7 @@ def test_a_wrong_gradient_is_rejected(perturbed: Perturbed, wrong: type[LeaveOne
 
 def test_a_step_differentiates_the_guide_that_it_draws_from(perturbed: Perturbed) -> None:
     objective = LeaveOneOutELBO()
-    with scoped(11):
-        batch = objective.draw(perturbed.model, perturbed.program, 400)
+    batch = isolated(lambda: objective.draw(perturbed.model, perturbed.program, 400), Stream(11))
     groups = batch.log_weight.reshape(100, 4), batch.log_guide.reshape(100, 4)
     projections = []
     for part in range(20):
@@ -150,11 +149,11 @@ def test_a_step_differentiates_the_guide_that_it_draws_from(perturbed: Perturbed
 
 def test_loss_and_gradient_are_those_of_the_same_draw(perturbed: Perturbed) -> None:
     objective = LeaveOneOutELBO()
-    with scoped(5):
-        batch = objective.draw(perturbed.model, perturbed.program, 16)
+    batch = isolated(lambda: objective.draw(perturbed.model, perturbed.program, 16), Stream(5))
     expected = torch.autograd.grad(objective.surrogate(batch), perturbed.parameters)
-    with scoped(5):
-        loss = objective.loss_and_grads(perturbed.model, perturbed.program, 16)
+    loss = isolated(
+        lambda: objective.loss_and_grads(perturbed.model, perturbed.program, 16), Stream(5)
+    )
     found = [p.grad for p in perturbed.parameters]
     for parameter in perturbed.parameters:
         parameter.grad = None
