@@ -10,6 +10,7 @@ docs/guides/coverage.md.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -26,13 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.exactness.coverage", description=__doc__)
     parser.add_argument("--seeds", type=int, default=200, help="of each setting; slow ones fewer")
     parser.add_argument("--first-seed", type=int, default=1_000_000)
-    parser.add_argument("--only", default="", help="settings whose name contains this")
+    parser.add_argument("--only", default="", help="settings whose name has a match of this regex")
     parser.add_argument("--keep", type=Path, help="a file of runs to go on with and to add to")
     parser.add_argument("--write", action="store_true", help=f"into {PAGE.name}")
     parser.add_argument("--no-runs", action="store_true", help="only what --keep has")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    settings = [setting for setting in SETTINGS if options.only in setting.name]
+    settings = [setting for setting in SETTINGS if re.search(options.only, setting.name)]
     runs: dict[str, dict[int, Run]] = {setting.name: {} for setting in settings}
     for run in read_runs(options.keep) if options.keep else ():
         if run.setting in runs:
@@ -63,7 +64,7 @@ def _add_runs(
         runner = Runner(Path(folder))
         for number in range(num_seeds):
             for setting in settings:
-                seed = first_seed + number
+                seed = setting.seed(first_seed + number)
                 if number % setting.every or seed in runs[setting.name]:
                     continue
                 run = runs[setting.name][seed] = runner.run(setting, seed)

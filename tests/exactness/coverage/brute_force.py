@@ -158,21 +158,19 @@ class Case:
         return tuple(_truth(statistic, outcomes, weights) for statistic in self.statistics)
 
     def claims(self, number: int) -> tuple[Claim, ...]:
-        """Two false claims a hair's breadth from the truth and two true ones half a scale away."""
+        """Two false claims a hair's breadth from the truth, and a true one half a scale away."""
         truth = self.truths[number]
         hair, far = 1e-6 * max(truth.scale, 1e-3), 0.5 * truth.scale
-        found = [
+        claims = (
             Claim("<=", truth.value - hair, true=False, near=True),
             Claim(">=", truth.value + hair, true=False, near=True),
-            Claim(">=", truth.value - far, true=True, near=False),
             Claim("<=", truth.value + far, true=True, near=False),
-        ]
-        statistic = self.statistics[number]
-        if statistic.kind == "probability":
-            found = [claim for claim in found if 0.0 < claim.bound < 1.0]
-        if statistic.kind == "std":
-            found = [claim for claim in found if claim.bound > 0.0]
-        return tuple(found)
+            Claim(">=", truth.value - far, true=True, near=False),
+        )
+        lower = -math.inf if self.statistics[number].kind in ("mean", "quantile") else 0.0
+        upper = 1.0 if self.statistics[number].kind == "probability" else math.inf
+        possible = [claim for claim in claims if lower < claim.bound < upper]
+        return tuple(possible[:3])
 
     def written(self) -> str:
         """The program with all claims."""

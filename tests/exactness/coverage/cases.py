@@ -104,20 +104,21 @@ model hard() {
 
 LATE = Case(
     "late",
-    "a requirement on a reward, judged at the end",
+    "a requirement on two rewards, judged at the end",
     _CHAIN,
     6,
     """
-reward n(t: string): int<lower=0, upper=6> = count("c[ab]")
+reward n(t: string): int<lower=0, upper=6> = count("c")
+reward m(t: string): int<lower=0, upper=6> = count("a")
 model late() {
     t ~ markov("prior.json", max_tokens=6)
-    require r: n(t) >= 2
+    require r: n(t) > m(t)
     {claims}
     return t
 }
 """,
-    lambda o: _inside(len(re.findall("c[ab]", o.text)) >= 2),
-    (starts("c"), Statistic("n(t)", "mean", count("c[ab]")), has("cacb")),
+    lambda o: _inside(o.text.count("c") > o.text.count("a")),
+    (starts("c"), Statistic("n(t)", "mean", count("c")), has("cccc")),
 )
 
 RARE = Case(

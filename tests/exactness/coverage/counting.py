@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -45,6 +46,10 @@ class Setting:
         options = ", ".join(f"{key}={value}" for key, value in self.options.items())
         return f"{self.case.name}: {self.method}({options})"
 
+    def seed(self, number: int) -> int:
+        """A seed that no other setting has: the same seed may give two settings the same draws."""
+        return zlib.crc32(self.name.encode()) * 100_000_000 + number
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -54,7 +59,7 @@ class Interval:
     lower: float
     upper: float
     missed: bool  # the truth is outside; of verdicts: one is wrong
-    undecided: bool = False  # a true claim half a standard deviation away is not known to hold
+    undecided: bool = False  # a true claim half a standard deviation away is not confirmed
     claims_no_error: bool = False  # "± 0" beside what was estimated
 
 
@@ -147,6 +152,7 @@ def _interval(estimate: Any, truth: float) -> Interval:
 
 
 def _no_error(estimate: Any) -> bool:
+    # An interval of a quantile may be a single value: numbers that are counts have few.
     return bool(estimate.kind != "exact" and estimate.standard_error == 0.0)
 
 
