@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from lmppl.checker import (
     without_scalars,
 )
 from lmppl.errors import Diagnostic, InferenceError, LmpError
+from lmppl.files import AnyPath
 from lmppl.inference import METHODS, Settings, check_method, method_named, settings_from_options
 from lmppl.inference.declared import foreseen, infer_mistakes
 from lmppl.inference.listening import listening
@@ -122,10 +124,14 @@ class BoundModel:
         return self._lowered[1]
 
 
-def load(path: str | Path, *, pedantic: bool = False) -> CompiledModel:
+def load(
+    path: str | Path, *, pedantic: bool = False, allow: AnyPath | Iterable[AnyPath] = ()
+) -> CompiledModel:
     """The program in a `.lmp` file, parsed and checked.
 
-    `pedantic` adds warnings about what is legal and often not meant (6xx).
+    What it reads (`file`, `import`, `markov`, …) lies in its own folder, or beneath one of the
+    folders of `allow`, links followed. Models (`lm`, `classifier`, `reward_model`) may lie
+    anywhere. `pedantic` adds warnings about what is legal and often not meant (6xx).
 
     Raises:
         LmpError: the file cannot be read (LMP027), or every error of the file, at once.
@@ -134,27 +140,36 @@ def load(path: str | Path, *, pedantic: bool = False) -> CompiledModel:
     'upbeat'
     """
     content = read_program(path)
-    return _compile(content, str(path), str(Path(path).parent), pedantic)
+    return _compile(content, str(path), str(Path(path).parent), pedantic, allow)
 
 
-def compile(source: str, *, base_dir: str | Path = ".") -> CompiledModel:
+def compile(
+    source: str, *, base_dir: str | Path = ".", allow: AnyPath | Iterable[AnyPath] = ()
+) -> CompiledModel:
     """A program given as text; files that it names are found relative to `base_dir`.
+
+    They lie beneath `base_dir`, or beneath one of the folders of `allow`.
 
     Raises:
         LmpError: every error of the program, at once.
     """
-    return _compile(require_text(source), None, str(base_dir))
+    return _compile(require_text(source), None, str(base_dir), allow=allow)
 
 
 def _compile(
-    text: str | bytes, path: str | None, base_dir: str, pedantic: bool = False
+    text: str | bytes,
+    path: str | None,
+    base_dir: str,
+    pedantic: bool = False,
+    allow: AnyPath | Iterable[AnyPath] = (),
 ) -> CompiledModel:
     began = time.perf_counter()
+    allow = (allow,) if isinstance(allow, (str, os.PathLike)) else tuple(allow)
     program = parse(text, path)
     source = program.source
     errors: list[Diagnostic] = []
     try:
-        model, warnings = check(program, base_dir=base_dir, pedantic=pedantic)
+        model, warnings = check(program, base_dir=base_dir, allow=allow, pedantic=pedantic)
     except LmpError as failure:
         # The infer lines stand apart from the model: report their mistakes in the same go.
         errors.extend(failure.diagnostics)

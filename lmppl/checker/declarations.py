@@ -476,7 +476,9 @@ class FileChecker:
 
     def _import(self, node: ast.Import) -> FileChecker | None:
         path = node.file.value
-        on_disk = os.path.realpath(self.place.on_disk(path))
+        on_disk = self.reader.where(path, node.file.span)
+        if on_disk is None:
+            return None
         shown = path
         if self.program.path is not None:
             shown = os.path.normpath(os.path.join(os.path.dirname(self.program.path), path))
@@ -497,7 +499,7 @@ class FileChecker:
     def _checked_module(
         self, path: str, on_disk: str, shown: str, span: Span
     ) -> FileChecker | None:
-        text = self.reader.read_text(path, span)
+        text = self.reader.read_text(path, span, is_program=True)
         if text is None:
             return None
         self.report.add_source(shown, text)
@@ -506,10 +508,8 @@ class FileChecker:
         except LmpError as error:
             self.report.diagnostics.extend(error.diagnostics)
             return None
-        relative = os.path.dirname(self.place.from_main(path))
-        place = Place(os.path.dirname(on_disk), relative)
         opened = (*self._opened, on_disk)
-        module = FileChecker(program, place, self.report, opened, self._modules)
+        module = FileChecker(program, self.place.of(on_disk), self.report, opened, self._modules)
         module.check_declarations()
         return module
 

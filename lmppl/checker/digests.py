@@ -11,7 +11,7 @@ from lmppl.ir.expr import Binary, Expr, spine
 from lmppl.ir.model import Model
 
 # No part of what is denoted: where things were written, how to compute, and what is only checked.
-_LEFT_OUT = frozenset({"span", "facts", "path", "base_dir", "digest"})
+_LEFT_OUT = frozenset({"span", "facts", "path", "base_dir", "allow", "digest"})
 _PARTS = ("name", "parameters", "sites", "lets", "potentials", "outputs", "rewards", "externs")
 
 

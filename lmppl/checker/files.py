@@ -11,6 +11,7 @@ from lmppl.checker.expressions import unknown
 from lmppl.checker.report import Report, did_you_mean
 from lmppl.checker.typing_rules import type_of_value
 from lmppl.errors import Span
+from lmppl.files import MOST_PROGRAM_BYTES, Folder, NotPlain, Outside, Unreadable
 from lmppl.ir import expr as ir
 
 # Arguments of sources and distributions that are paths relative to the file they are written in.
@@ -19,13 +20,19 @@ PATH_ARGUMENTS = frozenset({("lexicon", "path"), ("markov", "path"), ("ngram", "
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a file is: its directory on disk, and that directory as seen from the main file."""
+    """Where a file is: its folder on disk, and that folder as seen from the main file."""
 
-    directory: str
+    folder: Folder
     relative: str = ""
 
     def on_disk(self, path: str) -> str:
-        return os.path.join(self.directory, path)
+        return os.path.join(self.folder.base, path)
+
+    def of(self, real: str) -> Place:
+        """The place of another file, from its real path."""
+        directory = os.path.dirname(real)
+        relative = os.path.relpath(directory, self.folder.roots[0])
+        return Place(self.folder.at(directory), "" if relative == os.curdir else relative)
 
     def from_main(self, path: str) -> str:
         """A path written in this file as the main file would write it."""
@@ -45,13 +52,20 @@ class FileReader:
         self.report = report
         self.digests: dict[str, str] = {}
 
-    def read_text(self, path: str, span: Span) -> str | None:
+    def where(self, path: str, span: Span) -> str | None:
+        """The real path of a file beside this one; None, and reported, where it may not be read."""
+        try:
+            return self.place.folder.where(path)
+        except Unreadable as problem:
+            self._report_unreadable(path, span, problem)
+            return None
+
+    def read_text(self, path: str, span: Span, *, is_program: bool = False) -> str | None:
         """The text of a file beside this one; None, and reported, when it cannot be read."""
         try:
-            with open(self.place.on_disk(path), "rb") as file:
-                content = file.read()
+            content = self.place.folder.read(path, MOST_PROGRAM_BYTES if is_program else None)
             text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-        except OSError as problem:
+        except Unreadable as problem:
             self._report_unreadable(path, span, problem)
             return None
         except UnicodeDecodeError as problem:
@@ -65,20 +79,21 @@ class FileReader:
         self.digests[self.place.from_main(path)] = hashlib.sha256(content).hexdigest()
         return text
 
-    def _report_unreadable(self, path: str, span: Span, problem: OSError) -> None:
-        reason = (problem.strerror or "it cannot be read").lower()
-        directory = os.path.dirname(self.place.on_disk(path)) or "."
-        try:
-            neighbours = os.listdir(directory)
-        except OSError:
-            neighbours = []
-        self.report.error(
-            "LMP119",
-            span,
-            f"`{path}` cannot be read: {reason}",
-            notes=["paths are relative to the file that they are written in"],
-            help=did_you_mean(os.path.basename(path), neighbours),
-        )
+    def _report_unreadable(self, path: str, span: Span, problem: Unreadable) -> None:
+        message = f"`{path}` {problem.reason}"
+        if isinstance(problem, Outside):
+            self.report.error("LMP135", span, message, notes=[problem.note], help=problem.help)
+        elif isinstance(problem, NotPlain):
+            self.report.error("LMP136", span, message)
+        else:
+            neighbours = self.place.folder.list(os.path.dirname(path) or os.curdir)
+            self.report.error(
+                "LMP119",
+                span,
+                message,
+                notes=["paths are relative to the file that they are written in"],
+                help=did_you_mean(os.path.basename(path), neighbours),
+            )
 
     def constant(self, text: str, format: str, path: str, path_span: Span, span: Span) -> ir.Expr:
         """The constant at `span` that a text holds in a format."""

@@ -12,6 +12,7 @@ from lmppl.checker.report import Report
 from lmppl.checker.scope import Symbol
 from lmppl.checker.typing_rules import in_words
 from lmppl.errors import LmpError, Span
+from lmppl.files import Folder
 from lmppl.ir.expr import Constant, Expr
 from lmppl.ir.model import Model
 from lmppl.ir.types import REAL
@@ -115,7 +116,7 @@ def _moved(value: object, text: str) -> object:
 def _checker(model: Model, report: Report) -> FileChecker:
     """A checker whose scope holds the names of the model."""
     program = ast.Program(None, "", (), (), model.span)
-    checker = FileChecker(program, Place(model.base_dir), report)
+    checker = FileChecker(program, Place(Folder.of(model.base_dir, model.allow)), report)
     for parameter in model.parameters:
         checker.scope.add(
             parameter.name, Symbol(parameter.name, "parameter", parameter.span, parameter.type)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 
 from lmppl.checker.constraints import check_constraints
@@ -14,8 +15,9 @@ from lmppl.checker.heuristics import add_heuristics
 from lmppl.checker.report import Report
 from lmppl.checker.scope import Symbol
 from lmppl.checker.statements import Body, ModelChecker
-from lmppl.errors import Diagnostic, Label
+from lmppl.errors import Diagnostic, Label, LmpError
 from lmppl.factors.facts import facts_of
+from lmppl.files import Folder, Unreadable
 from lmppl.ir.model import InferSpec, Model
 from lmppl.syntax import ast
 
@@ -24,13 +26,15 @@ def check(
     program: ast.Program,
     *,
     base_dir: str = ".",
+    allow: Iterable[str | os.PathLike[str]] = (),
     pedantic: bool = False,
 ) -> tuple[Model, tuple[Diagnostic, ...]]:
     """The model that a program denotes, and the warnings about it.
 
     A file has exactly one `model`; an imported file may have one too, which is left aside. Files
     that the program names are found relative to `base_dir`, those of an imported file relative to
-    that file. `pedantic` adds heuristics (6xx) to the warnings, which otherwise are certain.
+    that file; they lie beneath `base_dir` or a folder of `allow`. `pedantic` adds heuristics (6xx)
+    to the warnings, which otherwise are certain.
 
     Raises:
         LmpError: all errors, and the warnings among them, in the order of the text.
@@ -40,7 +44,12 @@ def check(
     opened: tuple[str, ...] = ()
     if program.path is not None:
         opened = (os.path.realpath(os.path.join(base_dir, os.path.basename(program.path))),)
-    file = FileChecker(program, Place(base_dir), report, opened)
+    try:
+        folder = Folder.of(base_dir, allow)
+    except Unreadable as problem:
+        message = f"a folder of the program {problem.reason}"
+        raise LmpError([Diagnostic("LMP119", "error", message)], {program.path: text}) from None
+    file = FileChecker(program, Place(folder), report, opened)
     file.check_declarations()
     infers = file.check_infers()
     node = _the_model(program, report)
@@ -48,7 +57,7 @@ def check(
     if node is not None:
         body = ModelChecker(node, file).check()
         _warn_unused(file, report, program)
-        model = _assemble(program, node, body, file, infers, base_dir)
+        model = _assemble(program, node, body, file, infers, folder)
         check_divisors(model, report)
         report.diagnostics.extend(check_constraints(model, {}))
         if not report.has_errors:
@@ -64,7 +73,7 @@ def check(
 def infer_specs(program: ast.Program) -> tuple[InferSpec, ...]:
     """The `infer` lines of a program that did not check; problems in them are left aside."""
     report = Report(program.path, program.source)
-    return FileChecker(program, Place("."), report).check_infers()
+    return FileChecker(program, Place(Folder.of(".")), report).check_infers()
 
 
 def _the_model(program: ast.Program, report: Report) -> ast.Model | None:
@@ -100,7 +109,7 @@ def _assemble(
     body: Body,
     file: FileChecker,
     infers: tuple[InferSpec, ...],
-    base_dir: str,
+    folder: Folder,
 ) -> Model:
     model = Model(
         name=node.name,
@@ -115,7 +124,8 @@ def _assemble(
         infers=infers,
         source=program.source,
         path=program.path,
-        base_dir=base_dir,
+        base_dir=folder.base,
+        allow=folder.roots[1:],
         digest="",
         span=node.head_span,
     )

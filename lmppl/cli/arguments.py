@@ -42,6 +42,15 @@ def _choose_method() -> list[click.Parameter]:
     ]
 
 
+def _allow() -> click.Parameter:
+    return Option(
+        ["--allow-path"],
+        multiple=True,
+        metavar="DIR",
+        help="a folder, beside the program's own, that it may read files in",
+    )
+
+
 def _bind() -> list[click.Parameter]:
     return [
         Option(
@@ -103,6 +112,7 @@ RUN = Command(
     _calls("running:run"),
     [
         Argument("file", "the program (.lmp)", metavar="FILE"),
+        _allow(),
         *_choose_method(),
         *_bind(),
         *_configure(),
@@ -125,6 +135,7 @@ CHECK = Command(
     _calls("programs:check"),
     [
         Argument("files", "the programs (.lmp)", metavar="FILE...", nargs=-1, required=True),
+        _allow(),
         Option(["--pedantic"], is_flag=True, help="also warn of what is legal and often not meant"),
     ],
 )
@@ -147,6 +158,7 @@ INFO = Command(
     _calls("programs:info"),
     [
         Argument("file", "the program (.lmp)", metavar="FILE"),
+        _allow(),
         Option(["--json"], is_flag=True, help="as JSON"),
     ],
 )
@@ -157,6 +169,7 @@ EXPLAIN = Command(
     _calls("explaining:explain"),
     [
         Argument("subject", "a program, or a code", metavar="FILE|CODE"),
+        _allow(),
         *_choose_method(),
         *_bind(),
         _set(),
@@ -170,6 +183,7 @@ COMPARE = Command(
     _calls("comparing:compare"),
     [
         Argument("file", "the program (.lmp)", metavar="FILE"),
+        _allow(),
         Option(
             ["--methods"],
             required=True,

@@ -13,6 +13,7 @@ from lmppl.cli.outcome import Exit, UsageError
 from lmppl.cli.parsing import Arguments
 from lmppl.cli.streams import say, show
 from lmppl.cli.values import checked_parameters, read_externs, require_complete
+from lmppl.files import Unreadable, read_plain
 
 if TYPE_CHECKING:
     from lmppl.posterior import Posterior
@@ -59,7 +60,9 @@ def bind_all(compiled: Any, arguments: Arguments) -> list[Any]:
 def _lines(path: str) -> list[tuple[int, dict[str, Any]]]:
     """The object of every line that is not blank, with its number."""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_plain(path).decode("utf-8-sig")
+    except Unreadable as error:
+        raise UsageError(f"{path} {error.reason}") from error
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:

@@ -42,7 +42,7 @@ def compare(arguments: Arguments) -> int:
     names = [name.strip() for name in arguments.methods.split(",") if name.strip()]
     _require_known(names)
     require_one(arguments, "compare")
-    bound = bind(load_program(arguments.file), arguments)
+    bound = bind(load_program(arguments.file, allow=arguments.allow_path), arguments)
     results: dict[str, dict[str, Estimate]] = {}
     notes: list[str] = []
     with interruptible() as was_interrupted:

@@ -23,7 +23,7 @@ def explain(arguments: Arguments) -> int:
     from lmppl.pipeline import explain as explain_method
 
     require_one(arguments, "explain")
-    compiled = load_program(arguments.subject)
+    compiled = load_program(arguments.subject, allow=arguments.allow_path)
     values = read_parameters(compiled.model, arguments.param, arguments.data)
     # A plan needs neither externs nor all of the data: nothing is run.
     bound = BoundModel(compiled, values, read_externs(compiled.model, arguments.extern))

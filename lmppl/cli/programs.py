@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from lmppl.cli.streams import say, say_diagnostics, show
 from lmppl.errors import LmpError, render
 
 
-def load_program(path: str, *, pedantic: bool = False, foresees: bool = False) -> Any:
+def load_program(
+    path: str, *, allow: Sequence[str] = (), pedantic: bool = False, foresees: bool = False
+) -> Any:
     """The compiled program at a path; warnings go to standard error.
 
     `foresees`: also what its `infer` lines will be refused for, which running one says by itself.
@@ -25,7 +28,7 @@ def load_program(path: str, *, pedantic: bool = False, foresees: bool = False) -
     """
     from lmppl.pipeline import load
 
-    compiled = load(path, pedantic=pedantic)
+    compiled = load(path, pedantic=pedantic, allow=allow)
     shown = [each for each in compiled.warnings if foresees or not each.code.startswith("LMP4")]
     if shown:
         say_diagnostics(render(shown, {compiled.path: compiled.source}))
@@ -37,7 +40,9 @@ def check(arguments: Arguments) -> int:
     code = Exit.FINE
     for path in arguments.files:
         try:
-            compiled = load_program(path, pedantic=arguments.pedantic, foresees=True)
+            compiled = load_program(
+                path, allow=arguments.allow_path, pedantic=arguments.pedantic, foresees=True
+            )
         except LmpError as error:
             say_diagnostics(str(error))
             count = sum(each.severity == "error" for each in error.diagnostics)
@@ -91,7 +96,7 @@ def _overwrite(path: Path, text: str) -> None:
 
 def info(arguments: Arguments) -> int:
     """`lmppl info FILE [--json]`: parameters, choices, factors with their facts, infer lines."""
-    described = load_program(arguments.file).describe()
+    described = load_program(arguments.file, allow=arguments.allow_path).describe()
     if arguments.json:
         show(json.dumps(described, indent=2, ensure_ascii=False) + "\n")
     else:

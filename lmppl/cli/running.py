@@ -28,7 +28,7 @@ def run(arguments: Arguments) -> int:
     if is_batch(arguments.data):
         return _run_batch(arguments)
     check_destinations(arguments)
-    compiled = load_program(arguments.file)
+    compiled = load_program(arguments.file, allow=arguments.allow_path)
     bound = bind(compiled, arguments)
     with interruptible() as was_interrupted:
         posterior = infer_once(
@@ -44,7 +44,7 @@ def run(arguments: Arguments) -> int:
 
 def _run_batch(arguments: Arguments) -> int:
     """The same for every line of the data, in one batch."""
-    compiled = load_program(arguments.file)
+    compiled = load_program(arguments.file, allow=arguments.allow_path)
     bound = bind_all(compiled, arguments)
     check_all_destinations(arguments, len(bound))
     with interruptible() as was_interrupted:

@@ -613,6 +613,28 @@ An extern reward or function is something that can be called; an extern language
 protocol of `lmppl.lm`, as `lmppl.FunctionLM` does.
 """,
     ),
+    "LMP135": Explanation(
+        "a file outside the folder of the program",
+        """\
+A program reads files in its own folder only (that of the file; `base_dir` for a text), links and
+`..` followed to where they lead: otherwise a program of somebody else could read whatever you can.
+Move the file there, or allow its folder: `lmppl run --allow-path DIR FILE`, or
+`lmppl.load(path, allow=[dir])`. Directories of models may lie anywhere, and so may what you name
+yourself on the command line.
+
+Wrong:
+    let words = file("../shared/words.txt", format="lines")
+Right:
+    let words = file("words.txt", format="lines")
+""",
+    ),
+    "LMP136": Explanation(
+        "no plain file, or too large a one",
+        """\
+What a program reads is a file on disk of at most 256 MiB, and what it imports one of at most 4 MiB:
+a pipe or a device may never end, and a directory has no text.
+""",
+    ),
     # ---- 2xx: meaning ----
     "LMP201": Explanation(
         "a reward or extern that is never used",

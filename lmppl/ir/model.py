@@ -191,6 +191,8 @@ class Model:
     base_dir: str
     digest: str
     span: Span
+    # Real paths of folders beside `base_dir` in which the files that it names may lie.
+    allow: tuple[str, ...] = ()
 
     def site(self, name: str) -> Site:
         return next(site for site in self.sites if site.name == name)

@@ -103,10 +103,10 @@ def _number_type(dtype: str | torch.dtype | None, device: torch.device) -> torch
 def _resolve(source: str, base_dir: str | Path | None) -> Path | None:
     """The directory that `source` names; None: it can only be a hub id."""
     if source.startswith("builtin:"):
-        path = BUILTIN / source.removeprefix("builtin:")
-        if (path / "config.json").is_file():
-            return path
         known = builtin_models()
+        # By its name and not by its path: `builtin:../..` is no model of ours.
+        if source in known:
+            return BUILTIN / source.removeprefix("builtin:")
         near = closest(source, known)
         raise refusal(
             "LMP910",

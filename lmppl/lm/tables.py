@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from lmppl.errors import InternalError
+from lmppl.files import Files, Unreadable, in_words, read_plain
 from lmppl.lm.protocol import Chat, Prefixes, Prompt, Vocabulary
 from lmppl.lm.refusal import refusal
 
@@ -221,18 +222,20 @@ def load_markov(
     *,
     base_dir: str | Path | None = None,
     device: str | torch.device | None = None,
+    files: Files | None = None,
 ) -> MarkovLM:
     """The Markov chain of a JSON file.
 
     `{"tokens": [...], "initial": [w, ...], "transition": [[w, ...], ...], "eos": null or a token}`,
     with non-negative weights that are normalised by row.  The row of `eos` may be left all zero,
-    since nothing follows it.
+    since nothing follows it.  `files` says what may be read; without it everything may.
 
     Raises:
         InferenceError: LMP916, the file cannot be read as such.
     """
+    content = _content(path, base_dir, files)
     path = Path(base_dir or ".") / path
-    spec = _read_json(path)
+    spec = _read_json(path, content)
     tokens = spec.get("tokens")
     if not isinstance(tokens, list) or not tokens or not all(isinstance(t, str) for t in tokens):
         raise _bad_file(path, 'at "tokens": expected a list of at least one string')
@@ -264,11 +267,20 @@ def load_markov(
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _content(path: str | Path, base_dir: str | Path | None, files: Files | None) -> bytes:
+    """The bytes of a file, which `files` may not let us read."""
+    whole = Path(base_dir or ".") / path
     try:
-        spec = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise _bad_file(path, f"it cannot be read: {error.strerror}") from error
+        return read_plain(whole) if files is None else files.read(str(path))
+    except Unreadable as error:
+        raise _bad_file(whole, f"it {error.reason}") from error
+    except (OSError, ValueError) as error:
+        raise _bad_file(whole, f"it cannot be read: {in_words(error)}") from error
+
+
+def _read_json(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        spec = json.loads(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise _bad_file(path, f"it is not UTF-8: {error.reason} at byte {error.start}") from error
     except json.JSONDecodeError as error:
@@ -412,23 +424,22 @@ def load_ngram(
     unit: Unit = "character",
     base_dir: str | Path | None = None,
     device: str | torch.device | None = None,
+    files: Files | None = None,
 ) -> NgramLM:
     """The n-gram model of a text file, each of whose lines is a text; empty lines are skipped.
 
     `unit` is what a token is: a character, or a word with the white space before it.  The end of a
-    line is the end token.
+    line is the end token.  `files` says what may be read; without it everything may.
 
     Raises:
         InferenceError: LMP916, no such file, not UTF-8, or no text in it.
     """
-    path = Path(base_dir or ".") / path
     if order < 1:
         raise refusal("LMP916", f"an n-gram model of order {order}: the order is at least 1")
+    raw = _content(path, base_dir, files)
+    path = Path(base_dir or ".") / path
     try:
-        raw = path.read_bytes()
         lines = raw.decode("utf-8").splitlines()
-    except OSError as error:
-        raise _bad_file(path, f"it cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise _bad_file(path, f"it is not UTF-8: {error.reason} at byte {error.start}") from error
     texts = [_split(line, unit) for line in lines if line.strip()]

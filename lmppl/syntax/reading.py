@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 
 from lmppl.errors import Diagnostic, LmpError, closest
+from lmppl.files import MOST_PROGRAM_BYTES, NotPlain, read_plain
 
 _SUFFIX = ".lmp"
 
@@ -23,8 +25,11 @@ def read_program(path: str | os.PathLike[str]) -> bytes:
         )
     name = os.fspath(path)
     try:
-        with open(name, "rb") as file:
-            return file.read()
+        return read_plain(name, MOST_PROGRAM_BYTES)
+    except NotPlain as problem:
+        is_directory = os.path.isdir(name)
+        reason = os.strerror(errno.EISDIR) if is_directory else f"it {problem.reason}"
+        help = _help(name)
     except OSError as problem:
         reason, help = problem.strerror or "it cannot be read", _help(name)
     except ValueError as problem:

@@ -18,6 +18,7 @@ import torch
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.factors.evaluation import Environment, evaluate
 from lmppl.factors.rewards import Scorer, load_reward
+from lmppl.files import Files, Folder
 from lmppl.ir.expr import Expr
 from lmppl.ir.model import Distribution, Model, Site
 from lmppl.lm.loading import first_device, load_language_model
@@ -76,6 +77,7 @@ def bind(
                 load_reward,
                 reward,
                 base_dir=model.base_dir,
+                files=_files(model),
                 device=str(place),
                 dtype=None,
                 host=_host(externs, name),
@@ -97,6 +99,11 @@ def bind(
         device=place,
         digests=_digests(model, stages, called),
     )
+
+
+def _files(model: Model) -> Files:
+    """What the program may read, now that it is bound."""
+    return Folder.of(model.base_dir, model.allow)
 
 
 def _device(name: str | None) -> torch.device:
@@ -243,12 +250,15 @@ def _language_model(
                 base_dir=model.base_dir,
             )
         case "markov":
-            return load_markov(str(value("path")), base_dir=model.base_dir, device=place)
+            return load_markov(
+                str(value("path")), base_dir=model.base_dir, device=place, files=_files(model)
+            )
         case "ngram":
             return load_ngram(
                 str(value("path")),
                 order=int(value("order")),  # type: ignore[call-overload]
                 base_dir=model.base_dir,
+                files=_files(model),
                 device=place,
             )
         case _:

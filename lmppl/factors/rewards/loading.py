@@ -12,6 +12,7 @@ from lmppl.factors.rewards.host import HostSource
 from lmppl.factors.rewards.scorer import Scorer, Source, failure
 from lmppl.factors.rewards.texts import CountSource, read_lexicon
 from lmppl.factors.rewards.vader import VaderSource
+from lmppl.files import Files, Folder
 from lmppl.ir.model import Reward, RewardSource
 
 
@@ -19,13 +20,15 @@ def load_reward(
     reward: Reward,
     *,
     base_dir: str,
+    files: Files | None = None,
     device: str | None = None,
     dtype: str | None = None,
     host: Callable[..., Any] | None = None,
 ) -> Scorer:
     """The scorer of a declared reward, its files and models loaded.
 
-    Paths are relative to `base_dir`. `device` and `dtype` concern language models that score;
+    Paths are relative to `base_dir`. `files` says what may be read: by default what is beneath
+    `base_dir`; models may lie anywhere. `device` and `dtype` concern language models that score;
     without them they run on the CPU in the precision they were saved in. `host` is the function
     that the host program gave for an extern reward.
 
@@ -33,7 +36,8 @@ def load_reward(
         InferenceError: a file or model cannot be loaded, or does not fit (LMP919).
     """
     try:
-        source = _source(reward, reward.source, base_dir, device, dtype, host)
+        reads = Folder.of(base_dir) if files is None else files
+        source = _source(reward, reward.source, base_dir, reads, device, dtype, host)
     except InferenceError as error:
         raise _located(error, reward) from error
     return Scorer(reward, source)
@@ -43,6 +47,7 @@ def _source(
     reward: Reward,
     described: RewardSource,
     base_dir: str,
+    files: Files,
     device: str | None,
     dtype: str | None,
     host: Callable[..., Any] | None,
@@ -53,7 +58,8 @@ def _source(
             return VaderSource(_option(arguments, "component", "compound"))
         case "lexicon":
             return read_lexicon(
-                _path(base_dir, arguments["path"]),
+                str(arguments["path"]),
+                files,
                 reduce=_option(arguments, "reduce", "sum"),
                 ignore_case=_option(arguments, "ignore_case", True),
             )
@@ -77,7 +83,7 @@ def _source(
         case "ensemble":
             return EnsembleSource(
                 tuple(
-                    _source(reward, member, base_dir, device, dtype, host)
+                    _source(reward, member, base_dir, files, device, dtype, host)
                     for member in described.members
                 )
             )
@@ -101,10 +107,6 @@ def _source(
 def _option(arguments: Mapping[str, object], name: str, default: Any) -> Any:
     value = arguments.get(name)
     return default if value is None else value
-
-
-def _path(base_dir: str, given: object) -> Path:
-    return Path(base_dir) / str(given)
 
 
 def _model(base_dir: str, given: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmppl.factors.rewards.scorer import Tokens, failure, shorten
+from lmppl.files import Files, Unreadable
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +61,9 @@ class LexiconSource:
         return min(max(total / len(matched), min(matched)), max(matched))
 
 
-def read_lexicon(path: Path, *, reduce: str = "sum", ignore_case: bool = True) -> LexiconSource:
+def read_lexicon(
+    name: str, files: Files, *, reduce: str = "sum", ignore_case: bool = True
+) -> LexiconSource:
     """The lexicon in a file: JSON `{"word": score}`, or lines `word<TAB>score` or `word,score`.
 
     Columns after the second are ignored (VADER's own lexicon has two more), and so is a first line
@@ -70,10 +73,13 @@ def read_lexicon(path: Path, *, reduce: str = "sum", ignore_case: bool = True) -
         InferenceError: the file cannot be read, a score is not a finite number, or a word has two
             different scores (LMP919).
     """
+    path = Path(name)
     try:
-        content = path.read_bytes()
+        content = files.read(name)
         text = content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except Unreadable as error:
+        raise failure("LMP919", f"the lexicon {path.name} {error.reason}") from error
+    except UnicodeDecodeError as error:
         raise failure("LMP919", f"the lexicon {path.name} cannot be read: {error}") from error
     rows = _json_rows(text, path) if path.suffix == ".json" else _table_rows(text, path)
     words: dict[str, float] = {}
