@@ -210,7 +210,7 @@ class Profile:
     """Some measured runs: tokens drawn, steps, seconds by part and in total.
 
     `first` are the seconds of the run before it, which compiles what is to be compiled, and `notes`
-    say how the language models were run.
+    say how the language models were run; some of them are `slow_paths`.
     """
 
     num_tokens: int
@@ -219,6 +219,7 @@ class Profile:
     total: float
     first: float
     notes: tuple[str, ...]
+    slow_paths: tuple[str, ...] = ()
 
 
 def profile(
@@ -250,8 +251,11 @@ def profile(
         num_tokens += post.manifest["num_tokens"]
         num_steps += post.manifest["num_steps"]
         between()
-    notes = tuple(note for lm in post.manifest["language_models"] for note in lm["notes"])
-    return Profile(num_tokens, num_steps, clock.seconds, total, first, notes)
+    models = post.manifest["language_models"]
+    notes, slow = (
+        tuple(each for lm in models for each in lm[kind]) for kind in ("notes", "slow_paths")
+    )
+    return Profile(num_tokens, num_steps, clock.seconds, total, first, notes, slow)
 
 
 def bench(arguments: Arguments) -> int:
@@ -360,7 +364,7 @@ def _report(
         f"{floor / forward if forward else 0.0:.1%} of the forward passes",
         f"first run                  {found.first:10.2f} {kind} seconds, "
         f"this one {found.total:.2f}",
-        *(f"note: {note}" for note in found.notes),
+        *(f"{'warning' if note in found.slow_paths else 'note'}: {note}" for note in found.notes),
         "",
     ]
     return "\n".join(lines)

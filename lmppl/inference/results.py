@@ -44,7 +44,7 @@ def posterior_of(
     traces = draws.traces
     _verify(target, draws)
     log_weight = draws.log_weight.cpu().numpy()
-    warnings = [*draws.warnings]
+    warnings = [*draws.warnings, *_slow_paths(target, draws)]
     if outcome.stopped_by is not None:
         warnings.append(f"incomplete: {outcome.stopped_by}")
     texts = {name: text for name, text in traces.texts.items()}
@@ -90,6 +90,12 @@ def posterior_of(
         guide=draws.guide,
     )
     return posterior.replace(expectations=_expectations(target, draws, posterior, group))
+
+
+def _slow_paths(target: Target, draws: Draws) -> tuple[str, ...]:
+    """What made the language models of this run slower than they could be, each thing once."""
+    run = (*target.language_models(), draws.guide)
+    return tuple(dict.fromkeys(slow for each in run for slow in getattr(each, "slow_paths", ())))
 
 
 def _evidence(target: Target, draws: Draws) -> Estimate | None:
@@ -195,6 +201,11 @@ def _manifest(
         "reward_share": reward_seconds / outcome.seconds if outcome.seconds else 0.0,
         "constraints": target.constraints(),
         "language_models": [
-            {"name": lm.name, "notes": list(lm.notes)} for lm in target.language_models()
+            {
+                "name": lm.name,
+                "notes": list(lm.notes),
+                "slow_paths": list(getattr(lm, "slow_paths", ())),
+            }
+            for lm in target.language_models()
         ],
     }

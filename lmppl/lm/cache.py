@@ -8,6 +8,7 @@ window over positions.
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,18 @@ def attention_windows(config: PreTrainedConfig) -> tuple[int | None, ...] | None
         else:
             return None
     return tuple(windows)
+
+
+def cache_names(model: Any, outputs: Any) -> tuple[str, ...]:
+    """Arguments by which the forward pass of `model` may take a cache, the likeliest first.
+
+    It gives a cache back under the name by which it takes one; `outputs` is what it gave.
+    """
+    given = [name for name, value in outputs.items() if isinstance(value, Cache)]
+    parameters = inspect.signature(model.forward).parameters.values()
+    declared = [each.name for each in parameters if "Cache" in str(each.annotation)]
+    known = [name for name in ("cache", "past_key_values") if name not in given + declared]
+    return tuple(dict.fromkeys(given + declared + known))
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +310,9 @@ class PreallocatedLayer(CacheLayerMixin):
 
     def get_max_length(self) -> int:
         return -1 if self.window is None else self.window
+
+    # Its name in earlier versions of transformers.
+    get_max_cache_shape = get_max_length
 
 
 def _enlarged(stored: Tensor, rows: int, columns: int, filled_columns: int) -> Tensor:

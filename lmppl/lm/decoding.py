@@ -8,7 +8,8 @@ queries and keys is one, and the residual is added by the product that makes it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,7 @@ class _Projection:
 
         `gain` `[in]` scales the input.
         """
-        weight = torch.cat([linear.weight * scale for linear, scale in scaled])
+        weight = torch.cat([_weight_of(linear) * scale for linear, scale in scaled])
         if gain is not None:
             weight = weight * gain
         biases = [linear.bias * scale for linear, scale in scaled if linear.bias is not None]
@@ -67,7 +68,7 @@ class _Layer:
 
 
 class LlamaDecoder:
-    """The weights of a Llama-style model, laid out for single steps.
+    """The weights of a Llama-style model, laid out for single steps; low-rank adapters merged.
 
     They are copied when this is built, and `is_current` tells whether they have been changed
     in place since, as an optimiser does.
@@ -76,7 +77,9 @@ class LlamaDecoder:
     def __init__(self, model: Any) -> None:
         config, body = model.config, model.model
         self._parameters = tuple(model.parameters())
+        self._adapted = tuple(each for each in _projections(model) if _is_adapted(each))
         self._versions = self._count_changes()
+        self._adapters = self._adapters_in_use()
         self._num_heads = config.num_attention_heads
         self._num_kv_heads = config.num_key_value_heads
         first = body.layers[0].self_attn
@@ -110,10 +113,19 @@ class LlamaDecoder:
             or len({(parameter.dtype, parameter.device) for parameter in parameters}) != 1
         ):
             return None
-        if not all(type(module) is nn.Linear for module in _projections(model)):
-            # An adapter has been put around some projection.
+        if not all(type(each) is nn.Linear or _is_adapted(each) for each in _projections(model)):
             return None
         return cls(model)
+
+    @property
+    def adapters(self) -> tuple[nn.Parameter, ...]:
+        """The parameters of low-rank adapters around projections."""
+        return tuple(
+            parameter
+            for each in self._adapted
+            for name, parameter in each.named_parameters()
+            if not name.startswith("base_layer.")
+        )
 
     def _count_changes(self) -> int:
         # Changed in place, or given other memory.
@@ -122,7 +134,11 @@ class LlamaDecoder:
     @property
     def is_current(self) -> bool:
         """Whether the parameters are still those that were copied."""
-        return self._versions == self._count_changes()
+        return self._versions == self._count_changes() and self._adapters == self._adapters_in_use()
+
+    def _adapters_in_use(self) -> list[tuple[object, ...]]:
+        # Adapters are switched without a change of any parameter.
+        return [_adapters_of(each) for each in self._adapted]
 
     def _prepare(self, num_columns: int) -> None:
         """Cosines and sines `[positions, head dim]` of at least so many positions."""
@@ -203,6 +219,22 @@ class LlamaDecoder:
         return functional.linear(_unit(x, floor).mul_(self._norm), self._head, self._head_bias)
 
 
+@contextmanager
+@torch.no_grad()
+def perturbed(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Adds a tenth of a standard normal draw (the same each time) while the block runs."""
+    generator = torch.Generator().manual_seed(0)
+    kept = [parameter.detach().clone() for parameter in parameters]
+    try:
+        for parameter in parameters:
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(noise.to(parameter), alpha=0.1)
+        yield
+    finally:
+        for parameter, value in zip(parameters, kept, strict=True):
+            parameter.copy_(value)
+
+
 def _unit(x: Tensor, floor: Tensor) -> Tensor:
     """x / sqrt(|x|² + floor²), by row."""
     return x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), floor)
@@ -247,6 +279,35 @@ def _mixed_with_shared(
     return own.add_(mixed.transpose(0, 1))
 
 
+def _is_adapted(module: Any) -> bool:
+    """Whether this is a linear layer of peft plus scaled products of two matrices, and no more."""
+    return (
+        hasattr(module, "get_delta_weight")
+        and hasattr(module, "lora_A")
+        and type(getattr(module, "base_layer", None)) is nn.Linear
+        and not getattr(module, "lora_variant", None)
+        and all(getattr(each, "bias", None) is None for each in module.lora_B.values())
+    )
+
+
+def _adapters_of(module: Any) -> tuple[object, ...]:
+    """The names of the adapters that the module adds to its own weight."""
+    if module.disable_adapters or module.merged:
+        return (module.merged,)
+    return tuple(name for name in module.active_adapters if name in module.lora_A)
+
+
+def _weight_of(linear: Any) -> Tensor:
+    """The weight `[out, in]` of a projection, its adapters merged."""
+    if type(linear) is nn.Linear:
+        return linear.weight
+    weight: Tensor = linear.base_layer.weight
+    for name in _adapters_of(linear):
+        if isinstance(name, str):
+            weight = weight + linear.get_delta_weight(name)
+    return weight
+
+
 def _projections(model: Any) -> Iterator[nn.Module]:
     for layer in model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp
@@ -257,7 +318,7 @@ def _projections(model: Any) -> Iterator[nn.Module]:
 
 def _fused(layer: Any, scaling: float) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
-    width = attention.q_proj.weight.shape[1]
+    width = layer.input_layernorm.weight.shape[0]
     before_attention = layer.input_layernorm.weight * math.sqrt(width)
     before_mlp = layer.post_attention_layernorm.weight * math.sqrt(width)
     # The scale of the scores goes into the queries; rotation is linear, so it commutes.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,16 +14,27 @@ from torch import Tensor
 
 from lmppl.errors import InternalError
 from lmppl.lm.archive import KVArchive
-from lmppl.lm.cache import CachedPrefixes, KVStorage, SharedPrefix, attention_windows
-from lmppl.lm.decoding import LlamaDecoder
+from lmppl.lm.cache import (
+    CachedPrefixes,
+    KVStorage,
+    SharedPrefix,
+    attention_windows,
+    cache_names,
+)
+from lmppl.lm.decoding import LlamaDecoder, perturbed
 from lmppl.lm.protocol import Prefixes, Prompt
 from lmppl.lm.refusal import refusal
-from lmppl.lm.static import MODES, StaticStep
+from lmppl.lm.static import MODES, StaticStep, agrees, in_a_line
 from lmppl.lm.tokenization import PromptEncoder, vocabulary_of
 
 # A shared prefix shorter than this is cheaper to compute again than to copy.
 _WORTH_SHARING = 8
 _DEFAULT_ROOM = 32
+# Ways of calling a model are tried on so many texts: near a tie, rounding sends a token to another
+# expert, once; a cache that is not read shows every time.
+_TRIALS = 2
+# Cached and uncached steps multiply in another order, at every layer.
+_ROUNDINGS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +70,7 @@ class HuggingFaceLM:
         self.max_context: int | None = getattr(config, "max_position_embeddings", None)
         self.vocab = vocabulary_of(tokenizer, _num_logits(model), _end_ids(model, tokenizer))
         self.notes: tuple[str, ...] = ()
+        self._slow: tuple[str, ...] = ()
         self._encode = PromptEncoder(tokenizer, _start_id(model, tokenizer))
         self._encoded: dict[Prompt, tuple[int, ...]] = {}
         self._digest_of = digest
@@ -71,17 +83,10 @@ class HuggingFaceLM:
         self._static: StaticStep | None = None
         self._static_steps: dict[str, StaticStep] = {}
         self._static_notes: tuple[str, ...] = ()
+        self._slow = ()
         self.device = next(self.model.parameters()).device
-        accepted = inspect.signature(_innermost(self.model).forward).parameters
-        self._keeps_logits = "logits_to_keep" in accepted
-        windows = attention_windows(config)
-        if windows is None:
-            self._recompute("a layer keeps a state that cannot be cut or copied by row")
-        elif "position_ids" not in accepted or "past_key_values" not in accepted:
-            windows = None
-            self._recompute("its forward pass takes no positions or no cache")
-        self._windows = windows
         sdpa = getattr(config, "_attn_implementation", None) == "sdpa"
+        windows = self._windows = attention_windows(config)
         # Where every layer sees every column, one mask serves all layers and can be given ready.
         self._takes_mask = sdpa and windows is not None and not any(windows)
         on_cpu = self.device.type == "cpu"
@@ -91,10 +96,15 @@ class HuggingFaceLM:
         self._ragged_tokens = 2_048 if on_cpu else 65_536
         self._max_log_probs = 2**24 if on_cpu else 2**28
         self._positions = torch.arange(self.max_context or 4_096, device=self.device)
-        self._decoder = None if windows is None else LlamaDecoder.of(self.model, windows)
-        if self._decoder is not None and not self._decodes_alike():
-            self._decoder = None
-            self._note(f"{self.name} is stepped by its general forward pass")
+        self._decoder: LlamaDecoder | None = None
+        self._cache_name, self._keeps_logits = "", False
+        if windows is None:
+            self._recompute("a layer keeps a state that cannot be cut or copied by row")
+        with torch.no_grad(), warnings.catch_warnings():
+            # What a model says of the ways that are only tried is nothing to a user.
+            warnings.simplefilter("ignore")
+            self._try_cache()
+            self._try_decoder()
         self.stepping = self._stepping
 
     @property
@@ -135,6 +145,7 @@ class HuggingFaceLM:
                 name=self.name,
                 device=self.device,
                 keeps_logits=self._keeps_logits,
+                cache_name=self._cache_name,
                 adds_mask=attention == "eager",
             )
             if windows is None:
@@ -153,22 +164,120 @@ class HuggingFaceLM:
             self.notes = kept + found
             self._static_notes = found
 
-    @torch.no_grad()
-    def _decodes_alike(self) -> bool:
+    @property
+    def slow_paths(self) -> tuple[str, ...]:
+        """What makes this model slower than it could be, a sentence each; `notes` has them too."""
+        static = self._static
+        failed = static is not None and static.failure is not None
+        return self._slow + (static.notes[-1:] if static is not None and failed else ())
+
+    def _try_cache(self) -> None:
+        """Find out how the forward pass takes a cache, by a step with one against one without.
+
+        The names of arguments differ by version and model, and what a forward pass does not know
+        it may ignore without a word.
+        """
+        plain = self._probe_tokens(0)
+        try:
+            self._keeps_logits = (
+                self.model(input_ids=plain, use_cache=False, logits_to_keep=1).logits.shape[1] == 1
+            )
+        except Exception:
+            # It knows no such argument; whatever else is wrong with it shows when it is used.
+            self._keeps_logits = False
+        if self._windows is None:
+            return
+        reasons = []
+        given = self.model(input_ids=plain[:1, :1], use_cache=True)
+        for name in cache_names(_innermost(self.model), given):
+            self._cache_name = name
+            for seed in range(_TRIALS):
+                try:
+                    reason = self._cached_step_fails(self._probe_tokens(seed))
+                except Exception as error:
+                    # What knows no such argument, or a cache of its own kind, fails in its own way.
+                    reason = f"its forward pass takes no cache ({in_a_line(error)})"
+                if not reason:
+                    return
+                reasons.append(reason)
+        self._windows, self._takes_mask, self._may_skip = None, False, False
+        self._recompute(reasons[0])
+
+    def _probe_tokens(self, seed: int) -> Tensor:
+        """Tokens `[2, 4]` that are text."""
+        usable = [token for token, text in enumerate(self.vocab.token_bytes) if text]
+        spread = [usable[(7 * i + 13 * seed) % len(usable)] for i in range(8)]
+        return torch.tensor(spread, device=self.device).view(2, 4)
+
+    def _cached_step_fails(self, tokens: Tensor) -> str:
+        """Why a prefill and a step with a cache do not do for `tokens` `[2, 4]`; "": they do.
+
+        The second row is one token shorter, so that positions and masks are compared as well.
+        """
+        assert self._windows is not None
+        storage = KVStorage(self._windows, 2, 4, self.device)
+        storage.tokens.copy_(tokens)
+        storage.tokens[1, 1:] = tokens[1, :3]
+        pads = torch.tensor([0, 1], device=self.device)
+        whole = self.model(input_ids=tokens, use_cache=False).logits
+        filled = self._forward(storage, 0, 2, 0, 3, pads)[:, -1]
+        stepped = self._forward(storage, 0, 2, 3, 4, pads)[:, -1]
+        if not all(layer.is_initialized for layer in storage.kept):
+            return "its forward pass takes no cache"
+        rows = torch.arange(2, device=self.device)
+        last = 3 - pads.to(whole.device)
+        rows = rows.to(whole.device)
+        for found, expected in ((filled, whole[rows, last - 1]), (stepped, whole[rows, last])):
+            if not agrees(found, expected, num_roundings=_ROUNDINGS):
+                return "a step with a cache does not agree with one without"
+        return ""
+
+    def _try_decoder(self) -> None:
+        """Use the decoder for single steps where there is one for this model and it agrees."""
+        if self._windows is None:
+            return
+        try:
+            decoder = LlamaDecoder.of(_innermost(self.model), self._windows)
+            if decoder is None:
+                return
+            with perturbed(decoder.adapters):
+                # Fresh adapters add nothing, which shows nothing.
+                alike = self._decodes_alike(decoder)
+        except Exception:
+            # A later version may have moved what the decoder reads; the model itself still runs.
+            alike = False
+        if alike:
+            self._decoder = decoder
+        else:
+            self._note_slow(
+                f"{self.name} is stepped by its general forward pass: the decoder for models of its"
+                " kind does not agree with this one"
+            )
+
+    def _decodes_alike(self, decoder: LlamaDecoder) -> bool:
         """Whether a step of the decoder agrees with the model's own, on a few tokens."""
         assert self._windows is not None
-        decoder, self._decoder = self._decoder, None
         storage = KVStorage(self._windows, 2, 4, self.device)
-        storage.tokens.copy_(torch.arange(8, device=self.device).view(2, 4) % self.vocab.size)
+        storage.tokens.copy_(self._probe_tokens(0))
         pads = torch.tensor([0, 1], device=self.device)
         self._forward(storage, 0, 2, 0, 3, pads)
         expected = self._forward(storage, 0, 2, 3, 4, pads)
-        self._decoder = decoder
-        found = self._forward(storage, 0, 2, 3, 4, pads)
+        try:
+            self._decoder = decoder
+            found = self._forward(storage, 0, 2, 3, 4, pads)
+        finally:
+            self._decoder = None
         return bool((found - expected).abs().max() <= 1e-3 * (1 + expected.abs().max()))
 
     def _recompute(self, reason: str) -> None:
-        self.notes += (f"{self.name} is recomputed from scratch at every token: {reason}",)
+        self._note_slow(
+            f"{self.name} is recomputed from scratch at every token, which takes time quadratic in"
+            f" the length: {reason}"
+        )
+
+    def _note_slow(self, text: str) -> None:
+        self._note(text)
+        self._slow += (text,)
 
     @property
     def digest(self) -> str:
@@ -541,7 +650,7 @@ class HuggingFaceLM:
         follows = first > 0 or storage.shared is not None
         if last - first == 1 and follows and self._decoder is not None:
             if not self._decoder.is_current:
-                self._decoder = LlamaDecoder(self.model)
+                self._decoder = LlamaDecoder(_innermost(self.model))
             starts = None if pads is None else pads[:, 0]
             stepped = self._decoder.step(storage, first_row, last_row, first, starts, mask, start)
             return stepped.unsqueeze(1)
@@ -558,8 +667,8 @@ class HuggingFaceLM:
             input_ids=storage.tokens[first_row:last_row, first:last],
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=storage,
             use_cache=True,
+            **{self._cache_name: storage},
             **options,
         ).logits
         return logits

@@ -69,6 +69,9 @@ class WindowLayer(CacheLayerMixin):
         assert self.keys is not None
         return self.keys.shape[2]
 
+    # Its name in earlier versions of transformers.
+    get_max_cache_shape = get_max_length
+
 
 class Capture(Protocol):
     """Work that was recorded once, on fixed memory, and is done again without running its code."""
@@ -142,7 +145,8 @@ class StaticStep:
     Each shape is compared with the model's own forward pass at its first use. `failure` says why
     nothing is stepped so any more; what a failed step has written must be computed again.
 
-    `backend` is torch.compile's; `recorder` makes what records work (CUDA graphs by default).
+    `cache_name` is the argument of the forward pass that takes a cache. `backend` is
+    torch.compile's; `recorder` makes what records work (CUDA graphs by default).
     `adds_mask` is true of attention that adds its mask to the scores.
     """
 
@@ -155,6 +159,7 @@ class StaticStep:
         name: str,
         device: torch.device,
         keeps_logits: bool,
+        cache_name: str,
         adds_mask: bool,
         backend: str = "inductor",
         recorder: Callable[[], Recorder] | None = None,
@@ -167,6 +172,7 @@ class StaticStep:
         self._name = name
         self._device = device
         self._keeps_logits = keeps_logits
+        self._cache_name = cache_name
         self._adds_mask = adds_mask
         self._backend = backend
         self._new_recorder = recorder or (lambda: CudaRecorder(device))
@@ -244,7 +250,7 @@ class StaticStep:
                 found = program.run()[wanted]
         except Exception as error:
             # Compilers and captures fail in ways of their own, by version, device and model.
-            self.give_up(_in_a_line(error))
+            self.give_up(in_a_line(error))
             return None
         if not agrees(found, general):
             self.give_up("its logits differ from those of the general forward pass")
@@ -292,7 +298,7 @@ class StaticStep:
         )
         column = torch.zeros(1, dtype=torch.long, device=self._device)
         window = Cache(layers=[WindowLayer(column) for _ in range(self._num_layers)])
-        forward = _forward_of(self._model, self._keeps_logits, self._adds_mask)
+        forward = _forward_of(self._model, self._keeps_logits, self._cache_name, self._adds_mask)
         return _Program(tokens, starts, column, window, partial(forward, tokens, starts, window))
 
     def _finished(self, program: _Program) -> _Program:
@@ -321,13 +327,13 @@ class StaticStep:
             self.notes += (text,)
 
 
-def agrees(found: Tensor, expected: Tensor) -> bool:
+def agrees(found: Tensor, expected: Tensor, *, num_roundings: int = 8) -> bool:
     """Whether logits `[rows, vocab]` are the same but for rounding, by row.
 
-    |found − expected| is at most a thousandth of the spread of `expected`, or eight times the
-    precision of the dtype, as Euclidean norms. NaN agrees with nothing.
+    |found − expected| is at most a thousandth of the spread of `expected`, or `num_roundings` times
+    the precision of the dtype, as Euclidean norms. NaN agrees with nothing.
     """
-    tolerance = max(1e-3, 8 * torch.finfo(expected.dtype).eps)
+    tolerance = max(1e-3, num_roundings * torch.finfo(expected.dtype).eps)
     found, expected = found.float(), expected.float()
     spread = (expected - expected.mean(-1, keepdim=True)).norm(dim=-1)
     return bool(((found - expected).norm(dim=-1) <= tolerance * (spread + 1e-3)).all())
@@ -368,7 +374,7 @@ def _show(program: _Program, storage: KVStorage, first_row: int, num_columns: in
 
 
 def _forward_of(
-    model: Any, keeps_logits: bool, adds_mask: bool
+    model: Any, keeps_logits: bool, cache_name: str, adds_mask: bool
 ) -> Callable[[Tensor, Tensor, Any], Tensor]:
     options: dict[str, Any] = {"logits_to_keep": 1} if keeps_logits else {}
 
@@ -382,8 +388,8 @@ def _forward_of(
             input_ids=tokens[:, None],
             attention_mask=mask[:, None, None, :],
             position_ids=(column - starts)[:, None],
-            past_key_values=window,
             use_cache=True,
+            **{cache_name: window},
             **options,
         ).logits
         return logits[:, -1]
@@ -412,7 +418,7 @@ def _addresses(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
     return tuple(tensor.data_ptr() for tensor in tensors)
 
 
-def _in_a_line(error: Exception) -> str:
+def in_a_line(error: Exception) -> str:
     """What an error says first; compilers put the cause on the line after "raised:"."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if len(lines) > 1 and lines[0].endswith(":"):

@@ -79,6 +79,12 @@ class FittedGuide:
         self.module = guide
         self.group = group
 
+    @property
+    def slow_paths(self) -> tuple[str, ...]:
+        """What makes the networks of this guide slower than they could be, a sentence each."""
+        networks = (part for part in self.module.parts if isinstance(part, NetworkGuide))
+        return tuple(slow for part in networks for slow in part.lm.slow_paths)
+
     def __repr__(self) -> str:
         sites = ", ".join(stage.name for stage in self.module.target.stages)
         return f"<fitted guide of {self.module.target.model.name}: {sites}>"

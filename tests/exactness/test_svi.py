@@ -358,13 +358,14 @@ def test_a_neural_guide_starts_as_the_masked_prior(
     np.testing.assert_allclose(drawn, _draws(target, stage)[0], rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("options", ["", ", top_k=12"])
+@pytest.mark.parametrize(("guide", "options"), [("full", ""), ("full", ", top_k=12"), ("lora", "")])
 def test_a_neural_guide_draws_and_scores_alike_after_training(
-    tiny: HuggingFaceLM, options: str
+    tiny: HuggingFaceLM, guide: str, options: str
 ) -> None:
     before = [p.clone() for p in tiny.model.parameters()]
     target = lmppl.compile(_tiny_program(options))(prior=tiny).target()
-    _, state = _trained(target, num_steps=25, num_particles=64, lr=1e-3)
+    lr = 1e-3 if guide == "full" else 1e-2
+    _, state = _trained(target, num_steps=25, num_particles=64, lr=lr, guide=guide)
     drawn, scored = _drawn_and_scored(target, state)
     np.testing.assert_allclose(drawn, scored, rtol=0, atol=1e-3)
     curve = [float(value) for value in state.elbo]

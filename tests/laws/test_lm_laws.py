@@ -15,6 +15,7 @@ import tiny_models
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
+from transformers import Cache
 
 from lmppl.errors import InternalError
 from lmppl.lm.archive import KVArchive
@@ -521,20 +522,142 @@ def test_the_decoder_follows_parameters_that_are_changed(how):
 
 
 # peft asks transformers by a name that transformers has since changed.
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-def test_the_decoder_does_not_step_a_model_with_adapters():
+fresh_peft = pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)
+
+
+@fresh_peft
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj"], ["v_proj", "down_proj"]])
+def test_the_decoder_steps_a_model_with_adapters_merged(targets):
     lm = tiny_models.tiny_lm("llama")
     adapted = get_peft_model(
         copy.deepcopy(lm.model),
-        LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False),
+        LoraConfig(r=2, target_modules=targets, init_lora_weights=False),
     )
     for model in (adapted, adapted.get_base_model()):
         guide = lm.with_model(model)
-        assert guide._decoder is None
+        assert guide._decoder is not None
         tokens = random_tokens(lm, 4, 6)
         stepped = step_through(guide, PROMPTS, tokens)
         assert float((stepped - step_through(lm, PROMPTS, tokens)).abs().max()) > 0.1
         assert_close(stepped, guide.token_log_probs(PROMPTS, tokens, torch.full((4,), 6)))
+
+
+@fresh_peft
+def test_the_decoder_follows_adapters_that_learn_and_that_are_switched_off():
+    lm = tiny_models.tiny_lm("llama")
+    adapted = get_peft_model(copy.deepcopy(lm.model), LoraConfig(r=2, target_modules="all-linear"))
+    before = {name: tensor.clone() for name, tensor in adapted.state_dict().items()}
+    guide = lm.with_model(adapted)
+    assert guide._decoder is not None
+    # Trying how a model is called leaves it as it was.
+    assert all(torch.equal(tensor, before[n]) for n, tensor in adapted.state_dict().items())
+    tokens, lengths = random_tokens(lm, 4, 6), torch.full((4,), 6)
+    prior = step_through(lm, PROMPTS, tokens)
+    assert_close(step_through(guide, PROMPTS, tokens), prior)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.1)
+    stepped = step_through(guide, PROMPTS, tokens)
+    assert float((stepped - prior).abs().max()) > 0.1
+    assert_close(stepped, guide.token_log_probs(PROMPTS, tokens, lengths))
+    with adapted.disable_adapter():
+        assert_close(step_through(guide, PROMPTS, tokens), prior)
+    assert_close(step_through(guide, PROMPTS, tokens), stepped)
+
+
+@fresh_peft
+def test_the_decoder_does_not_step_adapters_that_do_more_than_a_product():
+    lm = tiny_models.tiny_lm("llama")
+    adapted = get_peft_model(
+        copy.deepcopy(lm.model),
+        LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, use_dora=True),
+    )
+    guide = lm.with_model(adapted)
+    assert guide._decoder is None
+    tokens = random_tokens(lm, 4, 6)
+    stepped = step_through(guide, PROMPTS, tokens)
+    assert_close(stepped, guide.token_log_probs(PROMPTS, tokens, torch.full((4,), 6)))
+
+
+class Outputs(dict):
+    @property
+    def logits(self) -> Tensor:
+        return self["logits"]
+
+
+def renamed(by: str, *, reads: bool = True) -> torch.nn.Module:
+    """A model as of a later version: its forward pass takes the cache by the name `held`.
+
+    One finds it `by` the annotation of the argument, or by the name of what is given back.
+    """
+    model, _ = tiny_models.tiny_model("llama")
+    forward, name = model.forward, tiny_models.tiny_lm("llama")._cache_name
+
+    def declares(*, held: Cache | None = None, **options):
+        assert not {"cache", "past_key_values"} & options.keys()
+        return Outputs(logits=forward(**options, **({name: held} if reads else {})).logits)
+
+    def returns(**options):
+        assert not {"cache", "past_key_values"} & options.keys()
+        held = options.pop("held", None)
+        outputs = forward(**options, **({name: held} if reads else {}))
+        return Outputs(logits=outputs.logits, held=outputs.get(name))
+
+    model.forward = {"annotation": declares, "output": returns}[by]
+    return model
+
+
+@pytest.mark.parametrize("by", ["annotation", "output"])
+def test_a_cache_is_found_by_trying_whatever_its_argument_is_called(by):
+    _, tokenizer = tiny_models.tiny_model("llama")
+    lm = HuggingFaceLM(renamed(by), tokenizer, name="renamed")
+    assert lm._cache_name == "held"
+    assert lm._decoder is not None
+    assert lm.slow_paths == ()
+    lm._decoder = None
+    law_steps_add_up(lm)
+    law_select_is_recompute(lm)
+
+
+@pytest.mark.parametrize("by", ["annotation", "output"])
+def test_a_cache_that_is_taken_and_not_read_is_not_used(by):
+    _, tokenizer = tiny_models.tiny_model("llama")
+    lm = HuggingFaceLM(renamed(by, reads=False), tokenizer, name="forgetful")
+    assert lm._windows is None
+    assert lm.slow_paths == lm.notes
+    assert "forgetful is recomputed from scratch at every token" in lm.slow_paths[0]
+    law_steps_add_up(lm)
+    law_select_is_recompute(lm)
+
+
+def test_a_cache_that_is_read_at_wrong_positions_is_not_used():
+    model, tokenizer = tiny_models.tiny_model("gpt2")
+    forward = model.forward
+    model.forward = lambda *, position_ids=None, **options: forward(**options)
+    lm = HuggingFaceLM(model, tokenizer, name="unplaced")
+    assert "does not agree" in lm.slow_paths[0]
+    law_padding_is_invisible(lm)
+
+
+@pytest.mark.parametrize("style", tiny_models.STYLES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_models_are_stepped_with_their_cache_in_every_precision(style, dtype):
+    lm = tiny_models.tiny_lm(style, dtype)
+    assert (lm.slow_paths == ()) == (style != "mamba")
+    assert lm._keeps_logits
+
+
+def test_a_decoder_that_cannot_read_the_model_is_not_used(monkeypatch):
+    def fails(*inputs):
+        raise AttributeError("scaling")
+
+    monkeypatch.setattr(LlamaDecoder, "__init__", fails)
+    lm = tiny_models.tiny_lm("llama")
+    assert lm._decoder is None
+    assert any("general forward pass" in note for note in lm.slow_paths)
 
 
 def test_a_decoder_that_does_not_agree_is_not_used(monkeypatch):
@@ -542,7 +665,7 @@ def test_a_decoder_that_does_not_agree_is_not_used(monkeypatch):
     monkeypatch.setattr(LlamaDecoder, "step", lambda *inputs: 1.1 * step(*inputs))
     lm = tiny_models.tiny_lm("llama")
     assert lm._decoder is None
-    assert any("general forward pass" in note for note in lm.notes)
+    assert any("general forward pass" in note for note in lm.slow_paths)
     law_select_is_recompute(lm)
 
 
@@ -663,7 +786,8 @@ def test_the_laws_reject_positions_that_are_off_by_one(monkeypatch):
     forward = lm.model.forward
 
     def shifted(*, position_ids=None, **options):
-        late = options["past_key_values"].column > 0 if options.get("past_key_values") else False
+        held = options.get(lm._cache_name)
+        late = held.column > 0 if held else False
         if late:
             position_ids = position_ids + 1
         return forward(position_ids=position_ids, **options)

@@ -94,6 +94,7 @@ def captured(lm: HuggingFaceLM) -> StaticStep:
         name=lm.name,
         device=lm.device,
         keeps_logits=lm._keeps_logits,
+        cache_name=lm._cache_name,
         adds_mask=config._attn_implementation == "eager",
         recorder=TapeRecorder,
     )

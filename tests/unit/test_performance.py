@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import lmppl
 from lmppl.cli import bench as performance
 from lmppl.cli.entry import main
 from lmppl.cli.threads import choose_threads
@@ -108,6 +109,29 @@ def test_bench_says_what_came_of_compiling(
     found = capsys.readouterr().out
     assert re.search(r"^first run +[\d.]+ CPU seconds, this one [\d.]+$", found, re.MULTILINE)
     assert "are not compiled: RuntimeError: no C++ compiler" in found
+
+
+def test_a_slow_path_is_a_warning_in_results_runs_and_benchmarks(
+    capsys: pytest.CaptureFixture[str], tmp_path
+) -> None:
+    directory = tiny_models.save_tiny_model("mamba", tmp_path / "mamba")
+    slow = "is recomputed from scratch at every token"
+    program = tmp_path / "slow.lmp"
+    program.write_text(
+        'model slow() {\n    text ~ lm("mamba", prompt="a", max_tokens=2)\n    return text\n}\n'
+    )
+    options = {"method": "importance", "num_samples": 4, "seed": 0, "progress": False}
+    post = lmppl.infer(lmppl.load(program)(), **options)
+    assert any(slow in warning for warning in post.warnings)
+    threads = torch.get_num_threads()
+    try:
+        assert main(["run", str(program), "--method", "importance", "--threads", "1"]) == 0
+        assert re.search(rf"warning: .*{slow}", " ".join(capsys.readouterr().out.split()))
+        arguments = ["--batch", "2", "--tokens", "2", "--threads", "1"]
+        assert main(["bench", str(directory), *arguments]) == 0
+        assert re.search(rf"^warning: .*{slow}", capsys.readouterr().out, re.MULTILINE)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_benchmark_of_one_token_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
