@@ -948,9 +948,11 @@ A warning. Every text meets it.
 """,
     ),
     "LMP305": Explanation(
-        "a constraint that cannot be met in max_tokens",
+        "a constraint that cannot be met in max_tokens, or by the vocabulary",
         """\
-The text would have to be longer than its budget of tokens.
+The text would have to be longer than its budget of tokens, or its language model cannot write it:
+no token has the character, or nothing ends a text in time. What only the vocabulary tells is said
+when the language model is loaded, before anything is drawn. More particles or attempts cannot help.
 
 Wrong:
     text ~ lm("gpt2", prompt=prompt, max_tokens=10)

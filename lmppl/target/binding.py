@@ -27,6 +27,7 @@ from lmppl.lm.tables import load_markov, load_ngram
 from lmppl.progress import ProgressEvent, ProgressListener
 from lmppl.sequences.drawing import Warp
 from lmppl.target.choices import ChoiceStage
+from lmppl.target.possible import impossibilities
 from lmppl.target.target import Target
 from lmppl.target.texts import TextStage
 
@@ -50,7 +51,8 @@ def bind(
 
     Raises:
         InferenceError: a language model or reward cannot be loaded (91x, 92x), or several bindings
-            disagree on what a site's structure is made of (LMP926).
+            disagree on what a site's structure is made of (LMP926), or no text of a language
+            model can meet what is required of it (LMP305).
     """
     complete = [_with_defaults(model, values) for values in bindings]
     place = _device(device)
@@ -90,7 +92,7 @@ def bind(
         for name, extern in model.externs.items()
         if extern.kind == "function" and callable(function := externs[name])
     }
-    return Target(
+    target = Target(
         model=model,
         bindings=tuple(complete),
         stages=stages,
@@ -99,6 +101,10 @@ def bind(
         device=place,
         digests=_digests(model, stages, called),
     )
+    impossible = impossibilities(target)
+    if impossible:
+        raise InferenceError(impossible, {model.path: model.source})
+    return target
 
 
 def _files(model: Model) -> Files:

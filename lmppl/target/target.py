@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lmppl.errors import Diagnostic, InferenceError
-from lmppl.factors.automata import SiteAutomaton, compile_constraint
+from lmppl.factors.automata import SiteAutomaton
 from lmppl.factors.automata.ends import conjuncts
 from lmppl.factors.automata.predicates import Predicate
 from lmppl.factors.constraints import asks_of_text, required_predicate
@@ -295,7 +295,7 @@ class Target:
         """The automata of a text site for these rows, given their parameters and choices."""
         text_stage = self.stages[stage]
         assert isinstance(text_stage, TextStage)
-        watched = self._watched(stage)
+        watched = self.watched(stage)
         if not watched and not text_stage.stop:
             return Automata((None,))
         return self._automata_of(stage, traces, prompts, watched)
@@ -346,7 +346,7 @@ class Target:
                 del self._machines[next(iter(self._machines))]
         return self._machines[whole]
 
-    def _watched(self, stage: int) -> list[Potential]:
+    def watched(self, stage: int) -> list[Potential]:
         """The requirements of a text site that its automata enforce while drawing.
 
         Those that would take too many automata are left to the finished text, which is sound all
@@ -357,10 +357,10 @@ class Target:
         if self.num_groups > _MAX_MACHINES:
             return []
         sizes = {s.name: s.size for s in self.stages[:stage] if isinstance(s, ChoiceStage)}
-        every = self._earlier_choices(stage, watched)
+        every = self.earlier_choices(stage, watched)
         if self.num_groups * math.prod(sizes[name] for name in every) <= _MAX_MACHINES:
             return watched
-        return [p for p in watched if not self._earlier_choices(stage, [p])]
+        return [p for p in watched if not self.earlier_choices(stage, [p])]
 
     def _binding_keys(
         self,
@@ -370,7 +370,7 @@ class Target:
         prompts: Sequence[Prompt],
     ) -> list[tuple[object, ...]]:
         """What the automaton of each row depends on; equal keys share one."""
-        earlier = self._earlier_choices(stage, watched)
+        earlier = self.earlier_choices(stage, watched)
         columns = [traces.group.tolist()]
         columns += [traces.choices[name].tolist() for name in earlier]
         text_stage = self.stages[stage]
@@ -379,7 +379,8 @@ class Target:
             columns.append([prompt == "" for prompt in prompts])
         return list(zip(*columns, strict=True))
 
-    def _earlier_choices(self, stage: int, watched: Sequence[Potential]) -> list[str]:
+    def earlier_choices(self, stage: int, watched: Sequence[Potential]) -> list[str]:
+        """The discrete sites before a text that requirements on it look at."""
         names: set[str] = set()
         for potential in watched:
             names |= self.model.sites_of(potential.expr)
@@ -394,48 +395,46 @@ class Target:
     ) -> SiteAutomaton | None:
         text_stage = self.stages[stage]
         assert isinstance(text_stage, TextStage)
+        required = self.required(stage, watched, row)
+        if not required and not text_stage.stop:
+            return None
+        parts = [predicate for _, predicate in required]
+        strip = no_prompt and text_stage.lm.vocab.strips_leading_space
+        # Rows that differ in what no constraint looks at share one automaton.
+        shared = (stage, tuple(parts), strip)
+        if shared not in self._compiled:
+            self._compiled[shared] = text_stage.automaton(parts, strip, self.device)
+            while len(self._compiled) > _MACHINES_KEPT:
+                del self._compiled[next(iter(self._compiled))]
+        machine = self._compiled[shared]
+        for potential, predicate in required:
+            if not set(conjuncts([predicate])).isdisjoint(machine.left_out):
+                self._leave_to_end(stage, potential, _TOO_LARGE)
+        return machine
+
+    def required(
+        self, stage: int, watched: Sequence[Potential], row: Traces
+    ) -> list[tuple[Potential, Predicate]]:
+        """What the requirements ask of the text of one row, where automata can follow it."""
+        name = self.stages[stage].name
         values = dict(self.bindings[int(row.group[0])])
         for choice in self.stages[:stage]:
             if isinstance(choice, ChoiceStage) and choice.name in row.choices:
                 values[choice.name] = choice.support[int(row.choices[choice.name][0])]
-        parts: list[Predicate] = []
-        of_potential: list[tuple[Potential, Predicate]] = []
+        found: list[tuple[Potential, Predicate]] = []
         for potential in watched:
-            if potential.when is not None and not asks_of_text(
-                self.model, potential, text_stage.name
-            ):
+            if potential.when is not None and not asks_of_text(self.model, potential, name):
                 if not all(name in row.choices for name in self.model.sites_of(potential.when)):
                     continue
                 applies = _rows(evaluate(potential.when, self.environment(row)), 1)
                 if not bool(np.asarray(applies)[0]):
                     continue
-            predicate = required_predicate(self.model, potential, text_stage.name, values)
+            predicate = required_predicate(self.model, potential, name, values)
             if predicate is None:
                 self._leave_to_end(stage, potential, _ASKS_FOR_MORE)
                 continue
-            parts.append(predicate)
-            of_potential.append((potential, predicate))
-        if not parts and not text_stage.stop:
-            return None
-        strip = no_prompt and text_stage.lm.vocab.strips_leading_space
-        # Rows that differ in what no constraint looks at share one automaton.
-        shared = (stage, tuple(parts), strip)
-        if shared not in self._compiled:
-            self._compiled[shared] = compile_constraint(
-                tuple(parts),
-                text_stage.lm.vocab,
-                stop=text_stage.stop,
-                max_tokens=text_stage.max_tokens,
-                strip_leading_space=strip,
-                device=self.device,
-            )
-            while len(self._compiled) > _MACHINES_KEPT:
-                del self._compiled[next(iter(self._compiled))]
-        machine = self._compiled[shared]
-        for potential, predicate in of_potential:
-            if not set(conjuncts([predicate])).isdisjoint(machine.left_out):
-                self._leave_to_end(stage, potential, _TOO_LARGE)
-        return machine
+            found.append((potential, predicate))
+        return found
 
     def _leave_to_end(self, stage: int, potential: Potential, reason: str) -> None:
         self._at_end.setdefault(stage, {})[potential.label] = reason
@@ -455,7 +454,7 @@ class Target:
             if not required or not isinstance(stage, TextStage):
                 continue
             machines = [machine for key, machine in self._compiled.items() if key[0] == number]
-            watched = self._watched(number)
+            watched = self.watched(number)
             at_end = {p.label: _TOO_MANY for p in required if p not in watched}
             at_end.update(self._at_end.get(number, {}))
             found[stage.name] = {

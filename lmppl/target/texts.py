@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from lmppl.errors import InternalError
-from lmppl.factors.automata import SiteAutomaton
-from lmppl.factors.automata.predicates import cut_at_stop
+from lmppl.factors.automata import SiteAutomaton, compile_constraint
+from lmppl.factors.automata.predicates import Predicate, cut_at_stop
 from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prefixes, Prompt
 from lmppl.sequences.drawing import IDENTITY_WARP, Warp, draw_tokens
 from lmppl.target.growing import GrowingStrings
@@ -212,6 +212,23 @@ class TextStage:
         flags = torch.zeros(self.lm.vocab.size, dtype=torch.bool)
         flags[list(self.lm.vocab.eos_ids)] = True
         object.__setattr__(self, "is_eos", flags.to(self.lm.device))
+
+    def automaton(
+        self,
+        predicates: Sequence[Predicate],
+        strip_leading_space: bool = False,
+        device: torch.device | str = "cpu",
+        max_tokens: int | None = None,
+    ) -> SiteAutomaton:
+        """What follows these predicates, and the stop strings, while a text of this site grows."""
+        return compile_constraint(
+            tuple(predicates),
+            self.lm.vocab,
+            stop=self.stop,
+            max_tokens=self.max_tokens if max_tokens is None else max_tokens,
+            strip_leading_space=strip_leading_space,
+            device=device,
+        )
 
     @property
     def device(self) -> torch.device:

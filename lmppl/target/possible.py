@@ -1,0 +1,178 @@
+"""Requirements that no text of a language model can meet, found once its vocabulary is known."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from lmppl.errors import Diagnostic, Label
+from lmppl.factors.automata.dfa import TooManyStates
+from lmppl.factors.automata.language import shortest_text
+from lmppl.factors.automata.predicates import And, Finished, Predicate, leaves
+from lmppl.ir.model import Potential
+from lmppl.target.choices import ChoiceStage
+from lmppl.target.target import Target
+from lmppl.target.texts import TextStage
+from lmppl.target.traces import Traces
+
+# Budgets of tokens that are tried to say how many would do.
+_LARGEST_BUDGET = 1024
+
+_Required = list[tuple[Potential, Predicate]]
+
+
+def impossibilities(target: Target) -> list[Diagnostic]:
+    """LMP305 for each text of which no value can meet what is required, whatever is drawn before.
+
+    Only what automata follow is looked at. An empty list is no promise: choices may have no
+    probability, and what is judged on finished texts may fail on all of them.
+    """
+    found: list[Diagnostic] = []
+    for number, stage in enumerate(target.stages):
+        if not isinstance(stage, TextStage):
+            continue
+        watched = target.watched(number)
+        if not watched:
+            continue
+        for group in range(target.num_groups):
+            lost: _Required | None = None
+            for row in _rows_of(target, number, watched, group):
+                required = target.required(number, watched, row)
+                lost = _impossible(stage, required) if required else None
+                if lost is None:
+                    break
+            if lost is not None:
+                found.append(_diagnostic(target, stage, lost))
+                break
+    return found
+
+
+def _rows_of(
+    target: Target, stage: int, watched: Sequence[Potential], group: int
+) -> Iterator[Traces]:
+    """One execution for every combination of the earlier choices that requirements look at."""
+    names = target.earlier_choices(stage, watched)
+    sizes = {s.name: s.size for s in target.stages[:stage] if isinstance(s, ChoiceStage)}
+    for indices in itertools.product(*(range(sizes[name]) for name in names)):
+        yield Traces(
+            group=torch.tensor([group], device=target.device),
+            choices={
+                name: torch.tensor([index], device=target.device)
+                for name, index in zip(names, indices, strict=True)
+            },
+        )
+
+
+def _is_impossible(stage: TextStage, predicates: Sequence[Predicate]) -> bool:
+    # Where a leading space is stripped hangs on the prompt: both cases must be impossible.
+    strips = (False, True) if stage.lm.vocab.strips_leading_space else (False,)
+    return all(stage.automaton(predicates, strip).is_impossible for strip in strips)
+
+
+def _impossible(stage: TextStage, required: _Required) -> _Required | None:
+    """The few requirements that no text meets together; None where some text may meet all."""
+    if not _is_impossible(stage, [predicate for _, predicate in required]):
+        return None
+    core = list(required)
+    for each in required:
+        rest = [other for other in core if other is not each]
+        if rest and _is_impossible(stage, [predicate for _, predicate in rest]):
+            core = rest
+    return core
+
+
+@dataclass(frozen=True, slots=True)
+class _Cause:
+    message: str
+    help: str | None = None
+
+
+def _diagnostic(target: Target, stage: TextStage, lost: _Required) -> Diagnostic:
+    cause = _cause(target, stage, [predicate for _, predicate in lost])
+    (first, _), *others = lost
+    return Diagnostic(
+        "LMP305",
+        "error",
+        f"no text of `{stage.name}` can meet "
+        + (f"`{first.label}`" if not others else "these requirements together")
+        + f": {cause.message}",
+        first.span,
+        tuple(Label(potential.span, "and this") for potential, _ in others),
+        ("the posterior would have zero mass: no probability is left (LMP901)",),
+        cause.help,
+    )
+
+
+def _cause(target: Target, stage: TextStage, predicates: list[Predicate]) -> _Cause:
+    vocab = stage.lm.vocab
+    can_end = bool(vocab.eos_ids or stage.stop)
+    missing = _missing_characters(stage, predicates)
+    if missing:
+        shown = ", ".join(f'"{character}"' for character in missing[:5])
+        return _Cause(
+            f"no token of its language model has {shown}",
+            "ask for what the model's vocabulary can spell, or take another model",
+        )
+    if not can_end and any(isinstance(leaf, Finished) for leaf in leaves(And(tuple(predicates)))):
+        return _Cause(
+            "the language model has no end token and the site no stop string, so no text is ever"
+            " finished",
+            'give it a stop string: `stop=["."]`',
+        )
+    fewest = _fewest_tokens(stage, predicates)
+    if fewest is not None and fewest > stage.max_tokens:
+        return _Cause(
+            f"it would take at least {fewest} tokens, and `max_tokens` is {stage.max_tokens}",
+            f"write `max_tokens={fewest}` or more",
+        )
+    if fewest is not None and not can_end:
+        return _Cause(
+            f"nothing ends a text before {stage.max_tokens} tokens: the language model has no end"
+            " token and the site no stop string",
+            f"write `max_tokens={fewest}`, or give it a stop string",
+        )
+    if stage.stop and not _is_impossible(_without_stop(stage), predicates):
+        return _Cause("every such text would be ended by a stop string before")
+    return _Cause(f"the {vocab.size:,} tokens of its language model spell no such text")
+
+
+def _without_stop(stage: TextStage) -> TextStage:
+    return TextStage(stage.name, stage.lm, stage.max_tokens, stage.warp)
+
+
+def _missing_characters(stage: TextStage, predicates: list[Predicate]) -> list[str]:
+    """Characters of a shortest text that meets the requirements, which no token can be part of."""
+    try:
+        text = shortest_text(And(tuple(predicates)))
+    except TooManyStates:
+        return []
+    vocab = stage.lm.vocab
+    known = frozenset(
+        byte
+        for token, spelled in enumerate(vocab.token_bytes)
+        if token not in vocab.eos_ids
+        for byte in spelled
+    )
+    characters = dict.fromkeys(text or "")
+    return [each for each in characters if not known.issuperset(each.encode("utf-8", "replace"))]
+
+
+def _fewest_tokens(stage: TextStage, predicates: list[Predicate]) -> int | None:
+    """The smallest budget of tokens with which the requirements can be met; None for none found."""
+    if not (stage.lm.vocab.eos_ids or stage.stop):
+        # Every text has exactly as many tokens as the budget.
+        budgets: Sequence[int] = range(1, min(2 * stage.max_tokens + 8, 64))
+    else:
+        largest = max(_LARGEST_BUDGET, 4 * stage.max_tokens)
+        for budget in (8 * stage.max_tokens, largest):
+            fewest = stage.automaton(predicates, max_tokens=budget).min_tokens
+            if fewest is not None:
+                break
+        else:
+            return None
+        budgets = (fewest, budget)
+    possible = (b for b in budgets if not stage.automaton(predicates, max_tokens=b).is_impossible)
+    return next(possible, None)
