@@ -97,7 +97,7 @@ def student_counts(factor: float, num_runs: int) -> Count:
     x = rng.normal(0.0, 1.0, (num_runs, 50))
     spread = stats.t.isf(0.005, 49) * x.std(axis=1, ddof=1) / math.sqrt(50)
     missed = int((abs(x.mean(axis=1)) > factor * spread).sum())
-    return Count("students", "mean", 0.01, num_runs, missed, 0, 0, 0, 1.0)
+    return Count("students", "verdicts on mean", 0.01, num_runs, missed, 0, 0, 0, 1.0)
 
 
 def test_honest_intervals_are_accepted_and_half_of_them_are_not() -> None:
@@ -105,13 +105,16 @@ def test_honest_intervals_are_accepted_and_half_of_them_are_not() -> None:
     assert too_many([student_counts(0.5, 60)], FALSE_ALARM) != []
 
 
-def test_a_warning_excuses_a_miss_and_silence_does_not(runner: Runner) -> None:
-    setting = Setting(RARE, "rejection")
-    wrong = replace(runner.run(setting, 0), warnings=())
-    wrong = replace(wrong, verdicts=tuple(replace(v, missed=True) for v in wrong.verdicts))
-    silent, loud = [wrong] * 10, [replace(wrong, warnings=("beware",))] * 10
-    assert too_many(counts_of(setting, silent), FALSE_ALARM)
-    assert not too_many(counts_of(setting, loud), FALSE_ALARM)
+def test_a_warning_excuses_an_interval_but_no_verdict(runner: Runner) -> None:
+    setting = Setting(RARE, "exact")
+    right = replace(runner.run(setting, 0), warnings=())
+    assert right.evidence is not None
+    missed = replace(right, evidence=replace(right.evidence, missed=True))
+    wrong = replace(right, verdicts=tuple(replace(v, missed=True) for v in right.verdicts))
+    for run, excused in ((missed, True), (wrong, False)):
+        loud = replace(run, warnings=("beware",))
+        assert too_many(counts_of(setting, [run] * 10), FALSE_ALARM)
+        assert bool(too_many(counts_of(setting, [loud] * 10), FALSE_ALARM)) is not excused
 
 
 def test_the_p_value_is_the_upper_tail_of_the_binomial() -> None:

@@ -190,12 +190,18 @@ class Count:
     relative_width: float
 
     @property
+    def unexcused(self) -> int:
+        """The misses that nothing excuses: a warning excuses an interval but no wrong verdict,
+        which could have been *undecided*."""
+        return self.unwarned + (self.warned if self.what.startswith(VERDICTS) else 0)
+
+    @property
     def p_value(self) -> float:
-        """That unwarned misses are this many or more, if their rate is twice the nominal one.
+        """That unexcused misses are this many or more, if their rate is twice the nominal one.
 
         The exact upper tail of the binomial distribution; runs are independent.
         """
-        return p_value(self.unwarned, self.runs, 2.0 * self.nominal)
+        return p_value(self.unexcused, self.runs, 2.0 * self.nominal)
 
 
 def p_value(misses: int, runs: int, rate: float) -> float:
@@ -265,7 +271,7 @@ def _relative_width(intervals: Sequence[Interval], truth: float, nominal: float)
 
 
 def too_many(counts: Iterable[Count], false_alarm: float) -> list[Count]:
-    """The counts whose unwarned misses are more than twice the nominal rate would explain.
+    """The counts whose unexcused misses are more than twice the nominal rate would explain.
 
     `false_alarm` is the chance that any is named though every rate is at most twice the nominal
     one (Bonferroni over the counts).

@@ -58,23 +58,28 @@ SETTINGS = tuple(setting for case in CASES for setting in _settings_of(case))
 
 
 def _quick() -> tuple[tuple[Setting, int], ...]:
-    """Settings with how many seeds each; a minute and a half on one core."""
-    left_out = (
-        {"num_particles": 64},
-        {"num_particles": 1000},
-        {"num_particles": 64, "lookahead": "none"},
-        {"num_samples": 20},
+    """Settings with how many seeds each: a few hundred runs."""
+    plan: tuple[tuple[str, dict[str, object], int], ...] = (
+        ("exact", {"num_samples": 100}, 4),
+        ("rejection", {"num_samples": 100}, 6),
+        ("importance", {"num_samples": 100}, 4),
+        ("importance", {}, 4),
+        ("smc", {}, 6),
+        ("smc", {"num_particles": 64, "num_runs": 2}, 3),
+        ("smc", {"num_particles": 64, "num_runs": 4}, 3),
     )
-    found = []
-    for setting in SETTINGS:
-        if setting.method == "exact" and not setting.options:
-            continue
-        if setting.method in ("mcmc", "svi"):
-            if setting.case in (cases.TWO_MODES, cases.TWO_MODES_MILD, cases.FAR_APART):
-                found.append((setting, 4 if setting.method == "mcmc" else 2))
-        elif setting.options not in left_out:
-            found.append((setting, 12))
-    return tuple(found)
+    found = [
+        (setting, num_seeds)
+        for setting in SETTINGS
+        for method, options, num_seeds in plan
+        if setting.method == method and setting.options == options
+    ]
+    slow = (cases.TWO_MODES, cases.FAR_APART)
+    return (
+        *found,
+        *((s, 4) for s in SETTINGS if s.method == "mcmc" and s.case in slow),
+        *((s, 2) for s in SETTINGS if s.method == "svi" and s.case in slow),
+    )
 
 
 QUICK = _quick()

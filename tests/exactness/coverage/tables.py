@@ -69,12 +69,12 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _verdict(named: Sequence[Count]) -> str:
     if not named:
-        return "No number of a setting was missed without a warning at more than twice its rate.\n"
+        return "No number was missed at significantly more than twice its rate.\n"
     lines = [
-        f"- {each.setting}, {each.what}: {each.unwarned} of {each.runs} without a warning"
-        for each in sorted(named, key=lambda each: -each.unwarned / each.runs)
+        f"- {each.setting}, {each.what}: {each.unwarned} + {each.warned} of {each.runs}"
+        for each in sorted(named, key=lambda each: -each.unexcused / each.runs)
     ]
-    return f"{len(named)} above twice the nominal rate:\n\n" + "\n".join(lines) + "\n"
+    return "Significantly above twice the nominal rate:\n\n" + "\n".join(lines) + "\n"
 
 
 def _totals(totals: Sequence[Count]) -> str:
@@ -103,7 +103,7 @@ def _row(
     verdicts = by_kind[VERDICTS]
     failed = sum(bool(run.refused or run.crashed) for run in runs)
     options = ", ".join(f"{key}={value}" for key, value in setting.options.items())
-    worst = max(verdicts, key=lambda each: (each.unwarned, each.warned), default=None)
+    worst = max(verdicts, key=lambda each: (each.unexcused, each.unwarned), default=None)
     mark = "**" if any(each in named for each in counts) else ""
     return (
         f"{mark}{setting.method}({options}){mark}",
