@@ -1357,8 +1357,9 @@ Right:
     "LMP930": Explanation(
         "stopped before there was anything to return",
         """\
-The run was interrupted, or its budget was spent, before the first draws were complete. Partial
-particles are not draws of the posterior and are not returned.
+The run was interrupted, or its budget was spent, before the first draws were complete. Unfinished
+texts and chains in their warmup are not draws of the posterior and are not returned. `smc` and
+`exact` hurry to an end, and give up where even the fewest draws do not fit in twice the budget.
 """,
     ),
     "LMP931": Explanation(

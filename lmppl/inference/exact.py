@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.inference.loop import Draws, Info
+from lmppl.inference.remainder import Remainder, sample_remainder, with_remainder
 from lmppl.inference.settings import Exact
 from lmppl.inference.zero_mass import zero_mass
 from lmppl.posterior import Estimate
@@ -20,17 +21,30 @@ from lmppl.target import ChoiceStage, Target, TextRun, Traces
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All executions up to `stage`, and the texts of that stage in the making."""
+    """All executions up to `stage`, and the texts of that stage in the making.
+
+    `branching` is how many tokens could follow an open text in the last step. Where there is no
+    time to go on, `num_draws` is not 0: so many draws are to stand for what is not enumerated yet,
+    and then `remainder` holds them.
+    """
 
     traces: Traces
     stage: int
     run: TextRun | None
+    branching: float = 1.0
+    num_draws: int = 0
+    remainder: Remainder | None = None
+
+
+# Draws for what is left when the time is over: as many as there is time for, within these.
+_FEWEST_DRAWS, _ENOUGH_DRAWS, _MOST_DRAWS = 16, 64, 1000
 
 
 class ExactEngine:
     """Every execution of positive prior probability, level by level, dead prefixes pruned.
 
     The evidence is Σ prior·Πφ over all of them and each one's weight is its posterior probability.
+    Where it has to end sooner, draws stand for what is not enumerated yet (see `remainder`).
     """
 
     def __init__(self, settings: Exact, target: Target, stream: Stream) -> None:
@@ -46,6 +60,8 @@ class ExactEngine:
 
     def step(self, state: State) -> tuple[State, Info]:
         stage = self.target.stages[state.stage]
+        if state.num_draws:
+            return self._sample_rest(state)
         tokens = 0
         if isinstance(stage, ChoiceStage):
             new = State(self._all_values(state), state.stage + 1, None)
@@ -90,10 +106,53 @@ class ExactEngine:
         traces, run = traces.select(rows), run.select(rows)
         run = stage.place(run, token, log_probs[parent, token])
         if run.num_open:
-            return State(traces, number, run), token.shape[0]
+            branching = token.shape[0] / max(1, is_open.sum().item())
+            return State(traces, number, run, branching), token.shape[0]
         traces = traces.with_text(stage.name, stage.finish(run), run.log_prior)
         traces = self._prune(self.target.apply_potentials(traces, number))
         return State(traces, number + 1, None), token.shape[0]
+
+    def hurry(self, state: State, *, spent: float, left: float) -> State:
+        """Draws for the rest, where neither the next step nor what comes after it has time."""
+        if state.num_draws:
+            return state
+        first, run = state.stage, state.run
+        begun = 0 if run is None else int(run.position or 0)
+        to_come = -begun + sum(
+            stage.max_tokens
+            for stage in self.target.stages[first:]
+            if not isinstance(stage, ChoiceStage)
+        )
+        # A step costs a forward pass for a row, however many tokens may follow there.
+        next_step = state.branching * (state.traces.num_rows if run is None else run.num_open)
+        one_draw = state.branching * max(to_come, 1) * self.target.num_groups
+        reserve = 0.0 if to_come <= 1 else _ENOUGH_DRAWS * one_draw
+        if spent < math.inf and next_step + reserve <= left:
+            return state
+        wanted = min(0.5 * left / one_draw, _MOST_DRAWS)
+        return replace(state, num_draws=max(_FEWEST_DRAWS, int(wanted)))
+
+    def recover(self, state: State) -> State:
+        if state.run is None:
+            return state
+        stage = self.target.stages[state.stage]
+        assert not isinstance(stage, ChoiceStage)
+        prompts = self.target.prompts(state.stage, state.traces)
+        return replace(state, run=stage.recomputed(state.run, prompts))
+
+    def _sample_rest(self, state: State) -> tuple[State, Info]:
+        stream = self.stream.child("rest")
+        whole, remainder = sample_remainder(
+            self.target, state.traces, state.stage, state.run, state.num_draws, stream
+        )
+        new = replace(
+            state,
+            traces=self._prune(whole),
+            stage=len(self.target.stages),
+            run=None,
+            remainder=remainder,
+        )
+        return new, Info("draws", 1, 1, num_tokens=remainder.drawn.num_tokens)
 
     def _prune(self, traces: Traces) -> Traces:
         alive = traces.total_log_potential() > -math.inf
@@ -118,7 +177,10 @@ class ExactEngine:
         if not self.is_done(state):
             nothing = state.traces.select(torch.zeros(0, dtype=torch.long))
             return [Draws(nothing, nothing.log_density(), None, complete=False)]
-        return [self._of_group(state.traces, group) for group in range(self.target.num_groups)]
+        groups = range(self.target.num_groups)
+        if state.remainder is not None:
+            return [with_remainder(self.target, state.traces, state.remainder, g) for g in groups]
+        return [self._of_group(state.traces, group) for group in groups]
 
     def _of_group(self, traces: Traces, group: int) -> Draws:
         traces = traces.select((traces.group == group).nonzero().squeeze(-1))

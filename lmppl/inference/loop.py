@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from torch import Tensor
 
 from lmppl import fence
 from lmppl.errors import Diagnostic, InferenceError
+from lmppl.inference.interruption import deferred_interrupts
 from lmppl.posterior import Estimate
 from lmppl.progress import ProgressEvent, ProgressListener
 from lmppl.target import Traces
@@ -74,12 +76,36 @@ class Engine(Protocol[State]):
     def result(self, state: State, *, complete: bool) -> list[Draws]: ...
 
 
+@runtime_checkable
+class Hurrying(Protocol[State]):
+    """An engine that has no draws before the end, and can come to an end sooner."""
+
+    def hurry(self, state: State, *, spent: float, left: float) -> State:
+        """The state, or one from which about `left` tokens are enough to the end.
+
+        Asked before every step of a run that has a budget: `spent` tokens are drawn. After an
+        interruption `spent` is infinite. A new state must keep what the engine claims: evidence
+        estimates stay unbiased, weights right.
+        """
+        ...
+
+    def recover(self, state: State) -> State:
+        """The state before a step that was broken off, good to be stepped again."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """A limit on a run: wall-clock seconds, or tokens drawn from language models."""
 
     seconds: float = math.inf
     num_tokens: float = math.inf
+
+    def in_words(self) -> str:
+        """Why a run has ended that spent it."""
+        if math.isfinite(self.seconds):
+            return f"the budget of {self.seconds:g} seconds was spent"
+        return f"the budget of {self.num_tokens:g} tokens was spent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,37 +123,64 @@ class Outcome:
     rewards: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 
 
+# After Ctrl-C an engine may go on for half of the time that it ran, within these seconds.
+_SHORTEST_END, _LONGEST_END = 1.0, 10.0
+# An engine that can hurry and does not end within this many budgets is stopped.
+_OVERDRAFT = 2.0
+_PACE_STEPS = 4
+
+
 def run(
     engine: Engine[State], *, budget: Budget | None = None, progress: ProgressListener | None = None
 ) -> Outcome:
     """Steps the engine until it is done, the budget is spent, or the user interrupts.
 
+    An engine that has draws only at its end is told to hurry: with a budget in time for its end,
+    after Ctrl-C within some seconds. A second Ctrl-C stops it at once.
+
     Raises:
         InferenceError: LMP930, interrupted or out of budget before there was anything to return.
+        KeyboardInterrupt: the second Ctrl-C.
     """
     budget = budget or Budget()
     began = time.perf_counter()
     state = engine.init()
-    stopped_by, num_tokens, num_steps = None, 0, 0
-    try:
+    hurrying = engine if isinstance(engine, Hurrying) else None
+    clock = _Clock(began, budget)
+    stopped_by: str | None = None
+    with deferred_interrupts(hurrying is not None) as was_interrupted:
         while not engine.is_done(state):
-            state, info = engine.step(state)
-            num_steps += 1
-            num_tokens += info.num_tokens
-            if progress is not None:
-                progress(ProgressEvent(info.stage, info.done, info.total, info.message, num_tokens))
-            _log.debug("%s %s of %s %s", info.stage, info.done, info.total, info.message)
-            if engine.is_done(state):
+            try:
+                if hurrying is not None:
+                    if was_interrupted() and not clock.interrupted:
+                        stopped_by = clock.interrupt()
+                    sooner = clock.hurry(hurrying, state)
+                    if sooner is not state and stopped_by is None:
+                        stopped_by = budget.in_words()
+                    state = sooner
+                state, info = engine.step(state)
+                clock.count(info)
+                if progress is not None:
+                    progress(
+                        ProgressEvent(
+                            info.stage, info.done, info.total, info.message, clock.num_tokens
+                        )
+                    )
+                _log.debug("%s %s of %s %s", info.stage, info.done, info.total, info.message)
+            except KeyboardInterrupt:
+                fence.reset()
+                if hurrying is not None and (clock.interrupted or was_interrupted()):
+                    raise
+                stopped_by = clock.interrupt()
+                if hurrying is None:
+                    break
+                state = hurrying.recover(state)
+            if not engine.is_done(state) and clock.is_over(1.0 if hurrying is None else _OVERDRAFT):
+                stopped_by = stopped_by or budget.in_words()
                 break
-            if time.perf_counter() - began > budget.seconds:
-                stopped_by = f"the budget of {budget.seconds:g} seconds was spent"
-                break
-            if num_tokens > budget.num_tokens:
-                stopped_by = f"the budget of {budget.num_tokens:g} tokens was spent"
-                break
-    except KeyboardInterrupt:
-        fence.reset()
+    if was_interrupted():
         stopped_by = "interrupted"
+    num_tokens, num_steps = clock.num_tokens, clock.num_steps
     if progress is not None:
         progress(ProgressEvent("judging", 0, None, num_tokens=num_tokens))
     draws = engine.result(state, complete=stopped_by is None)
@@ -151,3 +204,65 @@ def run(
         seconds,
     )
     return Outcome(draws, stopped_by, seconds, num_tokens, num_steps)
+
+
+class _Clock:
+    """What a run has spent, what is left of its budget, and how fast it is."""
+
+    def __init__(self, began: float, budget: Budget) -> None:
+        self.began, self.budget = began, budget
+        self.num_tokens = self.num_steps = 0
+        self.interrupted = False
+        self._until = began + budget.seconds
+        self._last = time.perf_counter()
+        self._steps: deque[tuple[float, int]] = deque(maxlen=_PACE_STEPS)
+
+    def count(self, info: Info) -> None:
+        now = time.perf_counter()
+        if info.num_tokens:
+            self._steps.append((now - self._last, info.num_tokens))
+        self._last = now
+        self.num_steps += 1
+        self.num_tokens += info.num_tokens
+
+    def interrupt(self) -> str:
+        """Ends the run soon, and says why."""
+        now = time.perf_counter()
+        grace = min(max(0.5 * (now - self.began), _SHORTEST_END), _LONGEST_END)
+        self.interrupted, self._until = True, min(self._until, now + grace)
+        return "interrupted"
+
+    def hurry(self, engine: Hurrying[State], state: State) -> State:
+        if not self.interrupted and self.budget == Budget():
+            return state
+        return engine.hurry(
+            state, spent=math.inf if self.interrupted else self._spent(), left=self._left()
+        )
+
+    def _pace(self) -> float:
+        """Seconds for each token; 0 where nothing was drawn yet."""
+        tokens = sum(number for _, number in self._steps)
+        return sum(seconds for seconds, _ in self._steps) / tokens if tokens else 0.0
+
+    def _spent(self) -> float:
+        """What was spent, in tokens of the present pace, of that limit which is nearer."""
+        pace = self._pace()
+        seconds = time.perf_counter() - self.began
+        by_time = seconds / pace if pace else 0.0
+        is_time = seconds / self.budget.seconds > self.num_tokens / self.budget.num_tokens
+        return by_time if is_time else float(self.num_tokens)
+
+    def _left(self) -> float:
+        """How many tokens can still be drawn."""
+        seconds = self._until - time.perf_counter()
+        pace = self._pace()
+        by_time = seconds / pace if pace else math.copysign(math.inf, seconds)
+        return max(0.0, min(by_time, self.budget.num_tokens - self.num_tokens))
+
+    def is_over(self, times: float) -> bool:
+        """Whether more than so many budgets are spent."""
+        budget = self.budget
+        return (
+            time.perf_counter() - self.began > times * budget.seconds
+            or self.num_tokens > times * budget.num_tokens
+        )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lmppl.rng import Stream
-from lmppl.target import ChoiceStage, Target, Traces, draw_choices
+from lmppl.target import ChoiceStage, Target, TextRun, Traces, draw_choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +44,37 @@ def propose(
     the batch that it is part of.
     """
     traces = target.start(group)
-    log_weight = traces.total_log_potential()
+    weights = traces.total_log_potential()
+    return go_on(target, traces, weights, counters, stream, masked=masked, record=record)
+
+
+def go_on(
+    target: Target,
+    traces: Traces,
+    log_weight: Tensor,
+    counters: Tensor,
+    stream: Stream,
+    *,
+    first: int = 0,
+    run: TextRun | None = None,
+    masked: bool = True,
+    record: bool = False,
+) -> Proposals:
+    """Executions completed from site `first` on, as `propose` draws them.
+
+    `log_weight` `[rows]` is what they weigh already; `run` holds their texts of the first site,
+    where these are begun.
+    """
+    group = traces.group
     counters = counters.to(target.device)
     rows = torch.arange(traces.num_rows, device=target.device)
     num_tokens = 0
-    for number, stage in enumerate(target.stages):
+    for number, stage in list(enumerate(target.stages))[first:]:
         alive = log_weight > -math.inf
         if not bool(alive.all()):
             at = alive.nonzero().squeeze(-1)
             traces, log_weight, rows = traces.select(at), log_weight[at], rows[at]
+            run = None if run is None else run.select(at)
         if traces.num_rows == 0:
             break
         before = traces.total_log_potential()
@@ -60,23 +82,25 @@ def propose(
         if isinstance(stage, ChoiceStage):
             traces = draw_choice_site(target, number, traces, uniforms, counters[rows])
         else:
-            prompts = target.prompts(number, traces)
-            automata = target.automata(number, traces, prompts)
-            run, log_mass = stage.generate(
-                prompts,
-                automata,
-                partial(_uniforms_of, uniforms, counters[rows]),
-                masked=masked,
-                record=record,
+            given = 0
+            if run is None:
+                prompts = target.prompts(number, traces)
+                automata = target.automata(number, traces, prompts)
+                run = stage.begin(prompts, automata, record=record)
+            else:
+                given = int(run.positions.sum())
+            run, log_mass = stage.complete(
+                run, partial(_uniforms_of, uniforms, counters[rows]), masked=masked
             )
-            num_tokens += int(run.positions.sum())
+            num_tokens += int(run.positions.sum()) - given
             text = stage.finish(run)
             open_rows = torch.zeros_like(log_mass, dtype=torch.bool)
-            if not automata.is_trivial:
+            if not run.automata.is_trivial:
                 # A row that was given up before its end has no text to be scored.
                 complete = run.finished | (run.positions >= stage.max_tokens)
                 open_rows = ~complete
             traces = traces.with_text(stage.name, text, run.log_prior)
+            run = None
             log_weight = torch.where(open_rows, -math.inf, log_weight + log_mass)
             alive = log_weight > -math.inf
             if not bool(alive.all()):

@@ -18,6 +18,9 @@ from lmppl.sequences.resampling import systematic_resample
 from lmppl.sequences.weights import effective_sample_size, log_mean_exp
 from lmppl.target import ChoiceStage, Target, TextRun, TextStage, Traces
 
+# Fewer than this say nothing about their own error.
+_FEWEST_PARTICLES = 4
+
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -104,7 +107,7 @@ class SMCEngine:
             return new, Info(stage.name, done, total, num_tokens=tokens)
         self._require_mass(new)
         ess = effective_sample_size(new.log_weight)
-        families = _num_families(new.eve.view(self.shape), new.log_weight)
+        families = _num_families(new.eve.view_as(new.log_weight), new.log_weight)
         new = replace(new, ess=(*new.ess, ess), num_ancestors=(*new.num_ancestors, families))
         if not self.is_done(new):
             new = self._resample(new, ess)
@@ -113,7 +116,9 @@ class SMCEngine:
     def _draw_choice(self, state: State) -> State:
         number, before = state.stage, state.traces.total_log_potential()
         uniforms = self.stream.child("site", number)
-        traces = draw_choice_site(self.target, number, state.traces, uniforms, self.counters)
+        traces = draw_choice_site(
+            self.target, number, state.traces, uniforms, self._counters(state)
+        )
         traces = self.target.apply_potentials(traces, number)
         gain = traces.total_log_potential() - before
         return self._weighed(replace(state, traces=traces, stage=number + 1), gain)
@@ -126,7 +131,9 @@ class SMCEngine:
             automata = self.target.automata(number, state.traces, prompts)
             run = stage.begin(prompts, automata, record=self.record)
         watched = not run.automata.is_trivial
-        uniforms = self.stream.child("site", number).uniforms(self.counters, run.position or 0)
+        uniforms = self.stream.child("site", number).uniforms(
+            self._counters(state), run.position or 0
+        )
         run, step = stage.step(run, uniforms)
         state = replace(state, run=run)
         changed = False
@@ -199,11 +206,11 @@ class SMCEngine:
         # A dead particle stays dead whatever the gain: −inf + inf must not become NaN.
         log_weight = state.log_weight.view(-1)
         new = torch.where(log_weight == -math.inf, log_weight, log_weight + gain)
-        return replace(state, log_weight=new.view(self.shape))
+        return replace(state, log_weight=new.view_as(state.log_weight))
 
     def _require_mass(self, state: State) -> None:
         if not bool((state.log_weight > -math.inf).any()):
-            raise zero_mass(self.target, f"all {self.counters.shape[0]} particles died")
+            raise zero_mass(self.target, f"all {state.log_weight.numel()} particles died")
 
     def _select(self, state: State, indices: Tensor) -> State:
         return replace(
@@ -216,7 +223,7 @@ class SMCEngine:
 
     def _resample(self, state: State, ess: Tensor) -> State:
         """Resamples the populations whose effective sample size is too small."""
-        num_particles = self.settings.num_particles
+        num_particles = state.log_weight.shape[1]
         low = (ess < self.settings.ess_threshold * num_particles) & (ess > 0)
         if not bool(low.any()):
             return state
@@ -236,6 +243,66 @@ class SMCEngine:
             num_resamplings=state.num_resamplings + low,
         )
 
+    def _counters(self, state: State) -> Tensor:
+        """The number of every particle, which names its random numbers, `[rows]`."""
+        size = state.log_weight.shape[1]
+        if size == self.shape[1]:
+            return self.counters
+        return self.counters.view(self.shape)[:, :size].reshape(-1)
+
+    def hurry(self, state: State, *, spent: float, left: float) -> State:
+        """Fewer particles, as many as can be finished; not before half of the budget is spent.
+
+        The fewer are drawn by weight, which is a resampling like any other: Ẑ stays unbiased, and
+        so it does whenever that is decided from what was seen until then, as from the time.
+        """
+        size = state.log_weight.shape[1]
+        needed = self._most_tokens_to_come(state)
+        if spent < left or needed <= left:
+            return state
+        # A step takes longer for each particle, the fewer there are.
+        fewer = max(int(0.9 * size * left / needed), min(_FEWEST_PARTICLES, size))
+        return state if fewer >= size else self._shrink(state, fewer)
+
+    def _most_tokens_to_come(self, state: State) -> int:
+        tokens = 0
+        for number, stage in enumerate(self.target.stages):
+            if number < state.stage or isinstance(stage, ChoiceStage):
+                continue
+            if number == state.stage and state.run is not None:
+                left = stage.max_tokens - int(state.run.position or 0)
+                tokens += state.run.num_open * left
+            else:
+                tokens += state.log_weight.numel() * stage.max_tokens
+        return tokens
+
+    def _shrink(self, state: State, size: int) -> State:
+        """Every population with `size` particles, resampled."""
+        numbers = torch.arange(self.num_populations, device=state.log_weight.device)
+        points = self.stream.child("shrink").uniforms(numbers, state.num_steps)
+        alive = (state.log_weight > -math.inf).any(-1)
+        ancestors = torch.arange(size, device=numbers.device).repeat(self.num_populations, 1)
+        here = alive.nonzero().squeeze(-1)
+        ancestors[here] = systematic_resample(state.log_weight[here], points[here], size)
+        flat = (ancestors + numbers.unsqueeze(-1) * state.log_weight.shape[1]).view(-1)
+        moved = self._select(state, flat)
+        alike = torch.where(alive, 0.0, -math.inf).double().unsqueeze(-1).repeat(1, size)
+        return replace(
+            moved,
+            log_weight=alike,
+            log_evidence=state.log_evidence
+            + torch.where(alive, log_mean_exp(state.log_weight), 0.0),
+            num_resamplings=state.num_resamplings + alive,
+        )
+
+    def recover(self, state: State) -> State:
+        if state.run is None:
+            return state
+        stage = self.target.stages[state.stage]
+        assert isinstance(stage, TextStage)
+        prompts = self.target.prompts(state.stage, state.traces)
+        return replace(state, run=stage.recomputed(state.run, prompts))
+
     def result(self, state: State, *, complete: bool) -> list[Draws]:
         if not self.is_done(state):
             nothing = self.target.start(torch.zeros(0, dtype=torch.long))
@@ -243,7 +310,7 @@ class SMCEngine:
         return [self._of_group(state, group, complete) for group in range(self.target.num_groups)]
 
     def _of_group(self, state: State, group: int, complete: bool) -> Draws:
-        runs, size = self.settings.num_runs, self.settings.num_particles
+        runs, size = self.settings.num_runs, state.log_weight.shape[1]
         here = slice(group * runs, (group + 1) * runs)
         log_weight = state.log_weight[here]
         log_z = (state.log_evidence[here] + log_mean_exp(log_weight)).cpu()
@@ -279,6 +346,12 @@ class SMCEngine:
             "log_evidence_runs": log_z.tolist(),
         }
         warnings = []
+        if size < self.settings.num_particles:
+            warnings.append(
+                f"only {size} of {self.settings.num_particles} particles"
+                f"{' of each run' if runs > 1 else ''} could be finished in the time there was:"
+                " the others were resampled away, so the result is right, and worth that many"
+            )
         if dead_runs:
             warnings.append(
                 f"{dead_runs} of {runs} runs lost all their particles; their evidence counts as"

@@ -8,15 +8,16 @@ from torch import Tensor
 from lmppl.sequences.weights import normalise
 
 
-def systematic_resample(log_weights: Tensor, uniforms: Tensor) -> Tensor:
-    """Ancestor of every particle, a LongTensor `[groups, particles]` in ascending order.
+def systematic_resample(log_weights: Tensor, uniforms: Tensor, size: int | None = None) -> Tensor:
+    """Ancestor of every new particle, a LongTensor `[groups, size]` in ascending order.
 
     Particle i has ⌊N·Wᵢ⌋ or ⌈N·Wᵢ⌉ offspring, N·Wᵢ on average; one of weight zero has none
     (Carpenter, Clifford and Fearnhead 1999). `log_weights` is `[groups, particles]`, unnormalised;
-    `uniforms` `[groups]` lies in [0, 1). Every group needs a particle of positive weight.
+    `uniforms` `[groups]` lies in [0, 1). Every group needs a particle of positive weight. N is the
+    `size`, by default the number of particles.
     """
     weights = normalise(log_weights).exp()
-    num_particles = weights.shape[-1]
+    num_particles = weights.shape[-1] if size is None else size
     cumulative = weights.cumsum(-1)
     total = cumulative[..., -1:]
     grid = torch.arange(num_particles, dtype=torch.float64, device=weights.device)

@@ -428,6 +428,22 @@ class TextStage:
             return new
         return new.close(going)
 
+    def recomputed(self, run: TextRun, prompts: Sequence[Prompt]) -> TextRun:
+        """The run with what its open rows have in caches computed anew from their tokens.
+
+        A step that was broken off leaves caches behind that are neither before it nor after it.
+        """
+        if not run.num_open:
+            return run
+        rows = run.open.tolist()
+        prefixes = self.lm.resume(
+            [prompts[row] for row in rows],
+            run.tokens[run.open],
+            run.positions[run.open],
+            max_new_tokens=self.max_tokens,
+        )
+        return replace(run, prefixes=prefixes, pending=None, archive=None, growing=GrowingStrings())
+
     def finish(self, run: TextRun) -> TextBatch:
         """The texts of a run in which no row is open any more."""
         lengths = run.positions

@@ -1,0 +1,368 @@
+"""What smc and exact return where they are stopped before their end is right all the same."""
+
+from __future__ import annotations
+
+import math
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import lmppl
+from lmppl.errors import InferenceError
+from lmppl.inference import loop
+from lmppl.inference.exact import ExactEngine
+from lmppl.inference.exact import State as ExactState
+from lmppl.inference.loop import Budget, Info
+from lmppl.inference.remainder import with_remainder
+from lmppl.inference.settings import SMC, Exact
+from lmppl.inference.smc import SMCEngine
+from lmppl.inference.smc import State as SMCState
+from lmppl.progress import ProgressEvent
+from lmppl.rng import Stream
+from lmppl.sequences.weights import log_mean_exp
+from lmppl.target import Target
+from tests.exactness.cases import CASES, ENDS, HARD, MIXED, TILT, Case
+from tests.exactness.statistics import p_value_of_weighted_runs, rows_of
+from tests.exactness.test_sampling import rows_of_living
+from tests.laws.tiny_models import tiny_lm
+
+ALPHA = 1e-3 / 60
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+# ------------------------------------------------------------------------------------------- smc
+
+# So many runs, because Ẑ of a few particles is skewed, and the tests of means are normal.
+STOPPED = SMC(num_particles=12, num_runs=3000, ess_threshold=0.7, lookahead_every=1)
+
+
+def stopped_p_value(
+    case: Case,
+    at: int,
+    left: float,
+    engine_class: type[SMCEngine] = SMCEngine,
+    settings: SMC = STOPPED,
+) -> float:
+    """Runs that are told to hurry before step `at`, with `left` tokens for each."""
+    target = case.target()
+    engine = engine_class(settings, target, Stream.from_seed(105 + at))
+    state = engine.init()
+    for _ in range(at):
+        state, _ = engine.step(state)
+    state = engine.hurry(state, spent=math.inf, left=left * settings.num_runs)
+    while not engine.is_done(state):
+        state, _ = engine.step(state)
+    rows = rows_of_living(case, target, state)
+    size = state.log_weight.shape[1]
+    log_z = (state.log_evidence + log_mean_exp(state.log_weight)).tolist()
+    runs = []
+    for run in range(settings.num_runs):
+        weights = state.log_weight[run].softmax(-1).nan_to_num(0.0).numpy()
+        alive = weights > 0
+        runs.append((log_z[run], rows[run * size : (run + 1) * size][alive], weights[alive]))
+    return p_value_of_weighted_runs(case, runs)
+
+
+@every_case
+def test_smc_that_is_hurried_at_any_step_stays_unbiased(case: Case) -> None:
+    assert stopped_p_value(case, 1, 18.0) > ALPHA
+    assert stopped_p_value(case, 3, 0.0) > ALPHA
+
+
+def test_smc_that_drops_particles_by_weight_and_forgets_it_is_rejected() -> None:
+    class Forgets(SMCEngine):
+        def _shrink(self, state: SMCState, size: int) -> SMCState:
+            return replace(super()._shrink(state, size), log_evidence=state.log_evidence)
+
+    assert stopped_p_value(TILT, 3, 0.0, Forgets) < ALPHA
+
+
+def test_smc_that_keeps_the_heaviest_particles_is_rejected() -> None:
+    class Keeps(SMCEngine):
+        def _shrink(self, state: SMCState, size: int) -> SMCState:
+            best = state.log_weight.argsort(dim=-1, descending=True)[:, :size]
+            numbers = torch.arange(self.num_populations).unsqueeze(-1)
+            moved = self._select(state, (best + numbers * state.log_weight.shape[1]).view(-1))
+            return replace(moved, log_weight=state.log_weight.gather(1, best))
+
+    settings = replace(STOPPED, ess_threshold=0.0)
+    assert stopped_p_value(TILT, 3, 0.0, settings=settings) > ALPHA
+    assert stopped_p_value(TILT, 3, 0.0, Keeps, settings) < ALPHA
+
+
+def test_a_hurried_run_needs_no_more_tokens_than_there_are() -> None:
+    for left in (60, 150, 400):
+        engine = SMCEngine(SMC(num_particles=200), TILT.target(), Stream.from_seed(left))
+        state, spent = engine.init(), 0
+        state, _ = engine.step(state)
+        state = engine.hurry(state, spent=math.inf, left=left)
+        while not engine.is_done(state):
+            state, info = engine.step(state)
+            spent += info.num_tokens
+        assert 0.5 * left < spent <= left
+
+
+def test_a_step_that_is_broken_off_is_made_again() -> None:
+    """A host that raises KeyboardInterrupt itself leaves caches in any state."""
+    program = "extern lm prior\nmodel m() { text ~ prior(max_tokens=8)\nreturn text }"
+    target = lmppl.compile(program)(prior=tiny_lm("gpt2")).target()
+    settings = SMC(num_particles=8, seed=0)
+    engine = SMCEngine(settings, target, Stream.from_seed(3))
+    state = engine.init()
+    for _ in range(5):
+        state, _ = engine.step(state)
+    engine.step(state)  # spends the prefixes that the state holds
+    again, info = engine.step(engine.recover(state))
+    assert info.num_tokens == 8 and again.run is not None and state.run is not None
+    kept = again.run.tokens[:, : state.run.position]
+    assert torch.equal(kept, state.run.tokens[:, : state.run.position])
+
+
+# ----------------------------------------------------------------------------------------- exact
+
+
+def exact_stopped(target: Target, at: int, num_draws: int, seed: int) -> ExactState | None:
+    engine = ExactEngine(Exact(), target, Stream.from_seed(seed))
+    state = engine.init()
+    for _ in range(at):
+        state, _ = engine.step(state)
+        if engine.is_done(state):
+            return None
+    state, _ = engine.step(replace(state, num_draws=num_draws))
+    assert engine.is_done(state)
+    return state
+
+
+@every_case
+def test_exact_that_is_stopped_at_any_step_estimates_the_rest_without_bias(case: Case) -> None:
+    """Many runs of 16 draws each, cut from one run of many independent draws."""
+    size, num_runs, p_values, target = 16, 400, [], case.target()
+    for at in range(7):
+        state = exact_stopped(target, at, size * num_runs, seed=at)
+        if state is None:
+            break
+        assert state.remainder is not None
+        drawn = state.remainder.drawn
+        found = rows_of(case, target, state.traces) if state.traces.num_rows else np.zeros(0, int)
+        rest = rows_of(case, target, drawn.traces) if drawn.traces.num_rows else np.zeros(0, int)
+        run_of = (drawn.rows // size).numpy()
+        runs = []
+        for run in range(num_runs):
+            mine = run_of == run
+            rows = np.concatenate([found, rest[mine]])
+            log_weight = torch.cat(
+                [state.traces.log_density(), drawn.log_weight[mine] + math.log(num_runs)]
+            )
+            log_z = float(torch.logsumexp(log_weight, 0))
+            runs.append((log_z, rows, log_weight.softmax(-1).numpy()))
+        p_values.append(p_value_of_weighted_runs(case, runs))
+    assert p_values and min(p_values) > ALPHA
+
+
+@pytest.mark.parametrize("case", [TILT, ENDS, HARD, MIXED], ids=lambda case: case.name)
+def test_the_interval_of_a_stopped_enumeration_holds_the_evidence(case: Case) -> None:
+    missed, total, target = 0, 0, case.target()
+    for at in range(1, 5):
+        for seed in range(25):
+            state = exact_stopped(target, at, 40, seed)
+            if state is None or state.remainder is None:
+                continue
+            draws = with_remainder(target, state.traces, state.remainder, 0)
+            estimate = draws.log_evidence
+            assert estimate is not None and estimate.kind == "unbiased"
+            assert not draws.exact and not draws.complete and "not exact" in draws.warnings[0]
+            total += 1
+            missed += not estimate.lower - 1e-9 <= case.log_z <= estimate.upper + 1e-9
+    # 95 % intervals: more misses have a probability below 1e-3 at 50 runs and below 2e-3 at 100.
+    assert total >= 50 and missed <= 0.1 * total + 3
+
+
+# --------------------------------------------------------------------------------- the whole loop
+
+LETTERS = """
+extern reward tone(t: string): real<lower=0, upper=6>
+model letters() {
+    text ~ markov("letters.json", max_tokens=30)
+    factor sweet: tone(text)
+    return text
+}
+"""
+
+
+@pytest.fixture
+def letters(tmp_path: Path) -> lmppl.CompiledModel:
+    (tmp_path / "letters.json").write_text(
+        '{"tokens": ["a", "b"], "initial": [1, 1], "transition": [[1, 2], [2, 1]], "eos": null}'
+    )
+    (tmp_path / "letters.lmp").write_text(LETTERS)
+    return lmppl.load(tmp_path / "letters.lmp")
+
+
+def tone(texts: list[str]) -> list[float]:
+    return [0.2 * text.count("a") for text in texts]
+
+
+def test_a_budget_that_suffices_changes_nothing(letters: lmppl.CompiledModel) -> None:
+    settings = {"method": "smc", "num_particles": 20, "seed": 3}
+    free = lmppl.infer(letters(tone=tone), **settings)
+    for budget in ("600 tokens", "1h"):
+        bound = lmppl.infer(letters(tone=tone), budget=budget, **settings)
+        assert bound.complete and bound.texts == free.texts
+        assert bound.log_evidence == free.log_evidence
+
+
+@pytest.mark.parametrize("tokens", [90, 150, 400])
+def test_smc_with_too_few_tokens_has_fewer_particles(
+    letters: lmppl.CompiledModel, tokens: int
+) -> None:
+    post = lmppl.infer(
+        letters(tone=tone), method="smc", num_particles=20, seed=3, budget=f"{tokens} tokens"
+    )
+    size = post.diagnostics["num_particles"]
+    assert not post.complete and 4 <= size < 20
+    assert any(f"only {size} of 20 particles" in warning for warning in post.warnings)
+    assert any(f"the budget of {tokens} tokens was spent" in w for w in post.warnings)
+    assert all(len(text) == 30 for text in post.texts)
+    # Four particles at the least cost 120 tokens.
+    assert post.manifest["num_tokens"] <= max(tokens, 240)
+
+
+def test_a_budget_that_is_not_enough_for_the_fewest_is_no_result(
+    letters: lmppl.CompiledModel,
+) -> None:
+    with pytest.raises(InferenceError, match="LMP930"):
+        lmppl.infer(letters(tone=tone), method="smc", num_particles=20, budget="9 tokens")
+
+
+def test_smc_keeps_a_budget_of_seconds(letters: lmppl.CompiledModel) -> None:
+    def slow(texts: list[str]) -> list[float]:
+        time.sleep(0.004 * len(texts))
+        return tone(texts)
+
+    began = time.perf_counter()
+    post = lmppl.infer(
+        letters(tone=slow),
+        method="smc",
+        num_particles=64,
+        lookahead_every=1,
+        seed=1,
+        budget=2.0,
+    )
+    # Unhurried it would take 64 · 30 · 4 ms = 7.7 s.
+    assert time.perf_counter() - began < 6.0
+    assert not post.complete and post.diagnostics["num_particles"] < 64
+
+
+@pytest.mark.parametrize("method", ["smc", "exact"])
+def test_ctrl_c_returns_what_can_be_finished(letters: lmppl.CompiledModel, method: str) -> None:
+    calls = 0
+
+    def impatient(event: ProgressEvent) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    options = {"num_particles": 50} if method == "smc" else {}
+    post = lmppl.infer(letters(tone=tone), method=method, seed=2, progress=impatient, **options)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not post.complete and any("interrupted" in warning for warning in post.warnings)
+    assert post.log_evidence is not None and post.log_evidence.kind == "unbiased"
+    assert not post.enumerated and all(len(text) == 30 for text in post.texts)
+    assert post.log_evidence.lower <= exact_evidence() <= post.log_evidence.upper
+
+
+def exact_evidence() -> float:
+    """log E exp(0.2 · number of a's) for the chain of `letters`, by the transfer matrix."""
+    tilt = np.diag([math.exp(0.2), 1.0])
+    forward = np.array([0.5, 0.5]) @ tilt
+    step = np.array([[1, 2], [2, 1]]) / 3.0 @ tilt
+    return math.log((forward @ np.linalg.matrix_power(step, 29)).sum())
+
+
+def test_a_second_ctrl_c_stops_at_once(letters: lmppl.CompiledModel) -> None:
+    def mashing(texts: list[str]) -> list[float]:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("the second one raises")
+
+    with pytest.raises(KeyboardInterrupt):
+        lmppl.infer(letters(tone=mashing), method="smc", seed=2, budget="3s")
+
+
+def test_a_host_that_raises_keyboard_interrupt_ends_the_run_as_ctrl_c_does(
+    letters: lmppl.CompiledModel,
+) -> None:
+    raised = False
+
+    def stops(texts: list[str]) -> list[float]:
+        nonlocal raised
+        if not raised:
+            raised = True
+            raise KeyboardInterrupt
+        return tone(texts)
+
+    post = lmppl.infer(letters(tone=stops), method="smc", num_particles=50, seed=2)
+    assert raised and not post.complete and len(post) > 0
+
+
+def test_exact_with_too_few_tokens_estimates_the_rest(letters: lmppl.CompiledModel) -> None:
+    post = lmppl.infer(letters(tone=tone), method="exact", seed=1, budget="40000 tokens")
+    assert not post.complete and not post.enumerated
+    assert post.diagnostics["num_executions"] == 0 and post.diagnostics["num_draws"] >= 16
+    assert post.log_evidence is not None
+    assert post.log_evidence.lower <= exact_evidence() <= post.log_evidence.upper
+    assert any("not exact" in warning for warning in post.warnings)
+
+
+def test_other_methods_stop_where_they_are() -> None:
+    class Slow:
+        def init(self) -> int:
+            return 0
+
+        def is_done(self, state: int) -> bool:
+            return False
+
+        def step(self, state: int) -> tuple[int, Info]:
+            return state + 1, Info("steps", state, None, num_tokens=10)
+
+        def result(self, state: int, *, complete: bool) -> list[loop.Draws]:
+            raise RuntimeError(str(state))
+
+    with pytest.raises(RuntimeError, match="11"):
+        loop.run(Slow(), budget=Budget(num_tokens=100))
+
+
+def test_a_real_ctrl_c_on_the_command_line_saves_a_partial_result(
+    letters: lmppl.CompiledModel, tmp_path: Path
+) -> None:
+    # The reward says when the run is on its way, and takes 30 times 0.3 s where nobody hurries.
+    (tmp_path / "host.py").write_text(
+        "import pathlib, time\n"
+        "def tone(texts):\n"
+        f"    pathlib.Path({str(tmp_path / 'begun')!r}).touch()\n"
+        "    time.sleep(0.3)\n"
+        "    return [0.2 * t.count('a') for t in texts]\n"
+    )
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "lmppl", "run", str(tmp_path / "letters.lmp")]
+    command += ["--extern", f"tone={tmp_path / 'host.py'}:tone", "--method", "smc"]
+    command += ["--out", str(out), "--num-samples", "64", "--set", "lookahead_every=1"]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    while not (tmp_path / "begun").exists() and running.poll() is None:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    output, errors = running.communicate(timeout=120)
+    assert running.returncode == 130, errors
+    assert "INCOMPLETE" in output and f"saved to {out}" in errors
+    post = lmppl.load_posterior(out)
+    assert not post.complete and len(post) > 0
