@@ -18,8 +18,9 @@ from lmppl.fence import fenced
 from lmppl.inference.loop import Draws, Outcome
 from lmppl.inference.settings import Settings
 from lmppl.ir.expr import Expr
+from lmppl.lm.protocol import Chat
 from lmppl.posterior import Estimate, ExpectationResult, Posterior, verdict_of
-from lmppl.target import Target
+from lmppl.target import ChoiceStage, Target, TextStage, Traces
 
 _PACKAGES = ("lmppl", "torch", "transformers", "pyro-ppl", "numpy")
 
@@ -70,6 +71,8 @@ def posterior_of(
         tokens={n: (t.tokens.cpu().numpy(), t.lengths.cpu().numpy()) for n, t in texts.items()},
         log_weights=log_weight,
         log_prior=traces.total_log_prior().cpu().numpy(),
+        log_priors={name: x.cpu().numpy() for name, x in traces.log_prior.items()},
+        prompts=_prompts(target, traces),
         log_potentials={
             p.label: traces.log_potential[p.label].cpu().numpy() for p in target.model.potentials
         },
@@ -96,6 +99,19 @@ def _slow_paths(target: Target, draws: Draws) -> tuple[str, ...]:
     """What made the language models of this run slower than they could be, each thing once."""
     run = (*target.language_models(), draws.guide)
     return tuple(dict.fromkeys(slow for each in run for slow in getattr(each, "slow_paths", ())))
+
+
+def _prompts(target: Target, traces: Traces) -> dict[str, str | list[str]]:
+    """What every text continues: one string where it is the same for all draws."""
+    found: dict[str, str | list[str]] = {}
+    for number, stage in enumerate(target.stages):
+        if isinstance(stage, TextStage):
+            prompts = [
+                prompt.user if isinstance(prompt, Chat) else prompt
+                for prompt in target.prompts(number, traces)
+            ]
+            found[stage.name] = prompts[0] if len(set(prompts)) == 1 else prompts
+    return found
 
 
 def _evidence(target: Target, draws: Draws) -> Estimate | None:
@@ -185,6 +201,11 @@ def _manifest(
     return {
         "model": target.model.name,
         "path": target.model.path,
+        "choices": {
+            stage.name: list(stage.support)
+            for stage in target.stages
+            if isinstance(stage, ChoiceStage)
+        },
         "parameters": dict(target.bindings[group]),
         "method": settings.name,
         "settings": asdict(settings),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmppl.posterior.summary import choose_draws, claim, facts, format_weight, heading
+from lmppl.posterior.summary import choose_draws, claim, facts, format_weight, heading, visible
 
 if TYPE_CHECKING:
     from lmppl.posterior.posterior import Posterior
@@ -22,6 +22,7 @@ _STYLE = """
 .lmppl th, .lmppl td { text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0;
   border-bottom: 1px solid #8884; }
 .lmppl td.text { white-space: pre-wrap; }
+.lmppl .prompt { color: #777; }
 .lmppl td.number { font-variant-numeric: tabular-nums; }
 .lmppl .warning { border-left: 4px solid #d90; padding: .2rem .8rem; margin: .5rem 0; }
 .lmppl .failed { border-color: #c22; }
@@ -77,12 +78,23 @@ def _body(posterior: Posterior, num_draws: int, headed: bool = True) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in ("weight", *posterior.names))
     body = "".join(
         f"<tr><td class='number'>{format_weight(weight)}</td>"
-        + "".join(f"<td class='text'>{escape(_value(value))}</td>" for value in values)
+        + "".join(
+            f"<td class='text'>{_prompt(prompt)}{escape(_value(value))}</td>"
+            for prompt, value in zip(prompts, values, strict=True)
+        )
         + "</tr>"
-        for weight, values in shown.rows
+        for (weight, values), prompts in zip(shown.rows, shown.prompts, strict=True)
     )
     parts.append(f"<table><caption>{escape(shown.caption)}</caption><tr>{head}</tr>{body}</table>")
     return "".join(parts)
+
+
+def _prompt(prompt: str) -> str:
+    """What a text continues, fainter than the text."""
+    if not prompt.strip():
+        return ""
+    shown = "".join(c if c in "\n\t" else visible(c) for c in prompt)
+    return f"<span class='prompt'>{escape(shown)}</span>"
 
 
 def _table(head: tuple[str, ...] | None, rows: list[tuple[str, str]]) -> str:

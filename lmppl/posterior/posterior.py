@@ -28,6 +28,8 @@ _FIELDS = (
     "tokens",
     "log_weights",
     "log_prior",
+    "log_priors",
+    "prompts",
     "log_potentials",
     "log_evidence",
     "log_evidence_reason",
@@ -79,7 +81,8 @@ class Posterior:
     `sites` and `outputs` are the values of the latent choices and of the returned names (in
     order); `tokens` has, by text site, ids `[draws, length]` and lengths `[draws]`; `log_weights`
     are accepted unnormalised (nats, −inf is a dead draw) and kept normalised; `log_potentials`
-    holds every factor and require by label, in nats.
+    holds every factor and require by label, in nats; `log_priors` the log prior of every site,
+    whose sum is `log_prior`. `prompts` has what each text continues: one string, or `[draws]`.
 
     What the draws owe each other decides their standard errors. `clusters` numbers the draws:
     equal numbers (the same SMC ancestor, the same run) may depend on each other. `num_chains`
@@ -101,6 +104,8 @@ class Posterior:
         outputs: Mapping[str, Sequence[Any] | NDArray[Any]] | None = None,
         tokens: Mapping[str, tuple[Any, Any]] | None = None,
         log_prior: Any = None,
+        log_priors: Mapping[str, Any] | None = None,
+        prompts: Mapping[str, str | Sequence[str]] | None = None,
         log_potentials: Mapping[str, Any] | None = None,
         log_evidence: Estimate | None = None,
         log_evidence_reason: str = "",
@@ -151,6 +156,13 @@ class Posterior:
             },
             "log_weights": readonly(normalised),
             "log_prior": self._floats("log_prior", log_prior),
+            "log_priors": {
+                name: self._floats(name, values) for name, values in (log_priors or {}).items()
+            },
+            "prompts": {
+                name: value if isinstance(value, str) else self._sized(name, tuple(value))
+                for name, value in (prompts or {}).items()
+            },
             "log_potentials": {
                 label: self._floats(label, values)
                 for label, values in (log_potentials or {}).items()
@@ -388,6 +400,70 @@ class Posterior:
     def log_evidence_reason(self) -> str:
         """Why there is no log evidence; empty where there is one."""
         return str(self._data["log_evidence_reason"])
+
+    def prompts(self, name: str | None = None) -> list[str]:
+        """What each draw of a text continues, `[draws]`; of the first text by default."""
+        kept = self._data["prompts"]
+        if name is None and kept:
+            name = next((output for output in self.names if output in kept), next(iter(kept)))
+        if name not in kept:
+            raise KeyError(f"no prompts of a text {name!r}; kept are: {', '.join(kept) or 'none'}")
+        value = kept[name]
+        return [value] * self._rows if isinstance(value, str) else list(value)
+
+    @property
+    def kl_to_prior(self) -> Estimate | None:
+        """KL(posterior ‖ prior) in nats: the mean of all factors less the log evidence.
+
+        None where there is no estimate of the evidence, as for chains. Keeping one prior draw in
+        e^KL is as selective.
+        """
+        from lmppl.posterior.meaning import kl_to_prior
+
+        return kl_to_prior(self)
+
+    @property
+    def kl_from_guide(self) -> Estimate | None:
+        """KL(guide ‖ posterior) in nats, the gap between the evidence and the ELBO of svi, or None.
+
+        Mass that the guide never visits is not in it.
+        """
+        from lmppl.posterior.meaning import kl_from_guide
+
+        return kl_from_guide(self)
+
+    def perplexity(self, site: str | None = None, *, confidence: float = 0.95) -> Estimate:
+        """Perplexity per token of the draws under the prior, of one text or of all together.
+
+        exp(E[−log prior] / E[tokens]), the end token counted.
+
+        Raises: ValueError where there is no text, or its log prior was not kept.
+        """
+        from lmppl.posterior.meaning import perplexity
+
+        return perplexity(self, site, confidence)
+
+    def probabilities(self, name: str, *, confidence: float = 0.95) -> dict[Any, Estimate]:
+        """The probability of every value of a choice or a returned name, likeliest first.
+
+        Values of a `categorical` or `bernoulli` that no draw has are there with their intervals.
+
+        Raises: KeyError for a name that is not there; ValueError for values that are no categories.
+        """
+        from lmppl.posterior.meaning import probabilities
+
+        return probabilities(self, name, confidence)
+
+    def prior_expectation(self, f: Function | str | Any, *, confidence: float = 0.95) -> Estimate:
+        """The mean of f before the factors: under the prior, restricted to every `require`.
+
+        `f` as in `expectation`. Only draws of exact (enumerated) and importance tell.
+
+        Raises: ValueError for draws of another method.
+        """
+        from lmppl.posterior.meaning import prior_expectation
+
+        return prior_expectation(self, f, confidence)
 
     @property
     def clusters(self) -> NDArray[np.int64] | None:
@@ -706,6 +782,11 @@ class Posterior:
             tokens={name: (ids[rows], ns[rows]) for name, (ids, ns) in data["tokens"].items()},
             log_weights=log_weights,
             log_prior=None if data["log_prior"] is None else data["log_prior"][rows],
+            log_priors={name: x[rows] for name, x in data["log_priors"].items()},
+            prompts={
+                name: value if isinstance(value, str) else _rows_of(value, rows)
+                for name, value in data["prompts"].items()
+            },
             log_potentials={name: x[rows] for name, x in data["log_potentials"].items()},
             clusters=clusters,
             num_chains=None,

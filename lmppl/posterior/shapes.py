@@ -73,6 +73,15 @@ def _log_potentials(name: str, value: Any, size: int) -> None:
             raise ValueError(f"{name} {each} is missing")
 
 
+def _prompts(name: str, value: Any, size: int) -> None:
+    for each, found in _items(name, value):
+        texts = [found] if isinstance(found, str) else found
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{name} of {each} are no texts")
+        if texts is found and len(texts) != size:
+            raise ValueError(f"{name} of {each} are not one for each of {size} draws")
+
+
 def _clusters(name: str, value: Any, size: int) -> None:
     if value is not None:
         _array(name, value, np.int64, size)
@@ -138,6 +147,8 @@ _CHECKS: dict[str, Callable[[str, Any, int], None]] = {
     "outputs": _columns,
     "tokens": _tokens,
     "log_prior": _log_prior,
+    "log_priors": _log_potentials,
+    "prompts": _prompts,
     "log_potentials": _log_potentials,
     "log_evidence": _estimate,
     "log_evidence_reason": _is(str, "text"),

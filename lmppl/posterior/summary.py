@@ -11,19 +11,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmppl.posterior.meaning import evidence_estimate, one_in, total_log_potential
+
 if TYPE_CHECKING:
     from lmppl.posterior.posterior import Posterior
 
 _DEFAULT_WIDTH = 96
 _MAX_LINES = 6
+# Longer prompts are shown by their end.
+_LONGEST_PROMPT = 24
+# More values of a choice than this are not listed one by one.
+_MOST_VALUES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Draws chosen to be shown: a sentence that says which, and rows of weight and values."""
+    """Draws chosen to be shown: a sentence that says which, and rows of weight and values.
+
+    `prompts` has, for every value of every row, what it continues; empty where it is no text.
+    """
 
     caption: str
     rows: tuple[tuple[float, tuple[Any, ...]], ...]
+    prompts: tuple[tuple[str, ...], ...]
 
 
 def choose_draws(posterior: Posterior, num_draws: int) -> Shown:
@@ -33,32 +43,67 @@ def choose_draws(posterior: Posterior, num_draws: int) -> Shown:
     """
     names = posterior.names
     columns = [posterior[name] for name in names]
+    prompts = [_prompts_of(posterior, name) for name in names]
     weights = posterior.weights
-    totals: dict[tuple[Any, ...], float] = {}
+    totals: dict[tuple[tuple[Any, ...], tuple[str, ...]], float] = {}
     for index in np.flatnonzero(weights > 0):
-        key = tuple(_hashable(column[index]) for column in columns)
+        key = (
+            tuple(_hashable(column[index]) for column in columns),
+            tuple(prompt[index] if prompt else "" for prompt in prompts),
+        )
         totals[key] = totals.get(key, 0.0) + float(weights[index])
     num_distinct, num_all = len(totals), len(posterior)
-    rows = [(weight, values) for values, weight in totals.items()]
+    rows = [(weight, values, before) for (values, before), weight in totals.items()]
     what = "results" if num_distinct < num_all else "draws"
     if num_distinct <= num_draws:
         rows.sort(key=lambda row: -row[0])
         same = "" if what == "draws" else f", from {num_all} draws"
         caption = "1 result" if num_distinct == 1 else f"all {num_distinct} {what}"
-        return Shown(caption + same, tuple(rows))
+        return _shown(caption + same, rows)
     if max(totals.values()) <= min(totals.values()) * (1 + 1e-9):
         picked = [rows[i * num_distinct // num_draws] for i in range(num_draws)]
-        return Shown(f"{num_draws} of {num_distinct} draws, evenly spaced", tuple(picked))
+        return _shown(f"{num_draws} of {num_distinct} draws, evenly spaced", picked)
     rows.sort(key=lambda row: -row[0])
     of = f"{num_distinct} distinct {what}" if what == "results" else f"{num_distinct} draws"
-    return Shown(f"the {num_draws} heaviest of {of}", tuple(rows[:num_draws]))
+    return _shown(f"the {num_draws} heaviest of {of}", rows[:num_draws])
+
+
+def _shown(caption: str, rows: list[tuple[float, tuple[Any, ...], tuple[str, ...]]]) -> Shown:
+    return Shown(
+        caption,
+        tuple((weight, values) for weight, values, _ in rows),
+        tuple(before for _, _, before in rows),
+    )
+
+
+def _prompts_of(posterior: Posterior, name: str) -> list[str]:
+    """What the texts of a returned name continue, `[draws]`; nothing where they are no texts."""
+    kept, sites = posterior.fields()["prompts"], posterior.fields()["sites"]
+    if name not in kept:
+        # A text may be returned by another name.
+        column = posterior.fields()["outputs"][name]
+        is_text = isinstance(column, tuple)
+        name = next((site for site in kept if is_text and sites.get(site) == column), "")
+    return posterior.prompts(name) if name in kept else []
+
+
+def after_prompt(prompt: str, text: str) -> str:
+    """A text after the end of its prompt in brackets: "[Once upon a time], there was"."""
+    if not prompt.strip():
+        return text
+    words = _cell(prompt)
+    short = words if len(words) <= _LONGEST_PROMPT else "…" + words[1 - _LONGEST_PROMPT :].lstrip()
+    return f"[{short}]{text}"
 
 
 def draw_table(posterior: Posterior, num_draws: int = 8, width: int | None = None) -> str:
     """A table of draws with their weights, wrapped to the width."""
     shown = choose_draws(posterior, num_draws)
     names = posterior.names
-    cells = [[_cell(value) for value in values] for _, values in shown.rows]
+    cells = [
+        [after_prompt(prompt, _cell(value)) for prompt, value in zip(prompts, values, strict=True)]
+        for (_, values), prompts in zip(shown.rows, shown.prompts, strict=True)
+    ]
     room = (width or _DEFAULT_WIDTH) - 10
     natural = [
         max([text_width(name), *(text_width(row[i]) for row in cells)])
@@ -86,6 +131,7 @@ def facts(posterior: Posterior) -> list[tuple[str, str]]:
         rows.append(("log evidence", str(posterior.log_evidence)))
     elif posterior.log_evidence_reason:
         rows.append(("log evidence", f"none: {posterior.log_evidence_reason}"))
+    rows.extend(_from_the_prior(posterior))
     diagnostics = posterior.diagnostics
     if posterior.enumerated:
         rows.append(("draws", f"{len(posterior)}: the whole support, with exact weights"))
@@ -108,8 +154,55 @@ def facts(posterior: Posterior) -> list[tuple[str, str]]:
         values = posterior.log_potential(label)
         alive = values[posterior.log_weights > -math.inf]
         if np.isfinite(alive).all() and np.ptp(alive) > 0.0:
-            mean = posterior.expectation(np.where(np.isfinite(values), values, 0.0))
-            rows.append((f"mean of {label}", str(mean)))
+            values = np.where(np.isfinite(values), values, 0.0)
+            rows.append((f"mean of {label}", str(posterior.expectation(values))))
+            if posterior.enumerated or posterior.method == "importance":
+                before = posterior.prior_expectation(values)
+                rows.append((f"mean of {label} before", f"{before}, under the prior"))
+    for name in posterior.names:
+        if name in posterior.manifest.get("choices", {}):
+            rows.extend(_probabilities(posterior, name))
+    return rows
+
+
+def _from_the_prior(posterior: Posterior) -> list[tuple[str, str]]:
+    """How far the posterior is from the prior, and how likely its texts are there."""
+    rows: list[tuple[str, str]] = []
+    if "elbo" in posterior.diagnostics:
+        importance, gap = evidence_estimate(posterior), posterior.kl_from_guide
+        if importance is not None and importance is not posterior.log_evidence:
+            rows.append(("  by importance", str(importance)))
+        if gap is not None:
+            rows.append(("KL(guide ‖ posterior)", f"{gap}, the gap between the two"))
+    alive = posterior.log_weights > -math.inf
+    is_event = bool(posterior.potential_labels) and not total_log_potential(posterior).any()
+    evidence = evidence_estimate(posterior)
+    if is_event and evidence is not None and evidence.value < 0.0:
+        share = one_in(-evidence.value)
+        rows.append(("prior draws that pass", f"about {share} satisfies every require"))
+    elif posterior.potential_labels and alive.any():
+        distance = posterior.kl_to_prior
+        if distance is None:
+            why = posterior.log_evidence_reason or "no estimate of the evidence"
+            rows.append(("KL to the prior", f"unknown: {why}"))
+        else:
+            share = one_in(distance.value)
+            rows.append(("KL to the prior", f"{distance} nats, like keeping {share} prior draws"))
+    if any(name in posterior.fields()["log_priors"] for name in posterior.fields()["tokens"]):
+        rows.append(("perplexity", f"{posterior.perplexity()} per token, under the prior"))
+    return rows
+
+
+def _probabilities(posterior: Posterior, name: str) -> list[tuple[str, str]]:
+    """A row for each value of a choice, the likeliest first."""
+    found = posterior.probabilities(name)
+    rows = [
+        (f"P({name} = {_cell(value)})", str(estimate))
+        for value, estimate in list(found.items())[:_MOST_VALUES]
+    ]
+    left = len(found) - len(rows)
+    if left:
+        rows.append((f"P({name} = …)", f"{left} more values, each no likelier than these"))
     return rows
 
 
@@ -136,7 +229,6 @@ _NAMED = {
     "max_weight": "largest weight",
     "r_hat": "R-hat (largest)",
     "acceptance_rate": "acceptance rate",
-    "elbo": "ELBO",
 }
 
 
@@ -195,7 +287,7 @@ def _hashable(value: Any) -> Any:
 def _cell(value: Any) -> str:
     """A value on one line: control characters of a text are shown, not obeyed."""
     if isinstance(value, str):
-        return "".join(_ESCAPED.get(c) or _visible(c) for c in value)
+        return "".join(_ESCAPED.get(c) or visible(c) for c in value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
@@ -208,7 +300,8 @@ def _cell(value: Any) -> str:
 _ESCAPED = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
 
 
-def _visible(character: str) -> str:
+def visible(character: str) -> str:
+    """The character, or what stands for one that a terminal would obey."""
     return "\ufffd" if unicodedata.category(character) in ("Cc", "Cs") else character
 
 
