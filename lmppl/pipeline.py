@@ -20,6 +20,7 @@ from lmppl.checker import (
     check_binding,
     check_constraints,
     check_expression,
+    check_remains,
     describe,
     without_allowed,
     without_scalars,
@@ -33,6 +34,7 @@ from lmppl.inference.planning import Plan, plan_method
 from lmppl.ir.model import InferSpec, Model
 from lmppl.progress import ProgressEvent
 from lmppl.syntax import parse, read_program, require_text
+from lmppl.syntax.parser import SyntaxFailure
 
 if TYPE_CHECKING:
     from lmppl.posterior import Posterior
@@ -165,7 +167,10 @@ def _compile(
 ) -> CompiledModel:
     began = time.perf_counter()
     allow = (allow,) if isinstance(allow, (str, os.PathLike)) else tuple(allow)
-    program = parse(text, path)
+    try:
+        program = parse(text, path)
+    except SyntaxFailure as failure:
+        raise _with_other_errors(failure, path, base_dir) from None
     source = program.source
     errors: list[Diagnostic] = []
     try:
@@ -183,6 +188,21 @@ def _compile(
         warnings = tuple(_in_order([*warnings, *planned]))
     _log.info("checked %s in %.2f s", path or "a text", time.perf_counter() - began)
     return CompiledModel(model, source, path, tuple(warnings))
+
+
+def _with_other_errors(failure: SyntaxFailure, path: str | None, base_dir: str) -> LmpError:
+    """The syntax errors of a program and what is wrong with the meaning of all that is left."""
+    left = failure.remains()
+    if left is None:
+        return failure
+    program, lost, declares = left
+    found = [
+        *check_remains(program, lost, declares, base_dir=base_dir),
+        *_infer_mistakes_of(program),
+    ]
+    # The main file's text is the one that was written; imported files keep their own.
+    here = [each for each in found if each.span is None or each.span.path == path]
+    return LmpError(_in_order([*failure.diagnostics, *here]), failure.sources)
 
 
 def _in_order(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:

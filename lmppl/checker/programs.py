@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import replace
 
 from lmppl.checker.constraints import check_constraints
@@ -68,6 +68,38 @@ def check(
     report.raise_errors()
     assert model is not None
     return model, report.sorted()
+
+
+# Errors about what is missing, which may stand in what could not be read.
+_ABSENCES = frozenset(("LMP101", "LMP116", "LMP201", "LMP220", "LMP223"))
+
+
+def check_remains(
+    program: ast.Program, lost: Container[str], declares: bool, *, base_dir: str = "."
+) -> tuple[Diagnostic, ...]:
+    """The errors in what is left of a program that has syntax errors elsewhere.
+
+    `lost` are the words of what was left out: what seems not to exist may be declared there. With
+    `declares`, under another name too: then only a name that is almost a known one is unknown.
+    """
+    try:
+        check(program, base_dir=base_dir)
+    except LmpError as failure:
+        return tuple(
+            each
+            for each in failure.diagnostics
+            if each.severity == "error" and not _is_doubtful(each, program.source, lost, declares)
+        )
+    return ()
+
+
+def _is_doubtful(diagnostic: Diagnostic, source: str, lost: Container[str], declares: bool) -> bool:
+    if diagnostic.code not in _ABSENCES:
+        return False
+    span = diagnostic.span
+    if span is None or diagnostic.code != "LMP101":
+        return True
+    return source[span.start : span.end] in lost or (declares and diagnostic.help is None)
 
 
 def infer_specs(program: ast.Program) -> tuple[InferSpec, ...]:

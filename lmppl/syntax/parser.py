@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from lark import Token, Tree
@@ -12,6 +13,7 @@ from lmppl.syntax import ast
 from lmppl.syntax.builder import Builder, literal_diagnostics
 from lmppl.syntax.grammar import keywords, parser
 from lmppl.syntax.recovery import find_errors
+from lmppl.syntax.remains import remains
 from lmppl.syntax.scanner import Scan, allowances, normalize, scan
 
 
@@ -31,8 +33,39 @@ def parse(source: str | bytes, path: str | None = None) -> ast.Program:
     scanned = scan(text, path)
     program, diagnostics = build(scanned)
     if program is None:
-        raise LmpError(diagnostics, {path: text})
+        raise SyntaxFailure(diagnostics, {path: text}, scanned)
     return program
+
+
+class SyntaxFailure(LmpError):
+    """The syntax errors of a text."""
+
+    def __init__(
+        self,
+        diagnostics: Sequence[Diagnostic],
+        sources: Mapping[str | None, str],
+        scanned: Scan | None = None,
+    ) -> None:
+        super().__init__(diagnostics, sources)
+        self._scanned = scanned
+
+    def remains(self) -> tuple[ast.Program, frozenset[str], bool] | None:
+        """The program without the statements that have the errors; the words in those, and
+        whether they declare something under a name that may be unreadable.
+
+        None where what is left is no program either.
+        """
+        if self._scanned is None:  # it was pickled
+            return None
+        reserved = frozenset(keywords())
+        left = remains(self._scanned, self.diagnostics, _tree_or_place)
+        if left is None:
+            return None
+        builder = Builder(self._scanned, reserved)
+        program = builder.program(left.tree, allowances(self._scanned))
+        return (
+            None if builder.diagnostics or program is None else (program, left.lost, left.declares)
+        )
 
 
 def build(scanned: Scan) -> tuple[ast.Program | None, list[Diagnostic]]:
@@ -63,13 +96,21 @@ def build(scanned: Scan) -> tuple[ast.Program | None, list[Diagnostic]]:
 
 def _tree(tokens: list[Token]) -> Tree[Token] | None:
     """Lark's tree of the tokens; None where they are not a program."""
+    found = _tree_or_place(tokens)
+    return found if isinstance(found, Tree) else None
+
+
+def _tree_or_place(tokens: list[Token]) -> Tree[Token] | int:
+    """Lark's tree of the tokens, or the index of the token (or the end) that does not fit."""
     interactive = parser().parse_interactive()
+    index = 0
     try:
-        for token in tokens:
+        for index, token in enumerate(tokens):  # noqa: B007
             interactive.feed_token(token)
+        index = len(tokens)
         return cast("Tree[Token]", interactive.feed_token(Token("$END", "")))
     except UnexpectedToken:
-        return None
+        return index
 
 
 def _place(diagnostic: Diagnostic) -> tuple[int, int]:
