@@ -1370,6 +1370,24 @@ reads it. It mostly comes from bytes in another encoding than UTF-8, which Pytho
 way in arguments and file names: decode them, or convert the file that they come from.
 """,
     ),
+    "LMP940": Explanation(
+        "weights that are not those of the model",
+        """\
+The weight files of a directory and its config.json disagree: a tensor is missing (another number of
+layers, a file that was cut or left out), one is there for which the model has no place, shapes do
+not fit, or a weight is NaN or infinite. What is missing would be drawn at random, and every number
+after it would be noise; so the notes name the tensors, and nothing is run. Weights that are tied to
+others need not be in the file. Save the directory again with `model.save_pretrained`.
+""",
+    ),
+    "LMP941": Explanation(
+        "an end token outside the vocabulary",
+        """\
+The `eos_token_id` of config.json or generation_config.json is not the number of any token that the
+model can draw. Every text would run on to `max_tokens`, and the prior would be another one than was
+trained. Correct the number.
+""",
+    ),
     "LMP932": Explanation(
         "no such device",
         """\

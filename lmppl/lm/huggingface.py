@@ -1015,14 +1015,24 @@ def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     A start token that is generated begins another text, so this one is over; some models (trained
     on stories laid end to end) know no other way to stop.
     """
+    size = _num_logits(model)
     ids: set[int] = set()
     configs = (model.config, model.config.get_text_config(decoder=True), model.generation_config)
-    for source in configs:
+    for source in (*configs, tokenizer):
         for name in ("eos_token_id", "bos_token_id"):
             declared = getattr(source, name, None)
-            ids.update([declared] if isinstance(declared, int) else declared or ())
-    ids.update(i for i in (tokenizer.eos_token_id, tokenizer.bos_token_id) if i is not None)
-    return frozenset(i for i in ids if 0 <= i < _num_logits(model))
+            found = {declared} if isinstance(declared, int) else set(declared or ())
+            outside = sorted(token for token in found if not 0 <= token < size)
+            if outside and name == "eos_token_id" and source is not tokenizer:
+                raise refusal(
+                    "LMP941",
+                    f"the end token {outside[0]} is outside the {size} tokens of the model, so that"
+                    " no text would ever end",
+                    notes=(f"it is the eos_token_id of its {type(source).__name__}",),
+                    help="correct eos_token_id in config.json and generation_config.json",
+                )
+            ids |= found
+    return frozenset(token for token in ids if 0 <= token < size)
 
 
 def _start_id(model: Any, tokenizer: Any) -> int | None:

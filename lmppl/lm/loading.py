@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lmppl.errors import closest
+from lmppl.lm.checkpoints import STRICTLY, faults_of, pickled_weights
 from lmppl.lm.names import BUILTIN, builtin_models
 from lmppl.lm.quiet import quiet_transformers
 from lmppl.lm.refusal import refusal
@@ -48,7 +49,8 @@ def load_language_model(
 
     Raises:
         InferenceError: LMP910, nothing found under this name; LMP911, found but not loadable;
-            LMP914, a tokenizer that is no map from tokens to bytes.
+            LMP914, a tokenizer that is no map from tokens to bytes; LMP940, weights that are not
+            all of the model's and no others; LMP941, an end token outside the vocabulary.
     """
     spread = device == "auto"
     place = first_device() if spread else torch.device("cpu" if device is None else device)
@@ -153,20 +155,36 @@ def _load(
         "local_files_only": path is not None,
     }
     options = {name: value for name, value in options.items() if value is not None}
+    if path is not None and (pickles := pickled_weights(path)):
+        raise refusal(
+            "LMP911",
+            f"the weights of {source} are in {', '.join(pickles)}, and only safetensors are read",
+            notes=("a pickle can run any code while it is read",),
+            help="load it where you trust it, and save it with model.save_pretrained",
+        )
     try:
         with quiet_transformers(), torch.random.fork_rng(devices=[]):
             tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
-            model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 where,
                 dtype="auto" if dtype is None else dtype,
                 device_map="auto" if device is None else None,
                 **options,
+                **STRICTLY,
             )
+            model, report = loaded
             if device is not None:
                 model = model.to(device)
     except Exception as error:
         # transformers raises OSError, ValueError, KeyError and its own for one and the same cause.
         raise _explain_failure(source, path, revision, trust_remote_code, error) from error
+    if faults := faults_of(model, report):
+        raise refusal(
+            "LMP940",
+            f"the weights of {source} are not those of the model that its config.json describes",
+            notes=faults,
+            help="save the directory again with model.save_pretrained",
+        )
     model.requires_grad_(False)
 
     def digest() -> str | None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lmppl.errors import InferenceError, closest
 from lmppl.factors.rewards.scorer import Tokens, failure, shorten
 from lmppl.factors.rewards.texts import fingerprint
+from lmppl.lm.checkpoints import STRICTLY, faults_of, pickled_weights
 from lmppl.lm.quiet import quiet_transformers
 
 Head = Literal["class", "score"]
@@ -317,23 +318,38 @@ def _load(
     number: Any = "auto" if device.type != "cpu" else torch.float32
     if dtype is not None:
         number = _DTYPES[dtype]
+    if local is not None and (pickles := pickled_weights(local)):
+        raise failure(
+            "LMP919",
+            f"the weights of {name} are in {', '.join(pickles)}, and only safetensors are read",
+            notes=("a pickle can run any code while it is read",),
+            help="load it where you trust it, and save it with model.save_pretrained",
+        )
     try:
         # A head that is missing would be drawn from the global generator: neither it nor the
         # generator's state may leak out.
         with quiet_transformers(), torch.random.fork_rng(devices=[]):
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
             model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
-                source, dtype=number, output_loading_info=True, **options
+                source, dtype=number, **options, **STRICTLY
             )
     except Exception as error:
         # transformers raises OSError, ValueError, KeyError and its own for one and the same cause.
         raise _explain_failure(source, local, revision, error) from error
-    missing = sorted(report["missing_keys"])
-    if missing:
+    body = f"{model.base_model_prefix}."
+    heads = sorted(name for name in report["missing_keys"] if not name.startswith(body))
+    if heads:
         raise failure(
             "LMP919",
-            f"{name} was not trained as a classifier: the checkpoint lacks {', '.join(missing)}",
+            f"{name} was not trained as a classifier: the checkpoint lacks {', '.join(heads)}",
             help="a language model has no classification head; name a classifier or reward model",
+        )
+    if faults := faults_of(model, report):
+        raise failure(
+            "LMP919",
+            f"the weights of {name} are not those of the model that its config.json describes",
+            notes=faults,
+            help="save the directory again with model.save_pretrained",
         )
     model = model.eval().requires_grad_(False).to(device)
     digest = str(getattr(model.config, "_commit_hash", None) or revision or "")
