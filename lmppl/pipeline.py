@@ -20,6 +20,7 @@ from lmppl.checker import (
     check_binding,
     check_constraints,
     check_expression,
+    check_query,
     check_remains,
     describe,
     without_allowed,
@@ -320,9 +321,6 @@ def _infer_many(
     if refusals:
         raise InferenceError(_unique(refusals), {model.path: model.source})
 
-    def parse_expression(text: str) -> Any:
-        return check_expression(model, text)
-
     _log.info("%s of %s by %s", model.name, model.path or "a text", settings)
     with listening(progress) as listener:
         if listener is not None:
@@ -331,9 +329,23 @@ def _infer_many(
 
         target = _target(bound, settings.device, settings.dtype, listener)
         found = execute(
-            target, settings, progress=listener or False, budget=budget, parse=parse_expression
+            target, settings, progress=listener or False, budget=budget, parse=_Language(model)
         )
     return [_judged(posterior) for posterior in found]
+
+
+@dataclass(frozen=True)
+class _Language:
+    """What expressions mean for the draws of a model."""
+
+    model: Model
+
+    def __call__(self, text: str) -> Any:
+        return check_expression(self.model, text)
+
+    def asked(self, text: str) -> tuple[Any, str, float | None]:
+        query = check_query(self.model, text)
+        return query.statistic, query.inner, query.q
 
 
 def _bound_model(model: Inferable, caller: str) -> BoundModel:

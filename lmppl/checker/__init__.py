@@ -8,7 +8,7 @@ Nothing here loads a tensor library; files that the program names are read, mode
 from lmppl.checker.binding import check_binding
 from lmppl.checker.constraints import check_constraints
 from lmppl.checker.description import describe
-from lmppl.checker.fragments import check_expression
+from lmppl.checker.fragments import check_expression, check_query
 from lmppl.checker.programs import check, check_remains, infer_specs
 from lmppl.checker.report import without_allowed
 from lmppl.checker.scalars import without_scalars
@@ -18,6 +18,7 @@ __all__ = [
     "check_binding",
     "check_constraints",
     "check_expression",
+    "check_query",
     "check_remains",
     "describe",
     "infer_specs",

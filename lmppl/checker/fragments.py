@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal, cast
 
+from lmppl.checker.calls import formals_of
 from lmppl.checker.declarations import FileChecker
 from lmppl.checker.files import Place
 from lmppl.checker.report import Report
 from lmppl.checker.scope import Symbol
 from lmppl.checker.typing_rules import in_words
 from lmppl.errors import LmpError, Span
+from lmppl.factors import named
 from lmppl.files import Folder
 from lmppl.ir.expr import Constant, Expr
 from lmppl.ir.model import Model
@@ -20,6 +23,7 @@ from lmppl.syntax import ast
 from lmppl.syntax.parser import parse
 
 # Statistics that are an expectation of their argument.
+_STATISTICS = named("statistic")
 _EXPECTATIONS = frozenset({"mean", "probability"})
 _BEFORE = "let expression = "
 
@@ -50,6 +54,58 @@ def check_expression(model: Model, text: str) -> Expr:
         )
     report.raise_errors()
     return expr
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A statistic of the posterior, and of what: the text of an expression on a draw."""
+
+    statistic: Literal["mean", "probability", "quantile", "std"]
+    inner: str
+    q: float | None = None
+
+
+def check_query(model: Model, text: str) -> Query:
+    """What a text asks of a posterior: `std(e)`, `quantile(e, 0.9)`, `probability(c)`, or a mean.
+
+    An outermost statistic is read as in `expect`; anything else is an expression whose mean is
+    wanted. The expression itself is checked when it is evaluated.
+
+    Raises:
+        LmpError: the text is no expression, or the statistic's arguments are wrong.
+    """
+    node = _parse(text)
+    if not isinstance(node, ast.Call) or not isinstance(node.function, ast.Name):
+        return Query("mean", text)
+    name = node.function.name
+    report = Report(None, text)
+    checker = _checker(model, report)
+    # `std(h)` of an uncertain reward is a risk rule, and a name of the program is its own.
+    taken = checker.scope.find(name) is not None
+    if name not in _STATISTICS or taken or _is_risk_rule(node, checker):
+        return Query("mean", text)
+    builtin = _STATISTICS[name]
+    bound, good = checker.expressions.calls.bind(
+        name, formals_of(builtin), node.arguments, node.function.span
+    )
+    report.raise_errors()
+    assert good
+    values = {each: argument.value for each, argument in bound.items()}
+    inner = values[builtin.arguments[0].name].span
+    level: float | None = None
+    if "q" in values:
+        checked = checker.expressions.check(values["q"])
+        report.raise_errors()
+        value = checked.value if isinstance(checked, Constant) else None
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1:
+            level = float(value)
+        else:
+            report.error(
+                "LMP105", values["q"].span, "a quantile needs a level: a number between 0 and 1"
+            )
+    report.raise_errors()
+    statistic = cast(Literal["mean", "probability", "quantile", "std"], name)
+    return Query(statistic, text[inner.start : inner.end], level)
 
 
 def _parse(text: str) -> ast.Expr:
@@ -178,11 +234,17 @@ def _without_statistic(node: ast.Expr, checker: FileChecker) -> ast.Expr:
     if not isinstance(node, ast.Call) or not isinstance(node.function, ast.Name):
         return node
     name = node.function.name
-    if name not in _EXPECTATIONS or len(node.arguments) != 1:
+    if name not in _EXPECTATIONS or len(node.arguments) != 1 or _is_risk_rule(node, checker):
         return node
+    return node.arguments[0].value
+
+
+def _is_risk_rule(node: ast.Call, checker: FileChecker) -> bool:
+    """Whether the first argument is uncertain, so that a statistic's name means a risk rule."""
+    if not node.arguments:
+        return False
     inner = node.arguments[0].value
     silent = Report(None, checker.report.sources.get(None, ""))
     probe = FileChecker(checker.program, checker.place, silent)
     probe.scope.symbols = checker.scope.symbols
-    found = probe.expressions.check(inner)
-    return node if found.type.kind == "uncertain" else inner
+    return probe.expressions.check(inner).type.kind == "uncertain"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -20,11 +20,13 @@ from lmppl.inference.settings import Settings
 from lmppl.ir.expr import Expr
 from lmppl.lm.protocol import Chat
 from lmppl.posterior import Estimate, ExpectationResult, Posterior, verdict_of
+from lmppl.posterior.expectation import Statistic
 from lmppl.target import ChoiceStage, Target, TextStage, Traces
 
 _PACKAGES = ("lmppl", "torch", "transformers", "pyro-ppl", "numpy")
 
 ParseExpression = Callable[[str], Expr]
+Asked = tuple[Statistic, str, float | None]
 
 
 def posterior_of(
@@ -56,15 +58,7 @@ def posterior_of(
         else:
             support = stage.support  # type: ignore[union-attr]
             sites[stage.name] = [support[i] for i in traces.choices[stage.name].tolist()]
-    evaluator = None
-    if parse is not None:
-
-        @fenced
-        def evaluator(source: str) -> np.ndarray:
-            expr = parse(source)
-            values = target.evaluate(expr, traces)
-            return values.astype(bool) if expr.type.kind == "bool" else values
-
+    evaluator = None if parse is None else _Evaluator(target, traces, parse)
     posterior = Posterior(
         sites=sites,
         outputs=target.outputs(traces),  # type: ignore[arg-type]
@@ -93,6 +87,26 @@ def posterior_of(
         guide=draws.guide,
     )
     return posterior.replace(expectations=_expectations(target, draws, posterior, group))
+
+
+@dataclass(frozen=True, slots=True)
+class _Evaluator:
+    """The values of expressions of the language on draws."""
+
+    target: Target
+    traces: Traces
+    parse: ParseExpression
+
+    @fenced
+    def __call__(self, source: str) -> np.ndarray:
+        expr = self.parse(source)
+        values = self.target.evaluate(expr, self.traces)
+        return values.astype(bool) if expr.type.kind == "bool" else values
+
+    def asked(self, source: str) -> Asked:
+        """The statistic that a text asks for, the expression that it is of, and its level."""
+        asked: Callable[[str], Asked] | None = getattr(self.parse, "asked", None)
+        return ("mean", source, None) if asked is None else asked(source)
 
 
 def _slow_paths(target: Target, draws: Draws) -> tuple[str, ...]:

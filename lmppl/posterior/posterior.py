@@ -457,7 +457,8 @@ class Posterior:
     def prior_expectation(self, f: Function | str | Any, *, confidence: float = 0.95) -> Estimate:
         """The mean of f before the factors: under the prior, restricted to every `require`.
 
-        `f` as in `expectation`. Only draws of exact (enumerated) and importance tell.
+        `f` as in `expectation`; an expression may name the statistic itself, as
+        `"quantile(sentiment(text), 0.9)"`. Only draws of exact (enumerated) and importance tell.
 
         Raises: ValueError for draws of another method.
         """
@@ -538,11 +539,15 @@ class Posterior:
         """The posterior mean of f with its standard error.
 
         `f` is a function of a draw (see `draws`), an expression of the language such as
-        `"sentiment(text)"`, or its values `[draws]`. The mean is Σ W f over the normalised weights;
-        the error is the delta method's for a self-normalised mean, summed by cluster; for chains it
-        comes from the autocorrelation of f; for an enumerated posterior it is 0. Of a true-or-false
-        f the interval is Clopper and Pearson's at the effective number of draws, so that "never
-        seen" does not become "impossible".
+        `"sentiment(text)"`, or its values `[draws]`. Where the expression asks for another
+        statistic, as in an `expect` line, that is what is returned: `"std(sentiment(text))"`,
+        `"quantile(sentiment(text), 0.9)"`, `"probability(short)"`.
+
+        The mean is Σ W f over the normalised weights; the error is the delta method's for a
+        self-normalised mean, summed by cluster; for chains it comes from the autocorrelation of f;
+        for an enumerated posterior it is 0. Of a true-or-false f the interval is Clopper and
+        Pearson's at the effective number of draws, so that "never seen" does not become
+        "impossible".
 
         Raises: ValueError where f is not a finite number on a draw of positive weight.
         """
@@ -561,6 +566,10 @@ class Posterior:
         `f` as in `expectation`. The interval of a quantile is Woodruff's (1952): the quantiles at
         the two ends of the interval of the level.
         """
+        if isinstance(f, str) and statistic == "mean":
+            asked = getattr(self._data["evaluator"], "asked", None)
+            if asked is not None:
+                statistic, f, q = asked(f)
         values = self.values_of(f)
         is_condition = values.dtype.kind == "b"
         if statistic == "probability" and not is_condition:
@@ -796,9 +805,7 @@ class Posterior:
                 for name, value in data["diagnostics"].items()
                 if name not in _OF_THESE_DRAWS
             },
-            evaluator=(
-                None if evaluator is None else lambda source: np.asarray(evaluator(source))[rows]
-            ),
+            evaluator=None if evaluator is None else _Selected(evaluator, rows),
         )
 
     def sample(self, n: int, seed: int = 0) -> Posterior:
@@ -877,6 +884,20 @@ class Posterior:
         from lmppl.posterior.storage import save_posterior
 
         save_posterior(self, directory)
+
+
+class _Selected:
+    """The values of expressions on some of the draws."""
+
+    def __init__(self, evaluator: Callable[[str], Any], rows: NDArray[np.int64]) -> None:
+        self.evaluator, self.rows = evaluator, rows
+
+    def __call__(self, source: str) -> NDArray[Any]:
+        return np.asarray(self.evaluator(source))[self.rows]
+
+    def asked(self, source: str) -> tuple[Statistic, str, float | None]:
+        asked = getattr(self.evaluator, "asked", None)
+        return ("mean", source, None) if asked is None else asked(source)
 
 
 def _unpickled(data: dict[str, Any]) -> Posterior:

@@ -146,6 +146,65 @@ def test_what_is_known_of_a_run_cannot_be_changed(post: Posterior) -> None:
     assert pickle.loads(pickle.dumps(manifest)) == post.manifest != own
 
 
+# Statistics in the language
+
+
+def test_an_expression_may_ask_for_any_statistic(post: Posterior) -> None:
+    values = post.values_of("vowels(text)").astype(float)
+    for text, statistic, q in (
+        ("std(vowels(text))", "std", None),
+        ("quantile(vowels(text), 0.9)", "quantile", 0.9),
+        ("quantile(q=0.25, e=vowels(text))", "quantile", 0.25),
+        (" mean( vowels(text) ) ", "mean", None),
+    ):
+        expected = post.statistic(values, statistic, q=q)
+        assert post.expectation(text).value == expected.value, text
+        assert post.statistic(text).value == expected.value, text
+    chance = post.expectation('probability(pet == "cat" and vowels(text) >= 2)')
+    counted = post.statistic(np.array([p == "cat" for p in post["pet"]]) & (values >= 2.0))
+    assert chance.value == counted.value
+    assert post.expectation('pet == "cat"').value == post.probabilities("pet")["cat"].value
+
+
+def test_a_selection_answers_in_the_same_language(post: Posterior) -> None:
+    some = post.select(np.arange(7))
+    values = some.values_of("vowels(text)").astype(float)
+    assert some.expectation("std(vowels(text))").value == some.statistic(values, "std").value
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("quantile(vowels(text))", "q"),
+        ("quantile(vowels(text), 1.5)", "between 0 and 1"),
+        ("quantile(vowels(text), vowels(text))", "between 0 and 1"),
+        ("std(vowels(txt))", "txt"),
+        ("std(vowels(text)) + 1", "std"),
+        ("probability(vowels(text))", "probability"),
+        ("std(", ""),
+    ],
+)
+def test_a_wrong_question_is_explained(post: Posterior, text: str, words: str) -> None:
+    with pytest.raises((lmppl.LmpError, ValueError)) as failure:
+        post.expectation(text)
+    assert words in str(failure.value)
+
+
+def test_a_statistics_name_on_an_uncertain_reward_is_a_risk_rule(tmp_path: Any) -> None:
+    program = """
+    extern reward judge(t: string): uncertain<lower=0, upper=1>
+    model m() {
+        pet ~ categorical(["cat", "dog"])
+        return pet
+    }
+    """
+    judge = lmppl.compile(program)(judge=lambda texts: np.array([[0.0, 1.0]] * len(texts)))
+    post = lmppl.infer(judge, method="exact")
+    # The spread of the judge on each draw, not of the draws.
+    assert post.expectation("std(judge(pet))").value > 0.4
+    assert post.expectation("std(mean(judge(pet)))").value == 0.0
+
+
 # Options by meaning
 
 
