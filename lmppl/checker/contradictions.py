@@ -8,8 +8,22 @@ from dataclasses import dataclass
 from lmppl.checker.walking import expressions_of
 from lmppl.errors import Diagnostic, Label, Span
 from lmppl.factors.automata.dfa import TooManyStates
-from lmppl.factors.automata.language import contradiction, is_always_true, is_never_true
-from lmppl.factors.automata.predicates import And, False_, Length, Never, Predicate, True_
+from lmppl.factors.automata.language import (
+    contradiction,
+    is_always_true,
+    is_never_true,
+    lengths_of_few,
+    predicate_dfa,
+)
+from lmppl.factors.automata.predicates import (
+    And,
+    False_,
+    Length,
+    Never,
+    Predicate,
+    True_,
+    reads_only_text,
+)
 from lmppl.factors.automata.regex import NotRegular, regex_dfa
 from lmppl.factors.constants import NotConstant, constant_value
 from lmppl.factors.constraints import asks_of_text, required_predicate
@@ -124,8 +138,46 @@ def _check_site(
     stops = _stops(model, site, values)
     if stops is not None:
         together.append(stops)
-    diagnostics += _check_together(together)
-    return diagnostics
+    contradictions = _check_together(together)
+    if not contradictions and stops is None:
+        diagnostics += _check_endings(model, site, together, values)
+    return [*diagnostics, *contradictions]
+
+
+# A set of more texts than this is no list of answers.
+_MOST_ANSWERS = 1000
+
+
+def _check_endings(
+    model: Model, site: Site, required: Sequence[_Required], values: Mapping[str, object]
+) -> Iterator[Diagnostic]:
+    """Answers of unequal lengths, the shorter of which only an end token can end."""
+    if site.distribution.kind != "lm" or not required:
+        return
+    budget = site.distribution.argument("max_tokens")
+    whole = And(tuple(each.predicate for each in required))
+    if budget is None or not reads_only_text(whole):
+        return
+    try:
+        lengths = lengths_of_few(predicate_dfa(whole), _MOST_ANSWERS)
+        most = constant_value(budget, model, values)
+    except (TooManyStates, NotConstant, ArithmeticError, ValueError):
+        return
+    if lengths is None or len(lengths) < 2 or most < 2:
+        return
+    yield Diagnostic(
+        "LMP311",
+        "warning",
+        f"only an end token ends the shorter of these texts before {most} tokens",
+        required[0].span,
+        (Label(budget.span, "a text of fewer tokens must end by itself"),),
+        (
+            f"the texts have {min(lengths)} to {max(lengths)} characters; each weighs what the text"
+            " and the end token after it weigh, not how likely the model goes on with it",
+        ),
+        'for the share of each as a continuation, write `starts_with(text, ["…", "…"])`, or give'
+        " the text a stop string",
+    )
 
 
 def _check_alone(predicate: Predicate, potential: Potential, is_certain: bool) -> Diagnostic | None:

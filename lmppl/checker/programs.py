@@ -12,6 +12,7 @@ from lmppl.checker.digests import model_digest
 from lmppl.checker.divisors import check_divisors
 from lmppl.checker.files import Place
 from lmppl.checker.heuristics import add_heuristics
+from lmppl.checker.judging import warn_of_late_judgement
 from lmppl.checker.report import Report
 from lmppl.checker.scope import Symbol
 from lmppl.checker.statements import Body, ModelChecker
@@ -62,6 +63,7 @@ def check(
         report.diagnostics.extend(check_constraints(model, {}))
         if not report.has_errors:
             model = _with_facts(model)
+            warn_of_late_judgement(model, report)
         if pedantic and not report.has_errors:
             add_heuristics(model, report)
     report.silence(program.path, program.allowances)

@@ -959,6 +959,38 @@ Wrong:
     require length(text) >= 20
 """,
     ),
+    "LMP310": Explanation(
+        "a requirement that is judged on finished texts only",
+        """\
+A warning. Conditions on words, patterns, lengths, counts and equality, joined by `and`, `or`, `not`
+and `if`, are followed by automata: no token is drawn after which they cannot be met any more. This
+one asks for more, so that draws which break it are thrown away when they are complete. The
+posterior is the same; where few texts meet the condition, few draws are left.
+
+Wrong:
+    reward n(t: string): int = count("(!|$)")
+    require n(text) >= 3
+Right:
+    reward n(t: string): int = count("!")
+    require n(text) >= 3
+""",
+    ),
+    "LMP311": Explanation(
+        "answers of unequal lengths that only an end token ends",
+        """\
+A warning. A text is complete when the model draws its end token, or at `max_tokens`. Of a few
+answers of unequal lengths the shorter must be followed by the end token, and the posterior weighs
+how likely that is: a model that rarely ends there gives nearly everything to the answer that needs
+no end token. That is the meaning of the program and mostly not what was meant.
+
+Wrong:
+    feeling ~ lm("builtin:stories", prompt="The dog was", max_tokens=4)
+    require matches(feeling, r" (happy|sad|scared)")
+Right:
+    feeling ~ lm("builtin:stories", prompt="The dog was", max_tokens=4)
+    require starts_with(feeling, [" happy", " sad", " scared"])
+""",
+    ),
     # ---- 4xx: inference ----
     "LMP401": Explanation(
         "there is no such inference method",

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import cast
 
 from lmppl.factors import builtin
+from lmppl.factors.automata.counting import require_countable
 from lmppl.factors.automata.predicates import (
     COMPARISONS,
     And,
@@ -96,6 +97,10 @@ def measure_of(model: Model, expr: Expr, site: str, values: Mapping[str, object]
         if source.kind == "count" and is_text_of(model, found.arguments[0], site):
             pattern = str(source.arguments["pattern"])
             ignore_case = bool(source.arguments.get("ignore_case", False))
+            try:
+                require_countable(pattern, ignore_case)
+            except ValueError as problem:
+                raise NotConstant("a count that no automaton follows", found) from problem
             return Measure(lambda operator, bound: Count(pattern, operator, bound, ignore_case))
     if isinstance(found, Unary) and found.operator == "-":
         inner = measure_of(model, found.operand, site, values)

@@ -29,6 +29,8 @@ def model_of(condition: str, parameters: str = "k: int = 2, w: string[] = ['ab',
     program = f"""
         reward n(t: string): int = count("ab?|b")
         reward words(t: string): real = count("\\\\bA\\\\w*", ignore_case=true)
+        reward empty(t: string): int = count("a*")
+        reward last(t: string): int = count("a$")
         model m({parameters.replace("'", '"')}) {{
             mood ~ bernoulli(0.5)
             text ~ lm("builtin:stories", prompt="", max_tokens=8)
@@ -127,6 +129,8 @@ def test_a_lifted_condition_holds_of_exactly_the_texts_that_it_holds_of(conditio
         "6 / (n(text) + 1) > 2",
         "n(text) * 1e30 > 1e31 + 1",
         "n(text) > 100_000",
+        "empty(text) >= 2",
+        "last(text) == 1",
     ],
 )
 def test_what_is_not_simple_enough_is_left_to_the_finished_text(condition: str) -> None:

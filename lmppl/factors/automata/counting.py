@@ -46,6 +46,17 @@ def count_dfa(
             what can be empty, and `$` where it may stand before a newline.
         TooManyStates: more than `budget` states before minimisation.
     """
+    nfa, start = _translated(pattern, ignore_case)
+    return minimise(_Counter(nfa, start, admits).build(budget))
+
+
+def require_countable(pattern: str, ignore_case: bool) -> None:
+    """Raises: NotRegular, TooManyStates where no automaton counts the matches of the pattern."""
+    _translated(pattern, ignore_case)
+
+
+@lru_cache(maxsize=128)
+def _translated(pattern: str, ignore_case: bool) -> tuple[Nfa, int]:
     flags = re.IGNORECASE if ignore_case else 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -60,10 +71,9 @@ def count_dfa(
         if tree.getwidth()[0] == 0:
             raise NotRegular(pattern, "can match the empty text, which is counted in its own way")
         translation = _Prioritised(pattern)
-        start = translation.sequence(tree, tree.state.flags, Nfa.ACCEPT)
+        return translation.nfa, translation.sequence(tree, tree.state.flags, Nfa.ACCEPT)
     except RecursionError as error:
         raise NotRegular(pattern, "is nested too deeply") from error
-    return minimise(_Counter(translation.nfa, start, admits).build(budget))
 
 
 def admitted(admits: Callable[[int], bool], bound: float, budget: int) -> tuple[bool, ...]:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import combinations
 from typing import Literal
 
-from lmppl.factors.automata.alphabet import category, complement, partition
+from lmppl.factors.automata.alphabet import NUM_CODE_POINTS, category, complement, partition
 from lmppl.factors.automata.counting import admitted, count_dfa
 from lmppl.factors.automata.dfa import (
     EVERYTHING,
@@ -145,6 +145,35 @@ def shortest_text(predicate: Predicate) -> str | None:
     Parts about tokens or about how the text ended are taken to be satisfiable.
     """
     return shortest_accepted(predicate_dfa(relax(predicate)))
+
+
+def lengths_of_few(dfa: Dfa, most: int) -> frozenset[int] | None:
+    """The lengths in characters of all accepted texts; None where there are more than `most`."""
+    live = live_states(dfa)
+    widths = [0] * dfa.alphabet.num_classes
+    starts = [*dfa.alphabet.starts, NUM_CODE_POINTS]
+    for cls, first, end in zip(dfa.alphabet.classes, starts, starts[1:], strict=False):
+        widths[cls] += end - first
+    reached = {0: 1} if live[0] else {}
+    lengths: set[int] = set()
+    num_texts = 0
+    # A path longer than there are states goes in a circle, and so there is no end of texts.
+    for length in range(dfa.num_states + 1):
+        ended = sum(count for state, count in reached.items() if dfa.outputs[state])
+        if ended:
+            lengths.add(length)
+        num_texts += ended
+        if not reached:
+            return frozenset(lengths)
+        if num_texts > most or sum(reached.values()) > most:
+            return None
+        moved: dict[int, int] = {}
+        for state, count in reached.items():
+            for cls, target in enumerate(dfa.rows[state]):
+                if live[target]:
+                    moved[target] = moved.get(target, 0) + count * widths[cls]
+        reached = moved
+    return None
 
 
 def is_always_true(predicate: Predicate) -> bool:

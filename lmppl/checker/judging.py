@@ -1,0 +1,62 @@
+"""Requirements that are judged on finished texts only: said before anything runs."""
+
+from __future__ import annotations
+
+from lmppl.checker.report import Report
+from lmppl.factors.facts import stand_ins, texts_read
+from lmppl.ir.expr import Expr, ExternCall, RewardCall
+from lmppl.ir.model import Model, Potential
+
+# These draw whole texts of the prior whatever is required of them.
+_INDIFFERENT = frozenset({"rejection"})
+
+
+def warn_of_late_judgement(model: Model, report: Report) -> None:
+    """LMP310 for every `require` on a text that no automaton can follow while the text grows."""
+    if model.infers and all(spec.method in _INDIFFERENT for spec in model.infers):
+        return
+    for potential in model.potentials:
+        if potential.kind != "require" or potential.facts.decidable != "end":
+            continue
+        reason = _reason(model, potential, report)
+        if reason is not None:
+            report.warning(
+                "LMP310",
+                potential.span,
+                "this is judged on finished texts only",
+                label=reason,
+                notes=[
+                    "it steers no token: draws that break it are thrown away when they are complete"
+                ],
+            )
+
+
+def _reason(model: Model, potential: Potential, report: Report) -> str | None:
+    """Why it is judged late; None where that hangs on values that are not known."""
+    from lmppl.factors.automata.language import when_decidable
+    from lmppl.factors.automata.predicates import reads_only_text
+    from lmppl.factors.constraints import hindrance, required_predicate
+
+    texts = sorted(texts_read(model, potential))
+    if len(texts) > 1:
+        return f"it asks about {' and '.join(f'`{name}`' for name in texts)} together"
+    (site,) = texts
+    known = stand_ins(model)
+    blocked = hindrance(model, potential, site, known)
+    if blocked is not None:
+        return _reason_of(blocked, model, report)
+    predicate = required_predicate(model, potential, site, {})
+    if predicate is not None and reads_only_text(predicate) and when_decidable(predicate) == "end":
+        return "its automaton would be too large"
+    return None
+
+
+def _reason_of(blocked: Expr, model: Model, report: Report) -> str:
+    text = report.text(blocked.span)
+    if isinstance(blocked, RewardCall):
+        source = model.rewards[blocked.reward].source
+        if source.kind != "count":
+            return f"`{blocked.reward}` scores finished texts"
+    if isinstance(blocked, ExternCall):
+        return f"`{blocked.function}` is a function of the host"
+    return f"no automaton follows `{text}`"
