@@ -15,7 +15,7 @@ from lmppl.cli.outcome import Exit, UsageError
 from lmppl.cli.parsing import Arguments
 from lmppl.cli.programs import load_program
 from lmppl.cli.running import bind, infer_once, interruptible
-from lmppl.cli.streams import say, show
+from lmppl.cli.streams import say, show, show_summary
 from lmppl.errors import InferenceError, closest
 from lmppl.inference import METHODS, method_named
 from lmppl.posterior.intervals import normal_quantile
@@ -71,7 +71,7 @@ def compare(arguments: Arguments) -> int:
         say(note)
     if not results:
         return Exit.INFERENCE
-    show(_verdict(results, found))
+    show_summary(_verdict(results, found))
     if was_interrupted():
         return Exit.INTERRUPTED
     return Exit.INFERENCE if found else Exit.FINE

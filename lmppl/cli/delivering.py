@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lmppl.cli.outcome import Exit, UsageError
 from lmppl.cli.parsing import Arguments
-from lmppl.cli.streams import say, show, width_of
+from lmppl.cli.streams import say, show_summary, width_of
 
 if TYPE_CHECKING:
     from lmppl.posterior import Posterior
@@ -78,7 +78,7 @@ def deliver(posterior: Posterior, arguments: Arguments, *, to_stderr: bool = Fal
         if to_stderr:
             say(summary.rstrip("\n"))
         else:
-            show(summary)
+            show_summary(summary)
     if to_stdout:
         try:
             posterior.to_jsonl(sys.stdout)

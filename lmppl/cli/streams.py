@@ -25,6 +25,43 @@ def show(text: str) -> None:
     stream.write(text.encode(encoding, errors="replace").decode(encoding))
 
 
+# What stands out of a summary, and how.
+_STYLES = (
+    (r"\A[^\n]+", "bold"),
+    (r"(?m)^(?:warning|failed check)(?=:)", "bold yellow"),
+    (r"INCOMPLETE|\bfails(?=: )|DISAGREE", "bold red"),
+    (r"\bundecided(?=: )", "yellow"),
+    (r"\bholds(?=: )", "green"),
+    # The prompt before a text.
+    (r"(?<=  )\[[^\]\n]*\]", "dim"),
+)
+
+
+def show_summary(text: str) -> None:
+    """A summary to standard output: prompts dimmed, verdicts and warnings in colour on a terminal.
+
+    The characters are the same everywhere.
+    """
+    stream = sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        show(text)
+        return
+    if not has_colour(stream):
+        show(text)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    styled = Text(text)
+    for pattern, style in _STYLES:
+        styled.highlight_regex(pattern, style)
+    console = Console(file=stream, highlight=False, soft_wrap=True)
+    console.print(styled, end="", soft_wrap=True)
+
+
 def say_diagnostics(text: str) -> None:
     """Rendered diagnostics to standard error, their heads in colour on a terminal."""
     if has_colour(sys.stderr):

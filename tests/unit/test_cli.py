@@ -20,7 +20,7 @@ from lmppl.cli.arguments import COMMANDS
 from lmppl.cli.comparing import comparison_table, disagreements
 from lmppl.cli.outcome import UsageError
 from lmppl.cli.parsing import option_names
-from lmppl.cli.streams import has_colour, say_diagnostics
+from lmppl.cli.streams import has_colour, say_diagnostics, show_summary
 from lmppl.cli.values import read_options, read_value, split_pair
 from lmppl.inference import METHODS
 from lmppl.ir.types import BOOL, INT, REAL, STRING
@@ -594,6 +594,28 @@ def test_colour_only_on_a_terminal_that_wants_it(monkeypatch: pytest.MonkeyPatch
     assert terminal.written.count("\x1b[1;31m") == 1
     monkeypatch.setenv("NO_COLOR", "1")
     assert not has_colour(_Terminal())  # type: ignore[arg-type]
+
+
+def test_a_summary_is_coloured_on_a_terminal_and_says_the_same(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    text = (
+        "smc of m: 2 draws\n\n  0.5000  [Once]  there\n\nexpect x > 1  holds: 2 (exact)\n\n"
+        f"warning: {'long ' * 40}[a]\n"
+    )
+    show_summary(text)
+    assert capsys.readouterr().out == text
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    show_summary(text)
+    assert "\x1b[2m[Once]\x1b[0m" in terminal.written and "\x1b[32mholds" in terminal.written
+    assert re.sub(r"\x1b\[[0-9;]*m", "", terminal.written) == text
+    terminal.written = ""
+    monkeypatch.setenv("NO_COLOR", "1")
+    show_summary(text)
+    assert terminal.written == text
 
 
 # compare
