@@ -74,7 +74,7 @@ def _check_parameter(
                 parameter.span,
                 notes=("it has no default",),
                 help=f"give it {in_words(parameter.type)}: `model({name}=…)` in Python,"
-                f" `--set {name}=…` on the command line",
+                f" `--param {name}=…` on the command line",
             )
         return
     problem = value_problem(values[name], parameter.type)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from lmppl.checker.divisors import divisors
 from lmppl.checker.report import Report
 from lmppl.errors import Label
+from lmppl.factors.descriptors.sources import source_range
 from lmppl.ir.expr import Constant, RewardCall, walk
-from lmppl.ir.model import Model
+from lmppl.ir.model import Model, Potential
 
 # exp(20) is half a billion: what such a factor favours drowns out the prior.
 _LARGE_NATS = 20.0
@@ -23,7 +24,9 @@ def add_heuristics(model: Model, report: Report) -> None:
 
 def _warn_no_seed(model: Model, report: Report) -> None:
     for spec in model.infers:
-        if "seed" not in spec.options:
+        # Exact answers need no seed, unless draws of them are asked for.
+        draws = spec.method != "exact" or "num_samples" in spec.options
+        if draws and "seed" not in spec.options:
             report.warning(
                 "LMP601",
                 spec.span,
@@ -53,6 +56,8 @@ def _warn_large_factors(model: Model, report: Report) -> None:
             continue
         range = potential.facts.range
         if range.is_bounded_above and range.upper > _LARGE_NATS:
+            if _is_bounded_by_declaration(model, potential):
+                continue
             report.warning(
                 "LMP603",
                 potential.span,
@@ -60,6 +65,17 @@ def _warn_large_factors(model: Model, report: Report) -> None:
                 notes=[f"exp({range.upper:g}) drowns out the prior, and weights will be uneven"],
                 help="divide by a larger temperature",
             )
+
+
+def _is_bounded_by_declaration(model: Model, potential: Potential) -> bool:
+    """Whether a reward has no bound but the declared one, which is a promise and not a scale."""
+    return any(
+        isinstance(node, RewardCall)
+        and not source_range(
+            model.rewards[node.reward].source.kind, model.rewards[node.reward].source.arguments
+        ).is_bounded_above
+        for node in model.nodes(potential.expr)
+    )
 
 
 def _warn_unbounded_factors(model: Model, report: Report) -> None:

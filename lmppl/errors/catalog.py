@@ -84,7 +84,7 @@ Right:
         "a comment of another language",
         """\
 Comments start with `#` and go to the end of the line. `//` and `/* */` are not comments, and there
-is no integer division.
+is no integer division: `/` divides, and `a // b` would lose the `b` if it became a comment.
 
 Wrong:
     factor sentiment(text)   // be nice
@@ -184,9 +184,10 @@ Right:
         "a statement of another language",
         """\
 There are no loops, no conditional statements and no definitions of functions: every program has a
-fixed set of choices, which is what makes answers before the run possible. A set of draws is
-`iid(D, n)`; a value that depends on a condition is `if c then a else b`; a constraint that holds
-only sometimes is `require p when c`; code of the host is reached with `extern function`.
+fixed set of choices, which is what makes answers before the run possible. Several draws are written
+out, each under its own name; a value that depends on a condition is `if c then a else b`; a
+constraint that holds only sometimes is `require p when c`; code of the host is reached with
+`extern function`.
 
 Wrong:
     if topic == "food" { require contains(text, "soup") }
@@ -1037,7 +1038,7 @@ method where it has no name.
     "LMP405": Explanation(
         "not a budget",
         """\
-A budget is a number of seconds, or a string such as "90s", "2min" or "100000 tokens".
+A budget is a number of seconds above 0, or has a unit: "90s", "2min", "1h", "100000 tokens".
 """,
     ),
     "LMP410": Explanation(

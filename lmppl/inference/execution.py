@@ -22,7 +22,7 @@ from lmppl.rng import Stream, fresh_seed
 from lmppl.target import Target
 
 _BUDGET = re.compile(
-    r"\s*([\d_.]+(?:e\d+)?)\s*(s|sec|seconds?|m|min|minutes?|h|hours?|k?\s*tokens?)\s*$"
+    r"\s*([\d_.]+(?:e\d+)?)\s*(s|sec|seconds?|m|min|minutes?|h|hours?|k?\s*tokens?)?\s*$"
 )
 
 
@@ -88,7 +88,7 @@ def _rows_limited(target: Target, max_rows: int | None) -> Iterator[None]:
 
 
 def parse_budget(budget: float | str | None) -> Budget:
-    """Seconds as a number, or a string such as "90s", "2min" or "100000 tokens".
+    """Seconds as a number, or a string such as "90", "90s", "2min" or "100000 tokens".
 
     Raises:
         LmpError: LMP405, not a budget.
@@ -105,11 +105,11 @@ def parse_budget(budget: float | str | None) -> Budget:
                     "LMP405",
                     "error",
                     f"{budget!r} is not a budget",
-                    help='give seconds as a number, or "90s", "2min", "100000 tokens"',
+                    help="give seconds above 0, as 90, 90s or 2min, or tokens, as '100000 tokens'",
                 )
             ]
         )
-    amount, unit = _amount(found[1]), found[2].replace(" ", "")
+    amount, unit = _amount(found[1]), (found[2] or "s").replace(" ", "")
     if "token" in unit:
         return Budget(num_tokens=amount * (1000 if unit.startswith("k") else 1))
     seconds = amount * {"s": 1, "m": 60, "h": 3600}[unit[0]]

@@ -76,7 +76,7 @@ _INSERTABLE = ("COLON", "COMMA", "EQUALS", "TILDE", "AS", "THEN", "ELSE")
 
 _LOOP = (
     "there are no loops",
-    "every program has a fixed set of choices: write them out, or use `iid(D, n)` for n draws",
+    "every program has a fixed set of choices: write each draw out under a name of its own",
 )
 _BRANCH = (
     "there are no conditional statements",

@@ -204,6 +204,15 @@ def _mistake(result: Scan, position: int) -> int:
     character = source[position]
     if source.startswith("//", position):
         end = _line_end(source, position)
+        if _divides(result, position, end):
+            result.report(
+                "LMP006",
+                position,
+                position + 2,
+                "there is no operator `//`",
+                help="to divide, write `/`; a comment starts with `#`",
+            )
+            return _guess(result, "SLASH", position, position + 2)
         result.report(
             "LMP006",
             position,
@@ -273,6 +282,23 @@ def _mistake(result: Scan, position: int) -> int:
     if result.tokens:
         result.doubtful.add(int(result.tokens[-1].end_pos or 0))
     return end
+
+
+# One operand, or several with operators between: no prose.
+_OPERAND = r"(?:[A-Za-z_]\w*+|[0-9][\w.]*+)(?:\([^()]*+\)|\[[^\[\]]*+\])?[\s)]*+"
+_OPERANDS = re.compile(
+    rf"[-\s(]*+{_OPERAND}(?:[-+*/^,<>=][-+*/^,<>=\s(]*+{_OPERAND})*+(?:#.*)?[,\s{{}}]*+"
+)
+
+
+def _divides(result: Scan, position: int, end: int) -> bool:
+    """Whether `//` stands between a value and what reads as another one."""
+    last = result.tokens[-1] if result.tokens else None
+    if last is None or last.type not in ("NAME", "INT", "FLOAT", "RPAR", "RSQB"):
+        return False
+    if "\n" in result.source[int(last.end_pos or 0) : position]:
+        return False
+    return _OPERANDS.fullmatch(result.source, position + 2, end) is not None
 
 
 def _guess(result: Scan, kind: str, start: int, end: int) -> int:

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -408,3 +409,27 @@ def test_a_description_is_plain_data() -> None:
     described = describe(text_model("factor tone: sentiment(text) / b", "b: real<lower=0> = 0.5"))
     assert json.loads(json.dumps(described, allow_nan=False)) == described
     assert described["potentials"][0]["facts"]["range"] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("line", "head", "expected"),
+    [
+        ("exact()", "", []),
+        ("exact(num_samples=5)", "", ["LMP601"]),
+        ("smc()", "", ["LMP601"]),
+        # A declared bound is what LMP604 asks for, and no temperature that is too small.
+        ("exact()", 'reward b(t: string): real<upper=50> = lexicon("warmth.tsv")', []),
+        ("exact()", "reward b(t: string): real = vader()", ["LMP603"]),
+    ],
+)
+def test_heuristics_do_not_punish_what_they_ask_for(
+    line: str, head: str, expected: list[str]
+) -> None:
+    factor = f"factor {'b(text)' if 'upper' in head else '30 * b(text)'}" if head else ""
+    program = parse(
+        f'{head} model m() {{ text ~ lm("builtin:stories", prompt="x", max_tokens=8)'
+        f" {factor} return text }} infer {line}"
+    )
+    place = Path(__file__).parents[1] / "golden" / "checker" / "good"
+    _, warnings = check(program, base_dir=str(place), pedantic=True)
+    assert [each.code for each in warnings] == expected

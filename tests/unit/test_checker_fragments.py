@@ -184,3 +184,8 @@ def test_contradictions_are_found_once_parameters_are_known(model: Model) -> Non
     assert problem.code == "LMP302"
     (problem,) = check_constraints(model, {"n": 0})
     assert problem.code == "LMP305"
+
+
+def test_a_missing_parameter_is_given_by_the_option_that_gives_parameters(model: Model) -> None:
+    problem = next(each for each in check_binding(model, {}, {}) if each.code == "LMP130")
+    assert problem.help is not None and "`--param prompt=…`" in problem.help

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import lmppl
+from lmppl.inference.execution import parse_budget
+from lmppl.inference.loop import Budget
 from lmppl.pipeline import _settings
 
 SOURCE = """
@@ -321,3 +323,14 @@ def test_an_unknown_method_does_not_hide_the_mistakes_of_its_options(
     with pytest.raises(lmppl.LmpError) as error:
         lmppl.compile(f"model m() {{ x ~ bernoulli(0.5) }} {line}")
     assert [each.code for each in error.value.diagnostics] == expected
+
+
+@pytest.mark.parametrize("budget", ["5", " 5 ", "5s", 5, 5.0])
+def test_a_plain_number_is_a_budget_of_seconds(budget: object) -> None:
+    assert parse_budget(budget) == Budget(seconds=5.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("budget", ["0", "-5", "five", "5 apples", ".", 0, True, float("nan")])
+def test_what_is_no_budget_is_told_what_one_is(budget: object) -> None:
+    with pytest.raises(lmppl.LmpError, match="LMP405"):
+        parse_budget(budget)  # type: ignore[arg-type]
