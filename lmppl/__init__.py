@@ -25,7 +25,7 @@ _HOME = {
     "FunctionLM": "lmppl.lm.tables",
     "Posterior": "lmppl.posterior",
     "Estimate": "lmppl.posterior",
-    "load_posterior": "lmppl.posterior",
+    "load_posterior": "lmppl.reopening",
     "LmpError": "lmppl.errors",
     "InferenceError": "lmppl.errors",
     "InternalError": "lmppl.errors",
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from lmppl.errors import InferenceError, InternalError, LmpError
     from lmppl.lm.tables import FunctionLM
     from lmppl.pipeline import BoundModel, CompiledModel, compile, explain, infer, load
-    from lmppl.posterior import Estimate, Posterior, load_posterior
+    from lmppl.posterior import Estimate, Posterior
+    from lmppl.reopening import load_posterior
 
 
 def __getattr__(name: str) -> Any:

@@ -1443,4 +1443,28 @@ The `posterior.json` in this directory was written by a later version of lmppl, 
 program.
 """,
     ),
+    "LMP962": Explanation(
+        "a saved posterior whose program has changed",
+        """\
+A saved posterior has the source of its program and the digests of what it read: imports, word
+lists, tables, models. An expression that is evaluated on it, or its guide, needs them again, and
+they are not there or not the same. What was saved (texts, choices, weights, every factor's value)
+can be read all the same.
+
+Right:
+    lmppl.load_posterior("result", base_dir="where/the/files/are")
+""",
+    ),
+    "LMP963": Explanation(
+        "a saved posterior that needs its host",
+        """\
+The expression calls a reward or a function of the host program, or the guide needs one. Python
+functions are not saved with a posterior; they are given when it is loaded.
+
+Wrong:
+    lmppl.load_posterior("result").expectation("quality(text)")
+Right:
+    lmppl.load_posterior("result", externs={"quality": quality}).expectation("quality(text)")
+""",
+    ),
 }

@@ -22,6 +22,7 @@ from lmppl.lm.protocol import Chat
 from lmppl.posterior import Estimate, ExpectationResult, Posterior, verdict_of
 from lmppl.posterior.expectation import Statistic
 from lmppl.target import ChoiceStage, Target, TextStage, Traces
+from lmppl.target.reopening import kept_program
 
 _PACKAGES = ("lmppl", "torch", "transformers", "pyro-ppl", "numpy")
 
@@ -82,6 +83,7 @@ def posterior_of(
         manifest=_manifest(target, group, settings, seed, outcome),
         complete=draws.complete and outcome.stopped_by is None,
         info=draws.info,
+        program=kept_program(target, traces),
         evaluator=evaluator,
         sampler=None if draws.sampler is None else fenced(draws.sampler),
         guide=draws.guide,

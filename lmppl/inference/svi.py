@@ -183,7 +183,7 @@ class SVIEngine:
                 "log_evidence_importance": importance,
             },
             guide=guide,
-            sampler=lambda n, seed: self._fresh(guide, group, n, seed),
+            sampler=lambda n, seed: self.fresh(guide, n, seed),
         )
 
     def _require_alive(self, traces: Traces, log_weight: Tensor) -> None:
@@ -197,7 +197,7 @@ class SVIEngine:
         ]
         raise self._impossible(traces.texts, row, broken)
 
-    def _fresh(self, guide: FittedGuide, group: int, n: int, seed: int) -> Posterior:
+    def fresh(self, guide: FittedGuide, n: int, seed: int) -> Posterior:
         """`n` unweighted draws of the guide, as a posterior of their own."""
         scored = guide.draw_scored(n, Stream.from_seed(seed).child("fresh draws"))
         self._require_alive(scored.traces, scored.traces.log_density() - scored.log_guide)
@@ -213,7 +213,7 @@ class SVIEngine:
         return posterior_of(
             self.target,
             draws,
-            group,
+            guide.group,
             settings=self.settings,
             seed=seed,
             outcome=Outcome([draws], None, 0.0, tokens, 0),

@@ -15,7 +15,7 @@ import pyro
 import torch
 from numpy.typing import NDArray
 from pyro import poutine
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lmppl.fence import fenced
@@ -216,13 +216,15 @@ class FittedGuide:
         kept as a peft adapter with `merge=False`. With one network it lies in the directory
         itself, with several each in a directory named after its site. `lmppl_guide.json` says what
         was fitted, and `tables.safetensors` holds the logits of discrete sites and of language
-        models without weights. What a program masks or warps while drawing is not in the weights.
+        models without weights; `adapters.safetensors` those adapters as they were trained. What a
+        program masks or warps while drawing is not in the weights.
         """
         place = Path(directory)
         place.mkdir(parents=True, exist_ok=True)
         guide, target = self.module, self.module.target
         networks = [part for part in guide.parts if isinstance(part, NetworkGuide)]
         tables: dict[str, Tensor] = {}
+        adapters: dict[str, Tensor] = {}
         sites = []
         for number, (stage, part) in enumerate(zip(target.stages, guide.parts, strict=True)):
             entry: dict[str, Any] = {
@@ -237,22 +239,74 @@ class FittedGuide:
                 own = place if len(networks) == 1 else place / stage.name
                 entry["directory"] = str(own.relative_to(place))
                 _save_network(part, own, merge=merge)
+                if part.uses_adapters:
+                    for name, parameter in part.named_parameters():
+                        if parameter.requires_grad:
+                            adapters[f"{stage.name}.{name}"] = parameter.detach().contiguous()
             else:
                 for name, tensor in part.state_dict().items():
                     tables[f"{stage.name}.{name}"] = tensor.contiguous()
             sites.append(entry)
         if tables:
             save_file(tables, str(place / "tables.safetensors"))
+        if adapters:
+            save_file(adapters, str(place / "adapters.safetensors"))
         description = {
             "format_version": FORMAT_VERSION,
             "model": target.model.name,
             "model_digest": target.model.digest,
             "binding": self.group,
+            "num_bindings": target.num_groups,
             "digests": dict(target.digests),
             "sites": sites,
         }
         text = json.dumps(description, indent=2, default=str, ensure_ascii=False)
         (place / "lmppl_guide.json").write_text(text + "\n", encoding="utf-8")
+
+
+def restore_guide(guide: Guide, directory: Path) -> FittedGuide:
+    """The guide that `save_pretrained` wrote, in a fresh guide of the same program for its binding.
+
+    Raises: ValueError, KeyError, OSError where it is not the guide of this program.
+    """
+    description = json.loads((directory / "lmppl_guide.json").read_text(encoding="utf-8"))
+    sites = {site["name"]: site for site in description["sites"]}
+    binding, num_bindings = description["binding"], description["num_bindings"]
+    found: dict[str, Tensor] = {}
+    for file in ("tables.safetensors", "adapters.safetensors"):
+        if (directory / file).exists():
+            found.update(load_file(str(directory / file)))
+    for number, (stage, part) in enumerate(zip(guide.target.stages, guide.parts, strict=True)):
+        site = sites[stage.name]
+        if list(guide.contexts[number].names) != site["contexts"]:
+            raise ValueError(f"the guide of {stage.name} depends on other choices than here")
+        if isinstance(part, NetworkGuide) and not part.uses_adapters:
+            _load_network(part, directory / site["directory"])
+            continue
+        wanted = dict(part.named_parameters())
+        for name, parameter in wanted.items():
+            if not parameter.requires_grad:
+                continue
+            saved = found[f"{stage.name}.{name}"]
+            if saved.shape != parameter.shape:
+                # Of a guide of several bindings, the rows of this one.
+                rows = parameter.shape[0]
+                saved = saved[binding * rows : (binding + 1) * rows]
+                if num_bindings == 1 or saved.shape != parameter.shape:
+                    raise ValueError(f"{name} of the guide of {stage.name} has another shape")
+            with torch.no_grad():
+                parameter.copy_(saved)
+    return FittedGuide(guide)
+
+
+def _load_network(part: NetworkGuide, place: Path) -> None:
+    network: Any = part.network
+    with quiet_transformers():
+        saved = type(network).from_pretrained(place, local_files_only=True, use_safetensors=True)
+    with torch.no_grad():
+        theirs = dict(saved.named_parameters())
+        for name, parameter in network.named_parameters():
+            parameter.copy_(theirs[name])
 
 
 class _OneBinding:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmppl.posterior.chains import autocorrelation_ess
+from lmppl.posterior.deferred import DeferredGuide
 from lmppl.posterior.draw import Draw, TextDraw
 from lmppl.posterior.estimate import Estimate, cluster_sums, log_mean_exp
 from lmppl.posterior.expectation import ExpectationResult, Statistic, verdict_of
@@ -44,6 +45,7 @@ _FIELDS = (
     "manifest",
     "complete",
     "info",
+    "program",
     "evaluator",
     "sampler",
     "guide",
@@ -90,6 +92,9 @@ class Posterior:
     neither, draws are independent. `enumerated` says that the draws are the whole support with
     exact weights, so that expectations have no error at all.
 
+    `program` is what a loaded posterior needs to evaluate expressions again: the source, where its
+    files lie, and `texts` with what the token ids of each text do not tell, `[draws]`.
+
     `evaluator` maps an expression of the language to its values on the draws; `sampler` draws
     `(n, seed)` afresh from the fitted guide. Neither is saved.
     """
@@ -120,6 +125,7 @@ class Posterior:
         manifest: Mapping[str, Any] | None = None,
         complete: bool = True,
         info: Mapping[str, Any] | None = None,
+        program: Mapping[str, Any] | None = None,
         evaluator: Callable[[str], Any] | None = None,
         sampler: Callable[[int, int], Posterior] | None = None,
         guide: Any = None,
@@ -184,6 +190,7 @@ class Posterior:
             "manifest": plain(manifest or {}),
             "complete": bool(complete),
             "info": plain(info or {}),
+            "program": None if program is None else plain(program),
             "evaluator": evaluator,
             "sampler": sampler,
             "guide": guide,
@@ -514,8 +521,9 @@ class Posterior:
 
     @property
     def guide(self) -> Any:
-        """The fitted guide, or None."""
-        return self._data["guide"]
+        """The fitted guide, or None; that of a loaded posterior is loaded when it is first used."""
+        guide = self._data["guide"]
+        return guide.loaded() if isinstance(guide, DeferredGuide) else guide
 
     @property
     def method(self) -> str:
@@ -800,6 +808,7 @@ class Posterior:
             clusters=clusters,
             num_chains=None,
             enumerated=False,
+            program=_program_of(data["program"], rows),
             diagnostics={
                 name: value
                 for name, value in data["diagnostics"].items()
@@ -908,6 +917,14 @@ def _rows_of(column: Any, rows: NDArray[np.int64]) -> Any:
     if isinstance(column, tuple):
         return [column[row] for row in rows]
     return column[rows]
+
+
+def _program_of(program: Any, rows: NDArray[np.int64]) -> Any:
+    if program is None:
+        return None
+    texts = program["texts"].items()
+    kept = {name: {key: x[rows] for key, x in columns.items()} for name, columns in texts}
+    return {**program, "texts": kept}
 
 
 def _scalar(value: Any) -> Any:

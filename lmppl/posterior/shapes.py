@@ -140,6 +140,18 @@ def _num_chains(name: str, value: Any, size: int) -> None:
         _is(int, "number")(name, value, size)
 
 
+def _program(name: str, value: Any, size: int) -> None:
+    if value is None:
+        return
+    fields = dict(_items(name, value))
+    for each in ("source", "base_dir"):
+        if not isinstance(fields[each], str):
+            raise ValueError(f"the {each} of the {name} is no text")
+    for site, columns in _items("the texts", fields["texts"]):
+        _array(f"the ends of {site}", columns["finished"], np.bool_, size)
+        _array(f"the lengths of {site}", columns["num_tokens"], np.int64, size)
+
+
 _MAPPING = _is(dict, "mapping")
 
 _CHECKS: dict[str, Callable[[str, Any, int], None]] = {
@@ -163,4 +175,5 @@ _CHECKS: dict[str, Callable[[str, Any, int], None]] = {
     "manifest": _MAPPING,
     "complete": _is(bool, "truth value"),
     "info": _MAPPING,
+    "program": _program,
 }

@@ -63,8 +63,10 @@ def save_posterior(posterior: Posterior, directory: str | os.PathLike[str]) -> N
 
     def write(place: Path) -> Mapping[str, Any]:
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, place / _ARRAYS)
-        if hasattr(posterior.guide, "save_pretrained"):
-            posterior.guide.save_pretrained(place / _GUIDE)
+        # Not `posterior.guide`: what was not loaded yet is copied.
+        guide = posterior.fields()["guide"]
+        if hasattr(guide, "save_pretrained"):
+            guide.save_pretrained(place / _GUIDE)
         return {"fields": fields}
 
     rewrite(directory, write)
@@ -100,6 +102,14 @@ def load_posterior(directory: str | os.PathLike[str]) -> Posterior:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         words = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
         raise _damaged(source, words) from error
+
+
+def guide_directory(directory: str | os.PathLike[str]) -> Path | None:
+    """Where the guide of a saved posterior lies; None where it has none."""
+    document = json.loads((Path(directory) / JSON).read_bytes())
+    name = document["names"].get(_GUIDE) if document["format"] == FORMAT else _GUIDE
+    found = None if name is None else Path(directory) / name
+    return found if found is not None and found.is_dir() else None
 
 
 def _read(directory: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -54,7 +54,7 @@ def bind(
             disagree on what a site's structure is made of (LMP926), or no text of a language
             model can meet what is required of it (LMP305).
     """
-    complete = [_with_defaults(model, values) for values in bindings]
+    complete = [with_defaults(model, values) for values in bindings]
     place = _device(device)
 
     def load(what: str, loaded: Callable[[], Loaded]) -> Loaded:
@@ -68,7 +68,7 @@ def bind(
     stages = tuple(
         load(
             f"the prior of {site.name}",
-            partial(_stage, model, site, complete, externs, device, dtype),
+            partial(bind_site, model, site, complete, externs, device, dtype),
         )
         for site in model.sites
     )
@@ -79,7 +79,7 @@ def bind(
                 load_reward,
                 reward,
                 base_dir=model.base_dir,
-                files=_files(model),
+                files=files_of(model),
                 device=str(place),
                 dtype=None,
                 host=_host(externs, name),
@@ -107,7 +107,7 @@ def bind(
     return target
 
 
-def _files(model: Model) -> Files:
+def files_of(model: Model) -> Files:
     """What the program may read, now that it is bound."""
     return Folder.of(model.base_dir, model.allow)
 
@@ -143,7 +143,8 @@ def _host(externs: Mapping[str, object], name: str) -> Callable[..., object] | N
     return found if callable(found) else None
 
 
-def _with_defaults(model: Model, values: Mapping[str, object]) -> dict[str, object]:
+def with_defaults(model: Model, values: Mapping[str, object]) -> dict[str, object]:
+    """The values of all parameters."""
     complete = {}
     for parameter in model.parameters:
         if parameter.name in values:
@@ -205,7 +206,7 @@ def builtin_of(distribution: Distribution):  # type: ignore[no-untyped-def]
     return EXTERN_LM if distribution.kind == "extern" else named("distribution")[distribution.kind]
 
 
-def _stage(
+def bind_site(
     model: Model,
     site: Site,
     bindings: Sequence[Mapping[str, object]],
@@ -213,6 +214,8 @@ def _stage(
     device: str | None,
     dtype: str | None,
 ) -> ChoiceStage | TextStage:
+    """The stage of a site, its language model loaded."""
+
     def value(name: str) -> object:
         return _argument(model, site, name, bindings)
 
@@ -257,14 +260,14 @@ def _language_model(
             )
         case "markov":
             return load_markov(
-                str(value("path")), base_dir=model.base_dir, device=place, files=_files(model)
+                str(value("path")), base_dir=model.base_dir, device=place, files=files_of(model)
             )
         case "ngram":
             return load_ngram(
                 str(value("path")),
                 order=int(value("order")),  # type: ignore[call-overload]
                 base_dir=model.base_dir,
-                files=_files(model),
+                files=files_of(model),
                 device=place,
             )
         case _:

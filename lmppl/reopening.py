@@ -1,0 +1,217 @@
+"""A saved posterior with its program: expressions, the fitted guide, fresh draws.
+
+The program is compiled again from the source that was saved, and runs only if it is what it was:
+the digests of the model, with the files that it read, and of its tables, rewards and language
+models must be those of the run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmppl.errors import Diagnostic, LmpError, StorageError
+from lmppl.posterior.deferred import DeferredGuide
+from lmppl.posterior.storage import guide_directory
+from lmppl.posterior.storage import load_posterior as load_draws
+
+if TYPE_CHECKING:
+    from lmppl.inference.settings import SVI
+    from lmppl.pipeline import CompiledModel
+    from lmppl.posterior import Posterior
+    from lmppl.target import Target
+
+
+def load_posterior(
+    directory: str | os.PathLike[str],
+    *,
+    externs: Mapping[str, object] | None = None,
+    base_dir: str | os.PathLike[str] | None = None,
+) -> Posterior:
+    """The posterior that `Posterior.save` wrote: equal to the bit, and with its program.
+
+    Expressions of the language are evaluated as before; a fitted guide is loaded when `guide` or
+    `sample` first asks for it. `externs` gives what the program takes from its host by name, where
+    an expression or the guide needs it. Files that the program reads are found where they were, or
+    in `base_dir`; they must not have changed.
+
+    Raises:
+        FileNotFoundError: the directory holds no posterior, or not all of it.
+        StorageError: what it holds is damaged (LMP960) or in an unknown format (LMP961); later,
+            when it is needed, the program is another one (LMP962) or an extern is missing (LMP963).
+    """
+    posterior = load_draws(directory)
+    kept = posterior.fields()["program"]
+    if kept is None:
+        return posterior
+    program = _Program(posterior, dict(externs or {}), base_dir)
+    changes: dict[str, Any] = {"evaluator": program.evaluate}
+    place = guide_directory(directory)
+    if place is not None and posterior.method == "svi":
+        changes["guide"] = DeferredGuide(place.absolute(), program.guide)
+        changes["sampler"] = partial(_sample, program, changes["guide"])
+    return posterior.replace(**changes)
+
+
+def _sample(program: _Program, guide: DeferredGuide, n: int, seed: int) -> Posterior:
+    return program.sample(guide.loaded(), n, seed)
+
+
+class _Program:
+    """The program of a loaded posterior, compiled and bound when it is needed."""
+
+    def __init__(
+        self,
+        posterior: Posterior,
+        externs: Mapping[str, object],
+        base_dir: str | os.PathLike[str] | None,
+    ) -> None:
+        self.posterior, self.externs = posterior, externs
+        self.kept = posterior.fields()["program"]
+        self.base_dir = str(self.kept["base_dir"] if base_dir is None else base_dir)
+        self.digests: Mapping[str, str] = posterior.manifest.get("digests", {})
+        self.values: Mapping[str, object] = posterior.manifest.get("parameters", {})
+
+    @cached_property
+    def compiled(self) -> CompiledModel:
+        from lmppl.pipeline import compile
+
+        try:
+            found = compile(self.kept["source"], base_dir=self.base_dir, allow=self.kept["allow"])
+        except LmpError as error:
+            raise _changed(
+                f"the program cannot be read again in {self.base_dir}",
+                tuple(each.message for each in error.diagnostics),
+            ) from error
+        self._require_same({"model": found.model.digest})
+        return found
+
+    def _require_same(self, digests: Mapping[str, str]) -> None:
+        hosts = {*self.compiled_externs(digests)}
+        for name, digest in digests.items():
+            if name not in hosts and self.digests.get(name) != digest:
+                what = "the program, or a file that it reads," if name == "model" else name
+                raise _changed(f"{what} is not what it was when this posterior was saved", ())
+
+    def compiled_externs(self, digests: Mapping[str, str]) -> list[str]:
+        """Names of digests that are of what the host gives, which only the host can vouch for."""
+        if set(digests) == {"model"}:
+            return []
+        model = self.compiled.model
+        names = [f"reward {n}" for n, r in model.rewards.items() if r.source.kind == "extern"]
+        return names + [
+            f"lm {site.name}" for site in model.sites if site.distribution.kind == "extern"
+        ]
+
+    def _require_externs(self, needed: set[str], what: str) -> None:
+        missing = sorted(name for name in needed if name not in self.externs)
+        if missing:
+            given = ", ".join(f"{name!r}: …" for name in missing)
+            raise StorageError(
+                [
+                    Diagnostic(
+                        "LMP963",
+                        "error",
+                        f"{what} needs {', '.join(missing)} from the host program, which was not"
+                        " saved",
+                        help=f"give it: lmppl.load_posterior(directory, externs={{{given}}})",
+                    )
+                ]
+            )
+
+    def evaluate(self, source: str) -> NDArray[Any]:
+        """The values of an expression on the draws, `[draws]`."""
+        if source.strip() in self.posterior:
+            found = self.posterior[source.strip()]
+            if isinstance(found, np.ndarray):
+                return found
+        from lmppl.fence import within
+
+        return within(partial(self._evaluate, source))
+
+    def _evaluate(self, source: str) -> NDArray[Any]:
+        from lmppl.checker import check_expression
+        from lmppl.target.reopening import evaluating_target, names_called, traces_of
+
+        model = self.compiled.model
+        expr = check_expression(model, source)
+        rewards, functions = names_called(model, expr)
+        hosted = {name for name in rewards if model.rewards[name].source.kind == "extern"}
+        self._require_externs(hosted | functions, f"`{source}`")
+        target = evaluating_target(model, self.values, self.externs, rewards, functions)
+        self._require_same(target.digests)
+        data = self.posterior.fields()
+        traces = traces_of(
+            target, data["sites"], data["tokens"], self.kept["texts"], len(self.posterior)
+        )
+        values = target.evaluate(expr, traces)
+        return values.astype(bool) if expr.type.kind == "bool" else values
+
+    @cached_property
+    def settings(self) -> SVI:
+        from lmppl.inference.settings import SVI
+
+        known = {field.name for field in fields(SVI)}
+        saved = self.posterior.manifest["settings"]
+        return SVI(**{name: value for name, value in saved.items() if name in known})
+
+    @cached_property
+    def target(self) -> Target:
+        model = self.compiled.model
+        hosted = {n for n, reward in model.rewards.items() if reward.source.kind == "extern"}
+        self._require_externs(hosted | set(model.externs), "the guide")
+        names = hosted | set(model.externs)
+        given = {name: value for name, value in self.externs.items() if name in names}
+        bound = self.compiled(**dict(self.values), **given)
+        target = bound.target(device=self.settings.device, dtype=self.settings.dtype)
+        self._require_same(target.digests)
+        return target
+
+    def guide(self, directory: Path) -> Any:
+        """The fitted guide that was saved in a directory."""
+        from lmppl.lowering import Guide
+        from lmppl.lowering.fitted import restore_guide
+        from lmppl.lowering.isolation import initialised
+        from lmppl.rng import Stream
+
+        settings = self.settings
+        fresh = initialised(
+            lambda: Guide(self.target, kind=settings.guide, lora_rank=settings.lora_rank),
+            Stream.from_seed(settings.seed or 0),
+        )
+        try:
+            return restore_guide(fresh, directory)
+        except (ValueError, KeyError, OSError, RuntimeError) as error:
+            raise _changed(f"the guide in {directory} is not of this program", (str(error),)) from (
+                error
+            )
+
+    def sample(self, guide: Any, n: int, seed: int) -> Posterior:
+        """`n` fresh draws of the guide."""
+        from lmppl.inference.svi import SVIEngine
+        from lmppl.rng import Stream
+
+        engine = SVIEngine(self.settings, self.target, Stream.from_seed(self.settings.seed or 0))
+        return engine.fresh(guide, n, seed)
+
+
+def _changed(message: str, notes: tuple[str, ...]) -> StorageError:
+    return StorageError(
+        [
+            Diagnostic(
+                "LMP962",
+                "error",
+                message,
+                notes=notes,
+                help="what was saved can still be read by name; for more, restore the files, or"
+                " say where they are: lmppl.load_posterior(directory, base_dir=…)",
+            )
+        ]
+    )
