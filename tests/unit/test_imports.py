@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = ("torch", "transformers", "pyro", "numpy", "peft", "scipy", "tokenizers")
+HEAVY = ("torch", "transformers", "pyro", "numpy", "peft", "scipy", "tokenizers", "rich")
 # A busy machine slows every process down; the allowance grows with how long a bare interpreter
 # takes, which is about 10 ms on an idle one.
 BARE = 0.010

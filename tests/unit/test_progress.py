@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,10 @@ def test_nobody_listens_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     with listening(None) as nobody, listening(False) as off, listening(True) as plain:
         assert nobody is None and off is None and isinstance(plain, PlainProgress)
+    with monkeypatch.context() as notebook:
+        notebook.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+        with listening(None) as seen, listening(False) as off:
+            assert isinstance(seen, PlainProgress) and off is None
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setenv("TERM", "dumb")
     with listening(None) as simple:
