@@ -199,7 +199,7 @@ class ExactEngine:
 
     def _sample(self, log_density: Tensor, size: int, group: int) -> Tensor:
         cumulative = normalise(log_density).exp().cumsum(-1)
-        stream = self.stream.child("draws", group)
+        stream = self.stream.child("draws", 0)
         points = stream.uniforms(torch.arange(size, device=log_density.device)) * cumulative[-1]
         return torch.searchsorted(cumulative, points, right=True).clamp_(
             max=log_density.shape[0] - 1

@@ -42,7 +42,8 @@ class ImportanceEngine:
         size = min(self.settings.batch_size, total - state.num_done)
         groups = torch.arange(self.target.num_groups).repeat_interleave(size)
         draws = torch.arange(state.num_done, state.num_done + size)
-        counters = draws.repeat(self.target.num_groups) + groups * total
+        # A binding draws what it would draw alone.
+        counters = draws.repeat(self.target.num_groups)
         proposals = propose(
             self.target,
             groups,

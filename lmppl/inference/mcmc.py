@@ -94,7 +94,11 @@ class MCMCEngine:
             self.settings.num_chains * _START_PARTICLES
         )
         found = propose(
-            self.target, groups, torch.arange(size), self.stream.child("start"), record=True
+            self.target,
+            groups,
+            torch.arange(size // self.target.num_groups).repeat(self.target.num_groups),
+            self.stream.child("start"),
+            record=True,
         )
         if found.rows.numel() == 0:
             raise zero_mass(self.target, f"none of {size} draws of the prior has positive weight")
@@ -117,7 +121,7 @@ class MCMCEngine:
             lost = ((groups == group) & ~alive).nonzero().squeeze(-1)
             donor[lost] = living[torch.arange(lost.shape[0], device=lost.device) % living.shape[0]]
         weights = normalise(log_weight[donor]).exp().cumsum(-1)
-        numbers = torch.arange(self.num_rows, device=weights.device)
+        numbers = torch.arange(self.num_rows, device=weights.device) % self.settings.num_chains
         points = self.stream.child("pick").uniforms(numbers) * weights[:, -1]
         chosen = torch.searchsorted(weights, points.unsqueeze(-1), right=True).squeeze(-1)
         size = log_weight.shape[1]

@@ -42,14 +42,14 @@ def suffix_move(
     """
     stage = _text_stage(target, site)
     old = traces.texts[stage.name]
-    rows = torch.arange(traces.num_rows, device=stage.device)
-    share = stream.child("cut").uniforms(rows)
+    chains = _chains(target, traces)
+    share = stream.child("cut").uniforms(chains)
     cut = torch.minimum((share * old.lengths).long(), old.lengths - 1)
     prompts = target.prompts(site, traces)
     automata = target.automata(site, traces, prompts)
     run = stage.begin(prompts, automata, kept=old, kept_lengths=cut, record=True, archive=archive)
     uniforms = stream.child("tokens")
-    run, log_mass = stage.complete(run, lambda at, step: uniforms.uniforms(at, step))
+    run, log_mass = stage.complete(run, lambda at, step: uniforms.uniforms(chains[at], step))
     dead = log_mass == -math.inf
     num_tokens = int((run.positions - cut).sum())
     if bool(dead.any()):
@@ -65,7 +65,7 @@ def suffix_move(
     proposal, log_rest = _rescore_later(target, traces, proposal, site)
     log_ratio = log_proposal_ratio + log_lengths + log_rest
     log_ratio = log_ratio.masked_fill(dead, -math.inf)
-    move = _decide(traces, proposal, log_ratio, stream, stage.name, num_tokens, share)
+    move = _decide(chains, traces, proposal, log_ratio, stream, stage.name, num_tokens, share)
     if archive is not None:
         archive.settle(move.accepted)
     return move
@@ -89,7 +89,8 @@ def block_move(
     rows = torch.arange(traces.num_rows, device=stage.device)
     inner = old.lengths - old.finished.long()
     size = inner.clamp(max=block_size)
-    start = (stream.child("start").uniforms(rows) * (inner - size + 1)).long()
+    chains = _chains(target, traces)
+    start = (stream.child("start").uniforms(chains) * (inner - size + 1)).long()
     movable = inner > 0
     prompts = target.prompts(site, traces)
     automata = target.automata(site, traces, prompts)
@@ -127,7 +128,7 @@ def block_move(
         row = run.open % forced
         position = start[row] + offset
         logits = stage.warp(run.prefixes.row_logits())
-        drawn = draw_tokens(logits, uniforms.uniforms(row, offset), mask=allowed)
+        drawn = draw_tokens(logits, uniforms.uniforms(chains[row], offset), mask=allowed)
         own = old.tokens[row, position]
         token = torch.where(is_old, own, drawn.tokens)
         log_probs = logits.double().log_softmax(-1)
@@ -148,7 +149,7 @@ def block_move(
     proposal, log_rest = _rescore_later(target, traces, proposal, site)
     log_ratio = _log_prior(new) - _log_prior(old) + log_q_old - log_q_new + log_rest
     log_ratio = torch.where(possible, log_ratio, -math.inf)
-    return _decide(traces, proposal, log_ratio, stream, stage.name, num_tokens, None)
+    return _decide(chains, traces, proposal, log_ratio, stream, stage.name, num_tokens, None)
 
 
 def gibbs_move(target: Target, traces: Traces, site: int, stream: Stream) -> Move:
@@ -165,10 +166,18 @@ def gibbs_move(target: Target, traces: Traces, site: int, stream: Stream) -> Mov
     proposal = many.with_choice(stage.name, value, log_prob)
     proposal, log_rest = _rescore_later(target, many, proposal, site)
     log_joint = (log_prob + log_rest).view(num_rows, size)
-    drawn = draw_choices(log_joint.log_softmax(-1), stream.child("gibbs").uniforms(rows))
+    drawn = draw_choices(
+        log_joint.log_softmax(-1), stream.child("gibbs").uniforms(_chains(target, traces))
+    )
     chosen = proposal.select(rows * size + drawn.clamp(max=size - 1))
     moved = chosen.choices[stage.name] != traces.choices[stage.name]
     return Move(chosen, torch.ones_like(moved), moved, 0)
+
+
+def _chains(target: Target, traces: Traces) -> Tensor:
+    """The number of every row's chain within its binding, which names its random numbers."""
+    rows = torch.arange(traces.num_rows, device=traces.group.device)
+    return rows % (traces.num_rows // target.num_groups)
 
 
 def _text_stage(target: Target, site: int) -> TextStage:
@@ -219,6 +228,7 @@ def _rescore_later(target: Target, old: Traces, new: Traces, site: int) -> tuple
 
 
 def _decide(
+    chains: Tensor,
     old: Traces,
     proposal: Traces,
     log_ratio: Tensor,
@@ -227,8 +237,7 @@ def _decide(
     num_tokens: int,
     cut: Tensor | None,
 ) -> Move:
-    rows = torch.arange(old.num_rows, device=log_ratio.device)
-    accepted = stream.child("accept").uniforms(rows).log() < log_ratio
+    accepted = stream.child("accept").uniforms(chains).log() < log_ratio
     before, after = old.texts[name], proposal.texts[name]
     changed = (before.tokens != after.tokens).any(-1) | (before.lengths != after.lengths)
     return Move(old.merge(proposal, accepted), accepted, accepted & changed, num_tokens, cut)

@@ -90,9 +90,9 @@ class RejectionEngine:
         ]
         groups = torch.tensor(wanting).repeat_interleave(size)
         numbers = torch.arange(state.num_attempts, state.num_attempts + size).repeat(len(wanting))
-        counters = groups * settings.max_attempts + numbers
-        proposals = propose(target, groups, counters, self.stream, masked=False)
-        kept = self._accept(proposals.traces, proposals.log_weight, counters[proposals.rows.cpu()])
+        # A binding draws what it would draw alone.
+        proposals = propose(target, groups, numbers, self.stream, masked=False)
+        kept = self._accept(proposals.traces, proposals.log_weight, numbers[proposals.rows.cpu()])
         traces = proposals.traces.select(kept)
         attempt = numbers[proposals.rows[kept].cpu()]
         accepted, attempts = list(state.accepted), list(state.attempts)

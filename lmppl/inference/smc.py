@@ -29,6 +29,8 @@ class State:
     `log_weight` `[populations, particles]` is since the last resampling, whose factors
     `log_evidence` `[populations]` holds. `log_twist` `[rows]` is the lookahead score contained in
     the weights, to be divided out. `eve` `[rows]` is each particle's ancestor at the start.
+    `own_steps` `[populations]` counts the steps of each, without those in which it waited for the
+    texts of others.
     `blind` says why unfinished texts could not be scored, where that happened.
     """
 
@@ -41,6 +43,7 @@ class State:
     eve: Tensor
     num_resamplings: Tensor
     num_steps: int
+    own_steps: Tensor
     ess: tuple[Tensor, ...]
     num_ancestors: tuple[Tensor, ...] = ()
     blind: str | None = None
@@ -65,9 +68,9 @@ class SMCEngine:
         self.record = record
         self.num_populations = target.num_groups * settings.num_runs
         self.shape = (self.num_populations, settings.num_particles)
-        self.counters = torch.arange(self.num_populations * settings.num_particles).to(
-            target.device
-        )
+        # A binding draws what it would draw alone.
+        one_binding = torch.arange(settings.num_runs * settings.num_particles)
+        self.counters = one_binding.repeat(target.num_groups).to(target.device)
 
     def init(self) -> State:
         device = self.target.device
@@ -86,6 +89,7 @@ class SMCEngine:
             eve=self.counters.clone(),
             num_resamplings=torch.zeros(self.num_populations, dtype=torch.long, device=device),
             num_steps=0,
+            own_steps=torch.zeros(self.num_populations, dtype=torch.long, device=device),
             ess=(),
         )
 
@@ -95,6 +99,7 @@ class SMCEngine:
     def step(self, state: State) -> tuple[State, Info]:
         number = state.stage
         stage = self.target.stages[number]
+        own_steps = state.own_steps + self._is_open(state)
         if isinstance(stage, ChoiceStage):
             new, changed, tokens = self._draw_choice(state), True, 0
             done, total = 1, 1
@@ -102,7 +107,7 @@ class SMCEngine:
             new, changed, tokens = self._draw_token(state, stage)
             total = stage.max_tokens
             done = total if new.run is None else int(new.run.position or 0)
-        new = replace(new, num_steps=state.num_steps + 1)
+        new = replace(new, num_steps=state.num_steps + 1, own_steps=own_steps)
         if not changed:
             return new, Info(stage.name, done, total, num_tokens=tokens)
         self._require_mass(new)
@@ -163,6 +168,11 @@ class SMCEngine:
                 return state, False
         alive = state.log_weight.view(-1)[rows] > -math.inf
         rows = rows[alive]
+        if self.target.num_groups > 1:
+            # A binding whose last text has ended is scored when its texts are complete, as alone.
+            rows = rows[self._is_open(state)[rows // state.log_weight.shape[1]]]
+            if rows.shape[0] == 0:
+                return state, False
         guess, blind = self.target.lookahead(state.stage, state.traces, run, rows)
         old = state.log_twist[rows]
         twist = torch.where(torch.isnan(guess), old, guess)
@@ -197,7 +207,12 @@ class SMCEngine:
         alive = log_weight > -math.inf
         if bool(alive.all()):
             return state
-        living = alive.nonzero()[0]
+        by_binding = alive.view(self.target.num_groups, -1)
+        first = by_binding.long().argmax(-1)
+        first += torch.arange(first.shape[0], device=first.device) * by_binding.shape[1]
+        # A binding that is dead as a whole borrows from another.
+        first = torch.where(by_binding.any(-1), first, alive.nonzero()[0])
+        living = first.repeat_interleave(by_binding.shape[1])
         source = torch.where(alive, torch.arange(alive.shape[0], device=alive.device), living)
         moved = self._select(state, source)
         return replace(moved, log_weight=state.log_weight, eve=state.eve)
@@ -225,10 +240,14 @@ class SMCEngine:
         """Resamples the populations whose effective sample size is too small."""
         num_particles = state.log_weight.shape[1]
         low = (ess < self.settings.ess_threshold * num_particles) & (ess > 0)
+        low &= self._is_open(state)
         if not bool(low.any()):
             return state
         numbers = torch.arange(self.num_populations, device=ess.device)
-        points = self.stream.child("resample").uniforms(numbers, state.num_steps)
+        points = torch.zeros(self.num_populations, dtype=torch.float64, device=ess.device)
+        for step in sorted(set(state.own_steps[low].tolist())):
+            drawn = self.stream.child("resample").uniforms(numbers % self.settings.num_runs, step)
+            points = torch.where(state.own_steps == step, drawn, points)
         here = low.nonzero().squeeze(-1)
         ancestors = torch.arange(num_particles, device=ess.device).repeat(self.num_populations, 1)
         ancestors[here] = systematic_resample(state.log_weight[here], points[here])
@@ -242,6 +261,19 @@ class SMCEngine:
             log_evidence=state.log_evidence + gain,
             num_resamplings=state.num_resamplings + low,
         )
+
+    def _is_open(self, state: State) -> Tensor:
+        """Of which bindings some text is open or all are complete, `[populations]`.
+
+        The others wait for the texts of other bindings, as they would not alone.
+        """
+        device = state.log_weight.device
+        num_groups = self.target.num_groups
+        if num_groups == 1 or state.run is None:
+            return torch.ones(self.num_populations, dtype=torch.bool, device=device)
+        found = torch.zeros(num_groups, dtype=torch.bool, device=device)
+        found[state.run.open // (state.run.num_rows // num_groups)] = True
+        return found.repeat_interleave(self.settings.num_runs)
 
     def _counters(self, state: State) -> Tensor:
         """The number of every particle, which names its random numbers, `[rows]`."""
