@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 
 from lmppl.checker.typing_rules import literal
@@ -41,16 +40,24 @@ def _needs_automata(model: Model) -> bool:
 
 
 def _check_counted(model: Model) -> Iterator[Diagnostic]:
-    """Patterns of `count`, which are matched by `re` and need not be regular."""
+    """Patterns of `count`, which are regular like those of `matches`."""
     for reward in model.rewards.values():
         for source in (reward.source, *reward.source.members):
             if source.kind == "count" and source.span is not None:
-                yield from _check_compiles(str(source.arguments["pattern"]), source.span)
+                yield from _check_regular(str(source.arguments["pattern"]), source.span)
 
 
-def _check_compiles(pattern: str, span: Span) -> Iterator[Diagnostic]:
+def _check_regular(pattern: str, span: Span) -> Iterator[Diagnostic]:
+    # Only programs that count wait for this to be imported.
+    from lmppl.factors.automata.dfa import TooManyStates
+    from lmppl.factors.automata.regex import REMEDY, NotRegular, regex_nfa
+
     try:
-        re.compile(pattern)
-    except re.error as problem:
-        message = f"{literal(pattern)} is not a regular expression: {problem.msg}"
+        regex_nfa(pattern)
+    except NotRegular as problem:
+        message = f"{literal(pattern)} {problem.reason}"
+        help = None if "not a regular expression" in problem.reason else REMEDY
+        yield Diagnostic("LMP301", "error", message, span, help=help)
+    except TooManyStates:
+        message = f"{literal(pattern)} is too large a pattern"
         yield Diagnostic("LMP301", "error", message, span)

@@ -24,7 +24,7 @@ from lmppl.factors.automata.predicates import (
     True_,
     reads_only_text,
 )
-from lmppl.factors.automata.regex import NotRegular, regex_dfa
+from lmppl.factors.automata.regex import REMEDY, NotRegular, regex_dfa
 from lmppl.factors.constants import NotConstant, constant_value
 from lmppl.factors.constraints import asks_of_text, required_predicate
 from lmppl.ir.expr import Call, Constant, Expr, walk
@@ -94,7 +94,7 @@ def _not_regular(problem: NotRegular, pattern: str, span: Span) -> Diagnostic:
         f"this pattern {problem.reason}",
         span,
         notes=() if problem.position is None else (f"at character {problem.position} of it",),
-        help="write it without backreferences, lookarounds, atomic groups and possessive repeats",
+        help=REMEDY,
     )
 
 

@@ -9,7 +9,6 @@ log(0), never from other arithmetic on finite numbers.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
@@ -25,8 +24,9 @@ from lmppl.factors.automata.predicates import (
     Never,
     Predicate,
     StartsWith,
-    holds,
 )
+from lmppl.factors.automata.recognition import recognise
+from lmppl.factors.automata.regex import NotRegular
 from lmppl.factors.formatting import format_value
 from lmppl.factors.functions import FUNCTIONS
 from lmppl.factors.rewards.scorer import Scorer, shorten
@@ -422,17 +422,22 @@ _PREDICATES: Mapping[str, Callable[[Mapping[str, Any]], Predicate]] = {
 def _predicate(expr: Call, arguments: dict[str, Value], env: Environment) -> Value:
     build = _PREDICATES[expr.function]
     names = [name for name, _ in expr.arguments]
-    known: dict[tuple[Any, ...], bool] = {}
-
-    def truth(*items: Any) -> bool:
-        if items not in known:
-            known[items] = holds(build(dict(zip(names[1:], items[1:], strict=True))), items[0])
-        return known[items]
-
-    try:
-        return _by_items(truth, list(arguments.values()), env, _bools)
-    except re.error as error:
-        raise _failure("LMP920", f"this is not a regular expression: {error}", expr, env) from error
+    values = list(arguments.values())
+    is_by_row = any(_is_by_row(value) for value in values)
+    columns = [_items(value, env.num_rows) if is_by_row else [value] for value in values]
+    # The rows of each text, for each of the other arguments.
+    asked: dict[tuple[Any, ...], dict[str, list[int]]] = {}
+    for row, (text, *others) in enumerate(zip(*columns, strict=True)):
+        asked.setdefault(tuple(others), {}).setdefault(text, []).append(row)
+    found = np.zeros(len(columns[0]), dtype=bool)
+    for given, rows in asked.items():
+        try:
+            truths = recognise(build(dict(zip(names[1:], given, strict=True))), list(rows))
+        except NotRegular as error:
+            raise _failure("LMP920", f"this pattern {error.reason}", expr, env) from error
+        for truth, same in zip(truths.tolist(), rows.values(), strict=True):
+            found[same] = truth
+    return found if is_by_row else bool(found[0])
 
 
 def _text(expr: Call, value: Value | None) -> TextColumn:

@@ -202,6 +202,7 @@ def _compose(
     if dead_char >= 0:
         final |= ~np.asarray(live)
     width = bytes_.num_states
+    alike = _alike_within_characters(moves, final, bytes_)
     numbers = np.full(len(moves) * width, -1, dtype=np.int64)
     numbers[0] = 0
     frontier = np.zeros(1, dtype=np.int64)
@@ -213,7 +214,7 @@ def _compose(
         target = moves[state[:, None], bytes_.first[partial]]
         target = moves[target, bytes_.second[partial]]
         follow = np.where(final[target], 0, bytes_.following[partial])
-        codes = target * width + follow
+        codes = np.where(follow > 0, alike[target], target) * width + follow
         blocks.append(codes)
         fresh = np.unique(codes[numbers[codes] < 0])
         numbers[fresh] = np.arange(count, count + len(fresh))
@@ -230,6 +231,30 @@ def _compose(
     stopped = np.asarray(chars.stopped)[state]
     dead = int(numbers[dead_char * width]) if dead_char >= 0 else -1
     return step, bytes_.byte_class, outputs, stopped, partial > 0, dead
+
+
+def _alike_within_characters(
+    moves: NDArray[np.int64], final: NDArray[np.bool_], bytes_: Decoder
+) -> NDArray[np.int64]:
+    """`[states]`: one state for all that act alike on every character of several bytes.
+
+    Inside such a character only this matters: thousands of states, of long lists of whole words
+    say, that differ in letters only are then a handful, where each would be followed by hundreds.
+    """
+    # Some states of a decoder are there for overlong forms, and reached by nothing.
+    reached = np.zeros(1, dtype=np.int64)
+    while len(more := np.union1d(reached, bytes_.following[reached])) > len(reached):
+        reached = more
+    partial = reached[reached > 0]
+    within = np.setdiff1d(bytes_.first[partial], [moves.shape[1] - 1])
+    _, first, inverse = np.unique(
+        np.concatenate([final[:, None], moves[:, within]], axis=1),
+        axis=0,
+        return_index=True,
+        return_inverse=True,
+    )
+    found: NDArray[np.int64] = first[inverse.reshape(-1)].astype(np.int64)
+    return found
 
 
 def _merge_partial_characters(

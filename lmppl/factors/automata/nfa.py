@@ -12,12 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TypeAlias
 
 from lmppl.factors.automata.alphabet import ALL, Charset, category, partition
 from lmppl.factors.automata.dfa import STATE_BUDGET, Dfa, TooManyStates, minimise
 
 NEWLINE: Charset = ((10, 10),)
 MAX_NODES = 200_000
+# Ten million threads and moves are a few seconds. A count and no clock: what is found out about a
+# program must not hang on how busy a machine is.
+MOST_WORK = 10_000_000
 
 
 class Assertion(Enum):
@@ -63,7 +67,8 @@ _FREE, _OWES_NEWLINE, _OWES_END = 0, 1, 2
 class Nfa:
     """Nodes of three kinds: read a character of a set, branch, or check an assertion.
 
-    Node 0 accepts at the end of the text; node 1 accepts whatever follows.  Build from the end:
+    The targets of a branch are in the order in which `re` tries them.  Node 0 accepts at the end of
+    the text; node 1 accepts whatever follows.  Build from the end:
     every method returns the new node, which goes on to the node it was given.
     """
 
@@ -72,6 +77,8 @@ class Nfa:
     branches: list[tuple[int, ...]] = field(default_factory=lambda: [(), ()])
     assertions: list[Assertion | None] = field(default_factory=lambda: [None, None])
     used: set[Assertion] = field(default_factory=set)
+    # For each node that repeats a body: where it is left, and the number of the repeat.
+    loops: dict[int, tuple[int, int]] = field(default_factory=dict)
     # Only relevant with \B, which Python before 3.14 does not match in an empty text.
     boundary_in_empty_text: bool = True
 
@@ -93,10 +100,12 @@ class Nfa:
         self.used.add(kind)
         return self._add(-1, (then,), kind)
 
-    def loop(self, body: Callable[[int], int], then: int) -> int:
+    def loop(self, body: Callable[[int], int], then: int, *, lazy: bool = False) -> int:
         """Any number of repetitions of the body, which is built to return to the loop."""
         node = self.branch((then,))
-        self.branches[node] = (body(node), then)
+        inside = body(node)
+        self.branches[node] = (then, inside) if lazy else (inside, then)
+        self.loops[node] = (then, node)
         return node
 
     def anything(self, then: int) -> int:
@@ -121,7 +130,13 @@ def determinise(nfa: Nfa, start: int, budget: int = STATE_BUDGET) -> Dfa:
     return minimise(Determiniser(nfa).run(start, budget))
 
 
+# Threads before their empty moves, and what is before them where that matters.
+State: TypeAlias = tuple[frozenset[int], Side | None]
+
+
 class Determiniser:
+    """The states of a deterministic automaton for the texts that a nondeterministic one accepts."""
+
     def __init__(self, nfa: Nfa) -> None:
         self.nfa = nfa
         used = nfa.used
@@ -158,10 +173,31 @@ class Determiniser:
             self.classes_by_side.setdefault(side, []).append(cls)
         self.members = members[: len(sets)]
         self.last_closure: tuple[frozenset[int], set[int]] = (frozenset(), set())
+        # Threads followed and moves made so far.
+        self.work = 0
+
+    def first(self, start: int) -> State:
+        """The state before the first character."""
+        # A thread is 3 * node + what it owes.
+        return frozenset({3 * start + _FREE}), _OUTSIDE if self.nfa.used else None
+
+    def after(self, state: State, cls: int) -> State:
+        """The state after one more character, of a class."""
+        side = self.sides[cls]
+        everywhere, moves = self._moves(*state, side)
+        return frozenset(moves.get(cls, set()) | everywhere), side if self.nfa.used else None
+
+    def accepts(self, state: State) -> bool:
+        """Whether a text that ends in this state is accepted."""
+        return self._accepting(*state)
 
     def run(self, start: int, budget: int) -> Dfa:
-        # A thread is 3 * node + what it owes.
-        first = (frozenset({3 * start + _FREE}), _OUTSIDE if self.nfa.used else None)
+        """The automaton of all states, not minimised.
+
+        Raises:
+            TooManyStates: more than `budget` of them, or more work than `MOST_WORK`.
+        """
+        first = self.first(start)
         numbers = {first: 0}
         order = [first]
         rows: list[tuple[int, ...]] = []
@@ -188,6 +224,8 @@ class Determiniser:
                     row[cls] = number
             rows.append(tuple(row))
             outputs.append(int(self._accepting(threads, before)))
+            if self.work > MOST_WORK:
+                raise TooManyStates(budget)
         return Dfa(self.alphabet, tuple(rows), tuple(outputs))
 
     def _moves(
@@ -200,7 +238,9 @@ class Determiniser:
         # There is a next character, so whoever owes the end is lost, or another than a newline.
         payable = (_FREE, _OWES_NEWLINE) if after.newline else (_FREE,)
         threads = frozenset(thread for thread in threads if thread % 3 in payable)
-        for thread in self._closure(threads, before, after):
+        closure = self._closure(threads, before, after)
+        self.work += len(closure)
+        for thread in closure:
             node, owes = divmod(thread, 3)
             if node == Nfa.ACCEPT_REST:
                 everywhere.add(3 * node + (_OWES_END if owes else _FREE))
@@ -212,6 +252,7 @@ class Determiniser:
             if len(classes) == self.num_classes:
                 everywhere.add(target)
                 continue
+            self.work += len(classes)
             for cls in classes:
                 if self.sides[cls] == after:
                     moves.setdefault(cls, set()).add(target)
@@ -246,6 +287,7 @@ class Determiniser:
                 if reached not in seen:
                     seen.add(reached)
                     stack.append(reached)
+        self.work += len(seen)
         self.last_closure = (threads, seen)
         return seen
 

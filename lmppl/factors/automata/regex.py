@@ -12,7 +12,7 @@ import re._compiler as sre_compiler
 import re._constants as sre
 import re._parser as sre_parser
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -26,8 +26,10 @@ from lmppl.factors.automata.alphabet import (
     difference,
     union,
 )
-from lmppl.factors.automata.dfa import STATE_BUDGET, Dfa
-from lmppl.factors.automata.nfa import NEWLINE, Assertion, Nfa, determinise
+from lmppl.factors.automata.dfa import STATE_BUDGET, Dfa, TooManyStates
+from lmppl.factors.automata.nfa import MAX_NODES, NEWLINE, Assertion, Nfa, determinise
+
+REMEDY = "write it without backreferences, lookarounds, atomic groups and possessive repeats"
 
 
 class NotRegular(ValueError):
@@ -55,22 +57,39 @@ def regex_dfa(pattern: str, ignore_case: bool = False, budget: int = STATE_BUDGE
     >>> regex_dfa("[a-c]+(, [a-c]+)*").accepts("ab, c")
     True
     """
-    flags = re.IGNORECASE if ignore_case else 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            tree = sre_parser.parse(pattern, flags)
-        except re.error as error:
-            reason = f"is not a regular expression: {error.msg}"
-            raise NotRegular(pattern, reason, error.pos) from error
-        except (RecursionError, OverflowError) as error:
-            raise NotRegular(pattern, "is nested too deeply") from error
+    return determinise(*regex_nfa(pattern, ignore_case), budget)
+
+
+def regex_nfa(pattern: str, ignore_case: bool = False) -> tuple[Nfa, int]:
+    """The nondeterministic automaton of a pattern, and where it starts.
+
+    Raises:
+        NotRegular, TooManyStates: as `regex_dfa`.
+    """
+    tree = parsed(pattern, ignore_case)
     translation = Translation(pattern)
     try:
         start = translation.sequence(tree, tree.state.flags, Nfa.ACCEPT)
     except RecursionError as error:
         raise NotRegular(pattern, "is nested too deeply") from error
-    return determinise(translation.nfa, start, budget)
+    return translation.nfa, start
+
+
+def parsed(pattern: str, ignore_case: bool = False) -> Any:
+    """The standard library's parse tree of a pattern.
+
+    Raises:
+        NotRegular: it is no pattern, or is nested too deeply.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return sre_parser.parse(pattern, re.IGNORECASE if ignore_case else 0)
+        except re.error as error:
+            reason = f"is not a regular expression: {error.msg}"
+            raise NotRegular(pattern, reason, error.pos) from error
+        except (RecursionError, OverflowError) as error:
+            raise NotRegular(pattern, "is nested too deeply") from error
 
 
 @lru_cache(maxsize=256)
@@ -90,31 +109,62 @@ def words_dfa(
     Raises:
         TooManyStates: more than `budget` states before minimisation.
     """
+    return determinise(
+        *words_nfa(
+            words,
+            ignore_case=ignore_case,
+            whole_words=whole_words,
+            at_start=at_start,
+            at_end=at_end,
+        ),
+        budget,
+    )
+
+
+def words_nfa(
+    words: tuple[str, ...],
+    *,
+    ignore_case: bool = False,
+    whole_words: bool = False,
+    at_start: bool = False,
+    at_end: bool = False,
+) -> tuple[Nfa, int]:
+    """The nondeterministic automaton of `words_dfa`, and where it starts."""
     nfa = Nfa()
     accept = Nfa.ACCEPT if at_end else Nfa.ACCEPT_REST
     if whole_words:
         accept = nfa.assertion(Assertion.NO_WORD_AFTER, accept)
-    spelled = {tuple(_letter(char, ignore_case) for char in word) for word in dict.fromkeys(words)}
-    start = _trie(nfa, sorted(spelled), 0, accept)
+    start = _trie(nfa, words, ignore_case, accept)
     if whole_words:
         start = nfa.assertion(Assertion.NO_WORD_BEFORE, start)
     if not at_start:
         start = nfa.anything(start)
-    return determinise(nfa, start, budget)
+    return nfa, start
 
 
-def _trie(nfa: Nfa, words: Sequence[tuple[Charset, ...]], depth: int, accept: int) -> int:
-    """A node that reads any of the words (sorted, alike up to `depth`) from `depth` on."""
-    targets: list[int] = []
-    children: dict[Charset, list[tuple[Charset, ...]]] = {}
+def _trie(nfa: Nfa, words: Iterable[str], ignore_case: bool, accept: int) -> int:
+    """A node that reads any of the words; those with a common beginning share it."""
+    children: list[dict[Charset, int]] = [{}]
+    ends: set[int] = set()
     for word in words:
-        if len(word) == depth:
-            targets.append(accept)
-        else:
-            children.setdefault(word[depth], []).append(word)
-    for letter, longer in children.items():
-        targets.append(nfa.read(letter, _trie(nfa, longer, depth + 1, accept)))
-    return targets[0] if len(targets) == 1 else nfa.branch(tuple(targets))
+        node = 0
+        for char in word:
+            letter = _letter(char, ignore_case)
+            following = children[node].get(letter)
+            if following is None:
+                if len(children) >= MAX_NODES:
+                    raise TooManyStates(MAX_NODES)
+                following = children[node][letter] = len(children)
+                children.append({})
+            node = following
+        ends.add(node)
+    # A child comes after its parent, so that from the last to the first all is built in time.
+    built = [0] * len(children)
+    for node in range(len(children) - 1, -1, -1):
+        targets = [accept] if node in ends else []
+        targets += [nfa.read(letter, built[child]) for letter, child in children[node].items()]
+        built[node] = targets[0] if len(targets) == 1 else nfa.branch(tuple(targets))
+    return built[0]
 
 
 @lru_cache(maxsize=4096)
@@ -168,7 +218,7 @@ class Translation:
             return self.sequence(body, _combine_flags(flags, added, removed), then)
         if op in (sre.MAX_REPEAT, sre.MIN_REPEAT):
             low, high, body = argument
-            return self.repeat(low, high, body, flags, then)
+            return self.repeat(low, high, body, flags, then, lazy=op is sre.MIN_REPEAT)
         if op is sre.AT:
             return self.nfa.assertion(_assertion(argument, flags), then)
         if op is sre.FAILURE:
@@ -177,15 +227,19 @@ class Translation:
             return self.nfa.branch(())
         raise NotRegular(self.pattern, _REFUSED.get(op, f"uses {op}, which is not supported"))
 
-    def repeat(self, low: int, high: int, body: Any, flags: int, then: int) -> int:
+    def repeat(self, low: int, high: int, body: Any, flags: int, then: int, *, lazy: bool) -> int:
         nfa = self.nfa
         if high is sre.MAXREPEAT or high == sre.MAXREPEAT:
-            node = nfa.loop(lambda back: self.sequence(body, flags, back), then)
+            node = nfa.loop(lambda back: self.sequence(body, flags, back), then, lazy=lazy)
         else:
             # Nested, (x(x(x)?)?)?, so that the empty moves from one copy do not reach all others.
             node = then
+            number: int | None = None
             for _ in range(high - low):
-                node = nfa.branch((self.sequence(body, flags, node), then))
+                once_more = self.sequence(body, flags, node)
+                node = nfa.branch((then, once_more) if lazy else (once_more, then))
+                number = node if number is None else number
+                nfa.loops[node] = (then, number)
         for _ in range(low):
             node = self.sequence(body, flags, node)
         return node
