@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from lmppl.checker.walking import expressions_of
 from lmppl.errors import Diagnostic, Label, Span
-from lmppl.factors.automata.dfa import TooManyStates
+from lmppl.factors.automata.dfa import TooManyStates, Work
 from lmppl.factors.automata.language import (
+    COMPARING,
     contradiction,
     is_always_true,
     is_never_true,
@@ -200,6 +201,7 @@ def _check_alone(predicate: Predicate, potential: Potential, is_certain: bool) -
                 potential.span,
             )
     except TooManyStates:
+        # That it is judged on finished texts only is said elsewhere (LMP310).
         return None
     return None
 
@@ -254,7 +256,10 @@ def _check_together(required: Sequence[_Required]) -> list[Diagnostic]:
     """Every contradiction among the requirements; each is blamed at most once."""
     found: list[Diagnostic] = []
     remaining = list(required)
-    while (core := contradiction([each.predicate for each in remaining])) and len(core) > 1:
+    work = Work(COMPARING)
+    while (core := contradiction([each.predicate for each in remaining], work=work)) and len(
+        core
+    ) > 1:
         parts = sorted((remaining[index] for index in core), key=lambda each: each.span.start)
         # The last is blamed; a stop string never is, because it requires nothing itself.
         blamed = next(each for each in reversed(parts) if not each.remark)

@@ -143,3 +143,36 @@ def test_words_of_thousands_of_characters_are_fine() -> None:
     for predicate in (Never((word,)), Never((word,), True, True), Contains((word, word + "c"))):
         texts = [word, f" {word} ", word[:-1], f"c{word}c"]
         assert recognise(predicate, texts).tolist() == [holds(predicate, text) for text in texts]
+
+
+def test_automata_that_multiply_have_a_budget_and_the_posterior_stays(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text('{"tokens": ["a"], "initial": [1], "transition": [[1]]}')
+    primes = (2, 3, 5, 7, 11, 13, 17, 19, 23)
+    lines = "\n".join(f'require matches(text, r"(.{{{prime}}})*|a")' for prime in primes)
+    source = f'model m() {{ text ~ markov("p.json", max_tokens=1)\n{lines}\nreturn text }}'
+    began = time.process_time()
+    compiled = lmppl.compile(source, base_dir=tmp_path)
+    post = lmppl.infer(compiled, method="smc", num_particles=8, seed=0)
+    assert set(post["text"]) == {"a"}
+    assert time.process_time() - began < 60
+
+
+def test_a_requirement_whose_automaton_is_too_large_is_said_when_it_is_checked(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "p.json").write_text('{"tokens": ["a"], "initial": [1], "transition": [[1]]}')
+    any_of = " or ".join(f'matches(text, r"(.{{{size}}})*")' for size in (97, 101, 103))
+    source = f'model m() {{ text ~ markov("p.json", max_tokens=97) require {any_of} }}'
+    compiled = lmppl.compile(source, base_dir=tmp_path)
+    assert [each.code for each in compiled.warnings] == ["LMP310"]
+    post = lmppl.infer(compiled, method="smc", num_particles=4, seed=0)
+    assert set(post["text"]) == {"a" * 97}
+
+
+def test_many_requirements_are_compared_within_a_budget(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text('{"tokens": ["a"], "initial": [1], "transition": [[1]]}')
+    lines = "\n".join(f'require matches(text, r"(?:.{{{n}}})*a?b?")' for n in range(60, 100))
+    source = f'model m() {{ text ~ markov("p.json", max_tokens=4)\n{lines}\nreturn text }}'
+    began = time.process_time()
+    lmppl.compile(source, base_dir=tmp_path)
+    assert time.process_time() - began < 60

@@ -26,6 +26,22 @@ class TooManyStates(ValueError):
         self.budget = budget
 
 
+class Work:
+    """How much may still be done on automata for one question.
+
+    A count and no clock, so that what is found out does not hang on how busy a machine is.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+
+    def spend(self, amount: int) -> None:
+        """Raises: TooManyStates once more was spent than there was."""
+        self.left -= amount
+        if self.left < 0:
+            raise TooManyStates(STATE_BUDGET)
+
+
 @dataclass(frozen=True, slots=True)
 class Dfa:
     """A complete deterministic automaton.
@@ -76,13 +92,14 @@ def product(
     dfas: Sequence[Dfa],
     combine: Callable[[tuple[int, ...]], int],
     budget: int = STATE_BUDGET,
+    work: Work | None = None,
 ) -> Dfa:
     """Runs all automata side by side; the output of a text is `combine` of their outputs.
 
     Only reachable states are built; the result is not minimised.
 
     Raises:
-        TooManyStates: more than `budget` states are reachable.
+        TooManyStates: more than `budget` states are reachable, or `work` is spent.
     """
     alphabet, columns = common_refinement([dfa.alphabet for dfa in dfas])
     starts = (0,) * len(dfas)
@@ -91,6 +108,8 @@ def product(
     rows: list[tuple[int, ...]] = []
     per_part = [tuple(column[i] for column in columns) for i in range(len(dfas))]
     for states in order:
+        if work is not None:
+            work.spend(len(columns) * len(dfas))
         current = [dfa.rows[state] for dfa, state in zip(dfas, states, strict=True)]
         moved = [
             [row[cls] for cls in classes] for row, classes in zip(current, per_part, strict=True)
@@ -112,9 +131,9 @@ def product(
     return Dfa(alphabet, tuple(rows), outputs)
 
 
-def intersection(dfas: Sequence[Dfa], budget: int = STATE_BUDGET) -> Dfa:
+def intersection(dfas: Sequence[Dfa], budget: int = STATE_BUDGET, work: Work | None = None) -> Dfa:
     """Accepts what all accept; minimal.  Everything, where there are none."""
-    return _fold(dfas, EVERYTHING, lambda outputs: int(all(outputs)), budget)
+    return _fold(dfas, EVERYTHING, lambda outputs: int(all(outputs)), budget, work)
 
 
 def union(dfas: Sequence[Dfa], budget: int = STATE_BUDGET) -> Dfa:
@@ -127,6 +146,7 @@ def _fold(
     unit: Dfa,
     combine: Callable[[tuple[int, ...]], int],
     budget: int,
+    work: Work | None = None,
 ) -> Dfa:
     # Smallest first and minimised after each step, so that what is built stays small.
     pending = sorted(dfas, key=lambda dfa: dfa.num_states)
@@ -134,7 +154,10 @@ def _fold(
         return unit
     result = pending[0]
     for dfa in pending[1:]:
-        result = minimise(product((result, dfa), combine, budget))
+        both = product((result, dfa), combine, budget, work)
+        if work is not None:
+            work.spend(4 * both.num_states * both.alphabet.num_classes)
+        result = minimise(both)
     return result
 
 

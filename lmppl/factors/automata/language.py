@@ -15,6 +15,7 @@ from lmppl.factors.automata.dfa import (
     STATE_BUDGET,
     Dfa,
     TooManyStates,
+    Work,
     intersection,
     live_states,
     product,
@@ -41,6 +42,9 @@ from lmppl.factors.automata.predicates import (
     reads_only_text,
 )
 from lmppl.factors.automata.regex import regex_dfa, words_dfa
+
+# What may be spent on finding contradictions in one text's requirements, a second or two.
+COMPARING = 5_000_000
 
 Decidable = Literal["safety", "automaton", "liveness", "end"]
 
@@ -189,13 +193,14 @@ def is_never_true(predicate: Predicate) -> bool:
 
 
 def contradiction(
-    predicates: Sequence[Predicate], budget: int = STATE_BUDGET
+    predicates: Sequence[Predicate], budget: int = STATE_BUDGET, work: Work | None = None
 ) -> tuple[int, ...] | None:
     """Indices of a smallest set of constraints that no text satisfies together (LMP303).
 
-    None where a text satisfies all, and where deciding would take more than `budget` states.
-    Constraints that do not depend on the text alone are relaxed.
+    None where a text satisfies all, and where deciding would take more than `budget` states, or
+    more than is left of `work`. Constraints that do not depend on the text alone are relaxed.
     """
+    work = work or Work(COMPARING)
     dfas: dict[int, Dfa] = {}
     for index, predicate in enumerate(predicates):
         try:
@@ -205,25 +210,25 @@ def contradiction(
         if not any(dfas[index].outputs):
             return (index,)
     for pair in combinations(dfas, 2):
-        if _disjoint([dfas[index] for index in pair], budget):
+        if _disjoint([dfas[index] for index in pair], budget, work):
             return pair
     # Beyond pairs: drop from all whatever is not needed for the contradiction.
     core = list(dfas)
-    if not _disjoint([dfas[index] for index in core], budget):
+    if not _disjoint([dfas[index] for index in core], budget, work):
         return None
     for index in tuple(core):
         rest = [other for other in core if other != index]
-        if _disjoint([dfas[other] for other in rest], budget):
+        if _disjoint([dfas[other] for other in rest], budget, work):
             core = rest
     return tuple(core)
 
 
-def _disjoint(dfas: Sequence[Dfa], budget: int) -> bool:
+def _disjoint(dfas: Sequence[Dfa], budget: int, work: Work) -> bool:
     try:
         if len(dfas) == 2:
-            both = product(dfas, lambda outputs: int(all(outputs)), budget)
+            both = product(dfas, lambda outputs: int(all(outputs)), budget, work)
             return not any(both.outputs)
-        return not any(intersection(dfas, budget).outputs)
+        return not any(intersection(dfas, budget, work).outputs)
     except TooManyStates:
         return False
 

@@ -24,6 +24,7 @@ from lmppl.factors.automata.dfa import (
     STATE_BUDGET,
     Dfa,
     TooManyStates,
+    Work,
     minimise,
     product,
 )
@@ -32,6 +33,7 @@ from lmppl.factors.automata.language import predicate_dfa
 from lmppl.factors.automata.machine import ByteMachine, byte_machine
 from lmppl.factors.automata.predicates import Predicate, True_
 from lmppl.factors.automata.tables import (
+    MOST_WORK,
     TableTooLarge,
     TokenTable,
     TokenTree,
@@ -98,6 +100,8 @@ class _Site:
     max_tokens: int
     table_budget: int
     state_budget: int
+    # What may be spent on joining tables, for all constraints of the site together.
+    work: Work = field(default_factory=lambda: Work(2 * MOST_WORK), compare=False)
 
     def textual_table(self, predicate: Predicate, required: bool) -> TokenTable:
         """The table of one textual part; not required, no state counts as dead.
@@ -145,7 +149,7 @@ class _Site:
         if len(tables) == 1:
             table, truths = tables[0], tables[0].outputs[:, None]
         else:
-            table, truths = joint_table(tables, self.table_budget)
+            table, truths = joint_table(tables, self.table_budget, self.work)
         shift = np.array([0] * len(parts.required) + [1] * len(parts.consulted), dtype=np.int32)
         truths = truths[:-1, : len(shift)] - shift
         found, inverse = np.unique(truths, axis=0, return_inverse=True)

@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lmppl.factors.automata.dfa import Work
 from lmppl.factors.automata.machine import ByteMachine
 from lmppl.factors.automata.utf8 import IntArray
 
@@ -184,7 +185,14 @@ def _chunks(states: NDArray[_Integer], width: int) -> Iterator[tuple[slice, NDAr
 _DENSE_TUPLES = 1 << 24
 
 
-def joint_table(tables: Sequence[TokenTable], budget: int) -> tuple[TokenTable, IntArray]:
+# Units are about five nanoseconds: of one element, of one round, of one element that is sorted.
+MOST_WORK = 100_000_000
+_ROUND, _SORTED = 10_000, 40
+
+
+def joint_table(
+    tables: Sequence[TokenTable], budget: int, work: Work | None = None
+) -> tuple[TokenTable, IntArray]:
     """All tables side by side, over the tuples of states that tokens reach.
 
     A tuple is dead as soon as one of its states is.  The second result is `[states + 1, tables]`:
@@ -192,7 +200,9 @@ def joint_table(tables: Sequence[TokenTable], budget: int) -> tuple[TokenTable, 
 
     Raises:
         TableTooLarge: the table would take more than `budget` bytes.
+        TooManyStates: it would take more than is left of `work`, or more than `MOST_WORK`.
     """
+    own_work = Work(MOST_WORK)
     combined = np.stack([table.token_class for table in tables], axis=1)
     classes, token_class = np.unique(combined, axis=0, return_inverse=True)
     sizes = [len(table.outputs) - 1 for table in tables]
@@ -206,6 +216,10 @@ def joint_table(tables: Sequence[TokenTable], budget: int) -> tuple[TokenTable, 
     blocks: list[NDArray[np.int32]] = []
     while len(frontier):
         fresh = []
+        sorting = 0 if numbering.dense else _SORTED * numbering.count
+        for each in (own_work, work):
+            if each is not None:
+                each.spend(_ROUND + sorting + len(frontier) * len(classes) * len(tables))
         for _, codes in _chunks(frontier, len(classes)):
             targets = np.zeros((len(codes), len(classes)), dtype=np.int64)
             dead = np.zeros(targets.shape, dtype=bool)
