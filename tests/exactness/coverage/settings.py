@@ -34,17 +34,17 @@ def _settings_of(case: Case) -> list[Setting]:
         Setting(case, "exact", {"num_samples": 100}),
         Setting(case, "importance", {"num_samples": 100}),
         Setting(case, "importance", easy=easy),
-        Setting(case, "smc", {"num_particles": 64}),
-        Setting(case, "smc", easy=easy),
+        Setting(case, "smc", {"num_particles": 64}, every=2),
+        Setting(case, "smc"),
         Setting(case, "smc", {"num_particles": 1000}, easy=easy),
-        Setting(case, "smc", {"num_particles": 64, "lookahead": "none"}),
+        Setting(case, "smc", {"num_particles": 64, "lookahead": "none"}, every=4),
         Setting(case, "smc", {"num_particles": 64, "num_runs": 2}),
         Setting(case, "smc", {"num_particles": 64, "num_runs": 4}),
     ]
     if case in (cases.HARD, cases.KEYWORD):
         found.append(Setting(case, "importance", {"proposal": "prior"}))
     if case in _REJECTION:
-        found.append(Setting(case, "rejection", {"num_samples": 20}))
+        found.append(Setting(case, "rejection", {"num_samples": 20}, every=2))
         found.append(Setting(case, "rejection", {"num_samples": 100}))
         found.append(Setting(case, "rejection", {"num_samples": 400}, easy=easy))
     if case in _MCMC_CASES:
