@@ -52,12 +52,22 @@ def load_posterior(
     if kept is None:
         return posterior
     program = _Program(posterior, dict(externs or {}), base_dir)
-    changes: dict[str, Any] = {"evaluator": program.evaluate}
+    changes: dict[str, Any] = {"evaluator": program}
     place = guide_directory(directory)
     if place is not None and posterior.method == "svi":
         changes["guide"] = DeferredGuide(place.absolute(), program.guide)
         changes["sampler"] = partial(_sample, program, changes["guide"])
     return posterior.replace(**changes)
+
+
+def unpickled(fields: Mapping[str, Any]) -> Posterior:
+    """The posterior of pickled fields, with its program where that was kept."""
+    from lmppl.posterior import Posterior
+
+    posterior = Posterior(**fields)
+    if posterior.fields()["program"] is None:
+        return posterior
+    return posterior.replace(evaluator=_Program(posterior, {}, None))
 
 
 def _sample(program: _Program, guide: DeferredGuide, n: int, seed: int) -> Posterior:
@@ -126,7 +136,16 @@ class _Program:
                 ]
             )
 
-    def evaluate(self, source: str) -> NDArray[Any]:
+    def asked(self, source: str) -> tuple[Any, str, float | None]:
+        """The statistic that a text asks for, the expression that it is of, and its level."""
+        from lmppl.checker import check_query
+
+        if source.strip() in self.posterior:
+            return "mean", source, None
+        query = check_query(self.compiled.model, source)
+        return query.statistic, query.inner, query.q
+
+    def __call__(self, source: str) -> NDArray[Any]:
         """The values of an expression on the draws, `[draws]`."""
         if source.strip() in self.posterior:
             found = self.posterior[source.strip()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import operator
 import os
@@ -64,6 +65,11 @@ _KEPT_APART: dict[str, Callable[[Any], Any]] = {
 
 # What holds on to a model, and is neither saved nor pickled.
 _FUNCTIONS = ("evaluator", "sampler", "guide")
+
+_NO_GUIDE = (
+    "the fitted guide was left out when this result was pickled: `sample` draws from these draws"
+    " again; `save` keeps the guide"
+)
 
 # Diagnostics that describe a set of draws, and say nothing of others taken from it.
 _OF_THESE_DRAWS = frozenset(
@@ -234,9 +240,15 @@ class Posterior:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For pickle: everything but the functions, as `save` writes it; see `load_posterior`."""
+        """For pickle: everything but the functions and the guide, which hold on to a model.
+
+        Expressions can be evaluated again where the program was kept, as after `load_posterior`.
+        """
         data = {**self._data, **dict.fromkeys(_FUNCTIONS)}
-        return _unpickled, (data,)
+        if self._data["guide"] is not None and _NO_GUIDE not in self.warnings:
+            data["warnings"] = (*self.warnings, _NO_GUIDE)
+        # Compiling is done in a room above this one.
+        return importlib.import_module("lmppl.reopening").unpickled, (data,)
 
     def fields(self) -> Mapping[str, Any]:
         """The constructor's arguments as they are kept, for saving and for `replace`."""
@@ -907,10 +919,6 @@ class _Selected:
     def asked(self, source: str) -> tuple[Statistic, str, float | None]:
         asked = getattr(self.evaluator, "asked", None)
         return ("mean", source, None) if asked is None else asked(source)
-
-
-def _unpickled(data: dict[str, Any]) -> Posterior:
-    return Posterior(**data)
 
 
 def _rows_of(column: Any, rows: NDArray[np.int64]) -> Any:

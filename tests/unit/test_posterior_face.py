@@ -102,14 +102,20 @@ def test_a_posterior_can_be_pickled_without_its_functions(post: Posterior) -> No
     assert again.manifest == post.manifest and again.warnings == post.warnings
     assert again.summary() == post.summary()
     assert again.expectation(lambda draw: len(draw.text)).value == 3.0
+    # The program is kept, and compiled again where an expression needs it.
+    for text in ("vowels(text) * 2", "quantile(vowels(text), 0.5)"):
+        assert again.expectation(text).value == post.expectation(text).value
+    bare = pickle.loads(pickle.dumps(post.replace(program=None)))
     with pytest.raises(ValueError, match="saved or pickled"):
-        again.expectation("vowels(text) * 2")
+        bare.expectation("vowels(text) * 2")
 
 
 def test_a_fitted_posterior_can_be_pickled(model: Any) -> None:
     fitted = lmppl.infer(model, method="svi", num_steps=1, num_particles=4, num_samples=8, seed=0)
     again: Posterior = pickle.loads(pickle.dumps(fitted))
     assert again.texts == fitted.texts and fitted.guide is not None and again.guide is None
+    assert "guide was left out" in again.warnings[-1] and again.warnings[:-1] == fitted.warnings
+    assert pickle.loads(pickle.dumps(again)).warnings == again.warnings
 
 
 def test_copies_keep_everything(post: Posterior) -> None:
@@ -164,6 +170,13 @@ def test_an_expression_may_ask_for_any_statistic(post: Posterior) -> None:
     counted = post.statistic(np.array([p == "cat" for p in post["pet"]]) & (values >= 2.0))
     assert chance.value == counted.value
     assert post.expectation('pet == "cat"').value == post.probabilities("pet")["cat"].value
+
+
+def test_a_loaded_posterior_answers_in_the_same_language(post: Posterior, tmp_path: Any) -> None:
+    post.save(tmp_path / "result")
+    again = lmppl.load_posterior(tmp_path / "result")
+    for text in ("std(vowels(text))", "quantile(vowels(text), 0.9)", 'probability(pet == "cat")'):
+        assert again.expectation(text).value == post.expectation(text).value
 
 
 def test_a_selection_answers_in_the_same_language(post: Posterior) -> None:
