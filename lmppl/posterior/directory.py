@@ -249,8 +249,9 @@ def _rewrite_locked(target: Path, write: Callable[[Path], Mapping[str, Any]]) ->
             entry, slash, below = path.partition("/")
             files[names[entry] + slash + below] = digest_of_file(staging / path)
         new = sealed({**document, "names": names, "files": files, "replaces": old})
-        _sync_tree(staging)
         _write_synced(staging / JSON, new)
+        _share(staging)
+        _sync_tree(staging)
         for entry in entries:
             os.rename(staging / entry, target / names[entry])
         _sync_directory(target)
@@ -370,6 +371,17 @@ def _write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _share(staging: Path) -> None:
+    """Gives all files the permissions of `posterior.json`, which follow the user's mask.
+
+    Libraries write some for their owner alone.
+    """
+    mode = os.stat(staging / JSON).st_mode & 0o777
+    for path in staging.rglob("*"):
+        if path.is_file():
+            os.chmod(path, mode)
 
 
 def _sync_tree(directory: Path) -> None:

@@ -25,7 +25,7 @@ import safetensors.numpy
 from lmppl.posterior import Posterior, load_posterior
 
 _CALLS = (
-    "open close fsync rename replace mkdir rmdir unlink listdir scandir lstat stat read write"
+    "open close chmod fsync rename replace mkdir rmdir unlink listdir scandir lstat stat read write"
 ).split()
 _SIZE = 50
 

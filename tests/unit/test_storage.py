@@ -120,6 +120,17 @@ def test_saving_again_leaves_only_the_new_result(tmp_path: Path) -> None:
     assert len(_names(place)) == 2 and not (place / "guide").exists()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no permissions by a mask")
+def test_saved_files_follow_the_mask_of_the_user(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        _posterior("smc", Guide("g")).save(tmp_path / "run")
+    finally:
+        os.umask(before)
+    modes = {(tmp_path / "run" / name).stat().st_mode & 0o777 for name in _names(tmp_path / "run")}
+    assert modes == {0o640}
+
+
 def test_a_result_in_the_first_format_is_read_with_a_warning_and_replaced(tmp_path: Path) -> None:
     place = tmp_path / "run"
     _posterior("old").save(place)
