@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
 
 from lmppl.checker.declarations import length_problem
@@ -16,6 +17,7 @@ from lmppl.factors.signatures import Argument
 from lmppl.ir.expr import Constant, ExternCall, Reference, RewardCall, walk
 from lmppl.ir.model import Model, Parameter, Site
 from lmppl.ir.types import Type
+from lmppl.syntax.literals import LARGEST_INT
 
 _LM_METHODS = ("start", "extend", "token_log_probs")
 
@@ -104,6 +106,8 @@ def _check_parameter(
 
 def value_problem(value: object, type: Type) -> tuple[str, str] | None:
     """The code and the end of a sentence about a value that a type does not allow, or None."""
+    if any(isinstance(number, int) and abs(number) > _largest(type) for number in _numbers(value)):
+        return "LMP106", f"must be at most {_largest(type):,} in size"
     found = type_of_value(value)
     if found is None or not fits(found, type):
         given = "something else" if found is None else in_words(found)
@@ -118,6 +122,12 @@ def value_problem(value: object, type: Type) -> tuple[str, str] | None:
         return "LMP106", f"must be {type.range.in_words()}; {literal(outside)} was given"
     length = length_problem(value, type)
     return None if length is None else ("LMP106", length)
+
+
+def _largest(type: Type) -> float:
+    """The largest integer that a type holds: 64 bits, as in a file, or what is left of a real."""
+    element = type.element() if type.is_array else type
+    return sys.float_info.max if element.kind == "real" else LARGEST_INT
 
 
 def _kind_of(value: object) -> str:

@@ -1467,4 +1467,43 @@ Right:
     lmppl.load_posterior("result", externs={"quality": quality}).expectation("quality(text)")
 """,
     ),
+    "LMP950": Explanation(
+        "a host function that changes what it is given",
+        """\
+A reward of the host gets a list of texts and returns a score for each, in the same order. One that
+sorts, shuffles or empties that list gives scores that may belong to other texts.
+
+Wrong:
+    def score(texts): texts.sort(); return [len(t) for t in texts]
+Right:
+    def score(texts): return [len(t) for t in texts]
+""",
+    ),
+    "LMP951": Explanation(
+        "a reward or language model that is no function",
+        """\
+A few of the first texts of a run are scored twice. Here the second score was another one: the
+reward, function or language model is random, or remembers what it was asked before. Then there is
+no one posterior, and a method that promises exact draws refuses. The others go on with the score
+that came first and warn.
+
+Wrong:
+    lambda texts: [random.random() for t in texts]
+Right:
+    lambda texts: [random.Random(t).random() for t in texts]
+""",
+    ),
+    "LMP952": Explanation(
+        "factors that add up to more than a number holds",
+        """\
+Each factor of a draw is a finite number, and their sum is not: it is beyond about 1.8e308. Factors
+are natural logarithms of weights, in nats; a difference of 100 is already certainty.
+
+Wrong:
+    factor 1e308 * sentiment(text)
+    factor 1e308 * sentiment(text)
+Right:
+    factor 10 * sentiment(text)
+""",
+    ),
 }

@@ -12,6 +12,7 @@ from typing import Any
 
 from lmppl.errors import Diagnostic, LmpError
 from lmppl.fence import fenced
+from lmppl.inference.doubts import Doubts
 from lmppl.inference.listening import listening
 from lmppl.inference.loop import Budget, run
 from lmppl.inference.results import ParseExpression, posterior_of, spent_on_rewards
@@ -40,19 +41,30 @@ def execute(
     settings = replace(settings, seed=seed)
     module, _, name = settings.engine.partition(":")
     make_engine: Any = getattr(importlib.import_module(module), name)
+    doubts = Doubts.of(target, settings)
+    target = doubts.target
     with _stepped(target, settings.compile):
         engine = make_engine(settings, target, Stream.from_seed(seed))
         with _rows_limited(target, settings.max_rows):
             before = spent_on_rewards(target)
             with listening(progress) as listener:
-                outcome = run(engine, budget=parse_budget(budget), progress=listener)
+                outcome = run(
+                    engine,
+                    budget=parse_budget(budget),
+                    progress=listener,
+                    check=doubts.require_functions,
+                )
         outcome = replace(outcome, rewards=spent_on_rewards(target, before))
-        return [
+        found = [
             posterior_of(
                 target, draws, group, settings=settings, seed=seed, outcome=outcome, parse=parse
             )
             for group, draws in enumerate(outcome.draws)
         ]
+    # After the expectations, whose rewards may not have been asked before.
+    doubts.require_functions()
+    warnings = doubts.warnings()
+    return [p.replace(warnings=(*p.warnings, *warnings)) if warnings else p for p in found]
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -131,12 +131,17 @@ _PACE_STEPS = 4
 
 
 def run(
-    engine: Engine[State], *, budget: Budget | None = None, progress: ProgressListener | None = None
+    engine: Engine[State],
+    *,
+    budget: Budget | None = None,
+    progress: ProgressListener | None = None,
+    check: Callable[[], None] | None = None,
 ) -> Outcome:
     """Steps the engine until it is done, the budget is spent, or the user interrupts.
 
     An engine that has draws only at its end is told to hurry: with a budget in time for its end,
     after Ctrl-C within some seconds. A second Ctrl-C stops it at once.
+    `check` is called after every step, to raise where there is no use in going on.
 
     Raises:
         InferenceError: LMP930, interrupted or out of budget before there was anything to return.
@@ -160,6 +165,8 @@ def run(
                     state = sooner
                 state, info = engine.step(state)
                 clock.count(info)
+                if check is not None:
+                    check()
                 if progress is not None:
                     progress(
                         ProgressEvent(

@@ -6,6 +6,7 @@ Free of torch, so that `lmppl check` and `lmppl methods` are fast; each method n
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar
@@ -33,6 +34,10 @@ _DEFAULT_CHAINS = 32
 _FEWEST_PER_CHAIN = 25
 # No machine holds more draws than this, and tensors count in 64 bits.
 _LARGEST_COUNT = 2**31 - 1
+# Any number that Python prints is a seed.
+_MOST_DIGITS = 1000
+# Adam moves a weight by about the rate in each step.
+_LARGEST_RATE = 100.0
 
 
 def _whole(value: object, otherwise: int) -> int:
@@ -289,12 +294,14 @@ class SVI(Settings):
         "learning rate of Adam at the start, falls linearly to a tenth; by default 1e-4 for"
         " guide='full' and 1e-3 for guide='lora'",
         lower=0.0,
+        upper=_LARGEST_RATE,
     )
     table_lr: float = option(
         0.05,
         "the same for what is a table of logits: discrete choices, and language models without"
         " weights (a fifth of it where a recurrent network stands for a table too large)",
         lower=0.0,
+        upper=_LARGEST_RATE,
     )
     max_grad_norm: float | None = option(
         None, "length to which a longer gradient is cut; absent: never", lower=0.0
@@ -373,7 +380,7 @@ def settings_from_options(
                 Diagnostic(
                     "LMP403",
                     "error",
-                    f"option {name} of {method.name} is {value!r}: {wrong}",
+                    f"option {name} of {method.name} is {_shown(value)}: {wrong}",
                     help=f"{name}: {known[name].metadata['doc']}",
                 )
             )
@@ -440,6 +447,13 @@ def option_of_no_method(name: str) -> list[Diagnostic]:
     return [Diagnostic("LMP402", "error", f"no method has an option {name}", help=help_)]
 
 
+def _shown(value: object) -> str:
+    """A value as an error shows it; Python refuses to print numbers of thousands of digits."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**40:
+        return f"a number of {int(value.bit_length() * math.log10(2)) + 1} digits"
+    return repr(value)
+
+
 def _misfit(setting: Any, value: object) -> str | None:
     """Why a value does not fit a setting, or None."""
     if value is None:
@@ -450,6 +464,10 @@ def _misfit(setting: Any, value: object) -> str | None:
         return "it must be a whole number"
     if kind == "int" and setting.name != "seed" and value > _LARGEST_COUNT:  # type: ignore[operator]
         return f"it must be at most {_LARGEST_COUNT:,}"
+    if kind == "int" and value >= 10**_MOST_DIGITS:  # type: ignore[operator]
+        return f"it must have at most {_MOST_DIGITS:,} digits"
+    if kind == "float" and isinstance(value, int) and abs(value) > sys.float_info.max:
+        return "it is larger than a number can be"
     if kind == "float" and not number:
         return "it must be a number"
     if kind == "bool" and not isinstance(value, bool):

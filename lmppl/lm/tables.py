@@ -24,6 +24,8 @@ from lmppl.files import Files, Unreadable, in_words, read_plain
 from lmppl.lm.protocol import Chat, Prefixes, Prompt, Vocabulary
 from lmppl.lm.refusal import refusal
 
+# Prefixes that are asked for again where a function is doubted.
+_ASKED_AGAIN = 8
 # How far a row of log probabilities from the host may be from summing to one.
 _NORMALISATION_TOLERANCE = 1e-4
 
@@ -490,6 +492,9 @@ class FunctionLM(HistoryLM):
         )
         self._tokens = tuple(tokens)
         self._next_log_probs = next_log_probs
+        # How many of the next batches are asked for again, and what disagreed.
+        self.doubts = 0
+        self.disagreement = ""
 
     @property
     def digest(self) -> str:
@@ -514,7 +519,22 @@ class FunctionLM(HistoryLM):
         )
         for rows, batch in self._equal_lengths(tokens, starts):
             result[rows] = self._checked(batch)
+            if self.doubts:
+                self.doubts -= 1
+                self._ask_again(batch[:_ASKED_AGAIN])
         return result
+
+    def _ask_again(self, prefixes: Tensor) -> None:
+        """Whether the function gives the same prefixes the same row, twice in one batch."""
+        first, second = self._checked(prefixes), self._checked(prefixes)
+        agree = torch.isclose(first.exp(), second.exp(), rtol=0.0, atol=1e-6).all(-1)
+        if not bool(agree.all()):
+            row = int((~agree).nonzero()[0])
+            self.disagreement = (
+                f"the language model {self.name} gave other probabilities the second time after"
+                f" {self._shown(prefixes[row])}"
+            )
+            self.doubts = 0
 
     def _equal_lengths(self, tokens: Tensor, starts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         for start in torch.unique(starts).tolist():

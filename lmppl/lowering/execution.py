@@ -31,6 +31,7 @@ class Execution:
         self.shape = groups.shape
         self.traces = Traces(group=groups.reshape(-1).to(target.device))
         self._marks: dict[str, frozenset[str]] = {}
+        self._scored: dict[str, Tensor] = {}
 
     def place(self, number: int, value: Tensor) -> None:
         """Takes the value of site `number`: indices `[...]` or padded token ids `[..., length]`."""
@@ -65,11 +66,12 @@ class Execution:
         if not potentials:
             return {}
         environment = self.target.environment(self.traces)
+        found = {p.label: self.target.log_potential(p, environment) for p in potentials}
+        found = {label: value.reshape(self.shape) for label, value in found.items()}
+        self._scored = {n: v.expand(self.shape) for n, v in self._scored.items()} | found
+        self.target.require_sum(self._scored)
         return {
-            p.label: track_provenance(
-                self.target.log_potential(p, environment).reshape(self.shape),
-                self.marks(p.expr, p.when),
-            )
+            p.label: track_provenance(found[p.label], self.marks(p.expr, p.when))
             for p in potentials
         }
 

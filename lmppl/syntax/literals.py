@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 # Numbers beyond this do not fit the 64-bit integers that the rest of the pipeline uses.
-_LARGEST_INT = 2**63 - 1
+LARGEST_INT = 2**63 - 1
 
 _SIMPLE_ESCAPES = {
     "n": "\n",
@@ -61,13 +61,13 @@ class Piece:
 def decode_int(text: str) -> tuple[int, list[Problem]]:
     """The value of an integer literal, and what is wrong with it."""
     digits = text.replace("_", "").lstrip("0") or "0"
-    if len(digits) > 19 or int(digits) > _LARGEST_INT:
+    if len(digits) > 19 or int(digits) > LARGEST_INT:
         problem = Problem(
             "LMP017",
             0,
             len(text),
             "this integer is too large",
-            f"the largest is {_LARGEST_INT}; a real number such as 1e30 may be larger",
+            f"the largest is {LARGEST_INT}; a real number such as 1e30 may be larger",
         )
         return 0, [problem]
     return int(digits), []

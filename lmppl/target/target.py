@@ -150,8 +150,38 @@ class Target:
         if not potentials:
             return traces
         environment = self.environment(traces)
-        return traces.with_potentials(
+        scored = traces.with_potentials(
             {p.label: self.log_potential(p, environment) for p in potentials}
+        )
+        self.require_sum(scored.log_potential)
+        return scored
+
+    def require_sum(self, log_potential: Mapping[str, Tensor]) -> None:
+        """Factors that are numbers add up to a number; all have one shape.
+
+        Raises:
+            InferenceError: LMP952, they do not.
+        """
+        if len(log_potential) < 2:
+            return
+        every = torch.stack(list(log_potential.values()))
+        infinite = torch.isinf(every.sum(0)) & torch.isfinite(every).all(0)
+        if not bool(infinite.any()):
+            return
+        at = tuple(infinite.nonzero()[0].tolist())
+        values = {label: float(value[at]) for label, value in log_potential.items()}
+        raise InferenceError(
+            [
+                Diagnostic(
+                    "LMP952",
+                    "error",
+                    "the factors of a draw add up to more than a number can hold",
+                    notes=tuple(f"factor {n} = {v:g}" for n, v in values.items() if v),
+                    help="divide them: a factor is a log weight, and a difference of 100 is already"
+                    " certainty",
+                )
+            ],
+            {self.model.path: self.model.source},
         )
 
     def log_potential(self, potential: Potential, environment: Environment) -> Tensor:

@@ -278,6 +278,87 @@ def test_what_is_no_batch_of_scores_is_refused(function: Callable[..., object], 
     assert diagnostic.code == "LMP923" and diagnostic.help and "`score`" in diagnostic.message
 
 
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda texts: sum(len(text) for text in texts) / 10,
+        lambda texts: np.mean([len(text) for text in texts]),
+        lambda texts: torch.tensor([float(len(text)) for text in texts]).mean(),
+        lambda text: sum(character in "aeiou" for character in text),
+        lambda text: text[0] == "b",
+    ],
+)
+def test_one_number_for_a_batch_is_not_read_as_the_score_of_characters(
+    function: Callable[..., object], size: int
+) -> None:
+    with pytest.raises(InferenceError, match="a single number") as caught:
+        hosted(function).score(["banana", "b"][:size])
+    assert "annotate" in str(caught.value.diagnostics[0].help)
+
+
+def test_a_function_of_one_text_that_takes_lists_too_is_read_so_and_says_so() -> None:
+    scorer = hosted(len)
+    assert scorer.score(["banana", "b"]).tolist() == [6.0, 1.0]
+    assert "one text at a time" in scorer.notes[0]
+    assert hosted(lambda texts: [len(text) for text in texts]).notes == ()
+
+
+def test_a_mistake_inside_a_batched_function_does_not_make_it_one_of_one_text() -> None:
+    def score(texts):  # type: ignore[no-untyped-def]
+        return np.mean([1 / (len(text) - 3) for text in texts])
+
+    with pytest.raises(InferenceError, match="ZeroDivisionError"):
+        hosted(score).score(["aa", "bbb"])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda texts: (texts.sort(), [len(text) for text in texts])[1],
+        lambda texts: [len(texts.pop()) for _ in range(2)],
+    ],
+)
+def test_a_reward_that_changes_its_list_is_refused(function: Callable[..., object]) -> None:
+    with pytest.raises(InferenceError, match="LMP950"):
+        hosted(function).score(["banana", "b"])
+
+
+def test_a_reward_that_changes_its_tokens_is_refused() -> None:
+    def f(ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        ids.sort(axis=0)
+        return ids[:, 0]
+
+    with pytest.raises(InferenceError, match="LMP950"):
+        hosted(f, inputs="tokens").score(
+            ["a", "b"], tokens=((np.array([[2], [1]]), np.array([1, 1])),)
+        )
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda texts: torch.tensor([1 + 2j, 3 + 0j]),
+        lambda texts: [torch.tensor(1j), torch.tensor(1j)],
+        lambda texts: np.array([1 + 2j, 3]),
+        lambda texts: [1 + 2j, 3.0],
+        lambda texts: np.ma.array([1.0, 2.0], mask=[False, True]),
+        lambda texts: np.array(["1", "2"], dtype=object),
+    ],
+)
+def test_numbers_with_parts_that_would_be_dropped_are_refused(
+    function: Callable[..., object],
+) -> None:
+    with pytest.raises(InferenceError, match="LMP923"):
+        hosted(function).score(["a", "b"])
+
+
+def test_masked_arrays_that_hide_nothing_and_unsigned_integers_are_scores() -> None:
+    shown = hosted(lambda texts: np.ma.array([1.0, 2.0], mask=[False, False]))
+    assert shown.score(["a", "b"]).tolist() == [1.0, 2.0]
+    assert hosted(lambda texts: np.array([1, 2], np.uint8)).score(["a", "b"]).tolist() == [1.0, 2.0]
+
+
 def test_members_must_agree_in_number_between_calls() -> None:
     scorer = hosted(lambda texts: [[0.0] * len(texts[0])], type=UNCERTAIN)
     scorer.score(["ab"])

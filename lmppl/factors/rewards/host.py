@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,8 +30,10 @@ class HostSource:
     `[batch, members]` or a tuple `(mean, std)` of two `[batch]`. Single: the same for one text,
     `f(text: str, …) -> float`. The annotation of the first parameter says which (`str`, `int`,
     `float` or `bool` means single, anything else batched); without one the function is called with
-    the first batch, and it is single if that raises or gives something that is no batch of scores,
-    while a call with the first text alone works. A function that reads tokens is always batched:
+    the first batch, and it is single if that raises or gives one number, while a call with the
+    first text alone works. One number for a batch may also be the mistake of a batched function,
+    which would walk over the characters of a text: where the function takes both a list and a
+    text apart, the annotation is asked for. A function that reads tokens is always batched:
     `f(ids, lengths, …)` with int64 arrays `[batch, length]` and `[batch]`, the end token left out.
     """
 
@@ -42,6 +44,7 @@ class HostSource:
     # Which parameters are strings: those become (ids, lengths) when tokens are read.
     is_text: tuple[bool, ...] = (True,)
     mode: Mode = "unknown"
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.reads_tokens:
@@ -78,20 +81,38 @@ class HostSource:
         try:
             raw = self.function(*arguments)
         except Exception as error:
-            if self.mode == "unknown" and self._gives_one_score(columns):
+            if self.mode == "unknown" and self._is_of_one_text(columns, error):
                 self.mode = "single"
                 return self._one_by_one(columns)
             raise self._raised(error, self._culprit(columns, tokens)) from error
+        self._require_untouched(arguments, self._arguments(columns, tokens))
         try:
             scores = self._batch(raw, len(columns[0]))
         except _NotScores as refusal:
             can_be_single = self.mode == "unknown" and not self._is_row_of_scores(raw, columns)
-            if can_be_single and self._gives_one_score(columns):
+            if can_be_single and self._is_of_one_text(columns, None):
                 self.mode = "single"
+                if _is_one_number(raw):
+                    self.notes = (_READ_AS_SINGLE,)
                 return self._one_by_one(columns)
             raise self._refused(refusal, raw) from refusal
         self.mode = "batched"
         return scores
+
+    def _require_untouched(self, arguments: Sequence[Any], before: Sequence[Any]) -> None:
+        """Scores belong to the texts in the order that was asked for.
+
+        Raises:
+            InferenceError: LMP950, the function has changed its arguments.
+        """
+        for after, given in zip(arguments, before, strict=True):
+            if not (np.array_equal(after, given) if _is_array(given) else after == given):
+                raise failure(
+                    "LMP950",
+                    "the host function changed the list that it was called with, so that its"
+                    " scores may belong to other texts",
+                    help="work on a copy: `sorted(texts)` instead of `texts.sort()`",
+                )
 
     def _arguments(self, columns: Sequence[Sequence[Any]], tokens: Tokens | None) -> list[Any]:
         if not self.reads_tokens:
@@ -107,7 +128,7 @@ class HostSource:
                         "not the text of a site",
                         help='give it the text itself, or declare it with inputs="text"',
                     )
-                arguments.extend(remaining.pop(0))
+                arguments.extend(array.copy() for array in remaining.pop(0))
             else:
                 arguments.append(list(column))
         return arguments
@@ -145,14 +166,21 @@ class HostSource:
         except _NotScores:
             return False
 
-    def _gives_one_score(self, columns: Sequence[Sequence[Any]]) -> bool:
-        """Whether the function, called with the first text alone, gives the score of one text."""
+    def _is_of_one_text(self, columns: Sequence[Sequence[Any]], error: Exception | None) -> bool:
+        """Whether the function, called with the first text alone, gives the score of one text.
+
+        `error` is what it raised for a list. A function that took the list apart without an error
+        that shows it expects a string, and takes the text apart too, may mean either: its score of
+        one text is then no evidence.
+        """
+        watched = [_Watched(c[0]) if isinstance(c[0], str) else c[0] for c in columns]
         try:
-            self._single(self.function(*(column[0] for column in columns)))
+            self._single(self.function(*watched))
         except Exception:
             # Whatever it raises here, the error of the batched call is the one to report.
             return False
-        return True
+        wants_a_string = isinstance(error, AttributeError | TypeError)
+        return wants_a_string or not any(isinstance(w, _Watched) and w.taken_apart for w in watched)
 
     def _culprit(
         self, columns: Sequence[Sequence[Any]], tokens: Tokens | None
@@ -189,7 +217,9 @@ class HostSource:
             else "one number for each text"
         )
         if self.mode == "unknown":
-            wanted += "; annotate the parameter as `str` if the function takes one text at a time"
+            wanted += (
+                "; if the function takes one text at a time, annotate its first parameter as `str`"
+            )
         notes = () if raw is None else (f"it returned {shorten(repr(raw))}",)
         return failure(
             "LMP923",
@@ -247,22 +277,68 @@ class _NotScores(Exception):
     """What was returned is no batch of scores."""
 
 
+class _Watched(str):
+    """A text that notices when somebody walks over its characters."""
+
+    taken_apart = False
+
+    def __iter__(self) -> Iterator[str]:
+        self.taken_apart = True
+        return super().__iter__()
+
+    def __getitem__(self, index: Any) -> str:
+        self.taken_apart = True
+        return super().__getitem__(index)
+
+
+_READ_AS_SINGLE = (
+    "the function gave one number for a whole batch, and was read as a function of one text at a"
+    " time; annotate its first parameter as `str` to say so"
+)
+
+
+def _is_one_number(raw: object) -> bool:
+    try:
+        return _array(raw).ndim == 0
+    except _NotScores:
+        return False
+
+
+def _is_array(value: object) -> bool:
+    return isinstance(value, np.ndarray)
+
+
 def _array(raw: Any) -> NDArray[np.float64]:
     """What a host function returned as a float64 array; tensors are brought from their device."""
     if hasattr(raw, "detach"):
-        raw = raw.detach().cpu().double().numpy()
+        raw = _of_tensor(raw)
     elif isinstance(raw, list | tuple) and any(hasattr(each, "detach") for each in raw):
-        raw = [each.detach().cpu().double().numpy() for each in raw]
+        raw = [_of_tensor(each) if hasattr(each, "detach") else each for each in raw]
+    parts = raw if isinstance(raw, list | tuple) else [raw]
+    if any(isinstance(each, np.ma.MaskedArray) and np.ma.is_masked(each) for each in parts):
+        raise _NotScores("a masked array, some of whose values are hidden")
     try:
         array = np.asarray(raw)
         # NumPy would read None as NaN and "1" as 1.0.
-        if array.dtype.kind in "bif" or (
-            array.dtype == object and all(each is not None for each in array.flat)
+        if array.dtype.kind in "biuf" or (
+            array.dtype == object
+            and not any(each is None or isinstance(each, str | bytes) for each in array.flat)
         ):
             return array.astype(np.float64)
+        if array.dtype.kind == "c":
+            raise _NotScores("complex numbers")
     except (TypeError, ValueError):
         pass  # ragged, or objects that are no numbers
     raise _NotScores("something that is not made of numbers")
+
+
+def _of_tensor(tensor: Any) -> NDArray[Any]:
+    """A tensor of any framework of torch's kind as an array; nothing imaginary is dropped."""
+    tensor = tensor.detach().cpu()
+    if tensor.is_complex():
+        raise _NotScores("complex numbers")
+    array: NDArray[Any] = tensor.double().numpy()
+    return array
 
 
 def _shape_in_words(array: NDArray[np.float64]) -> str:

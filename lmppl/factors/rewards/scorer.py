@@ -22,6 +22,11 @@ Tokens: TypeAlias = tuple[tuple[NDArray[np.int64], NDArray[np.int64]], ...]
 # 1.0000001); it is clipped. Anything further out is an error.
 ROUNDING = 1e-6
 
+# Rows that are scored again where a source is doubted, and how closely it must agree with itself:
+# the same rows in the same batch leave only the rounding of parallel sums.
+_RESCORED = 8
+_AGREE = 1e-6
+
 # About 100 bytes and the text for each score that is kept.
 REMEMBERED = 1 << 16
 
@@ -60,12 +65,19 @@ class Scorer:
     Rows with equal arguments are scored once, and scores are remembered while the reward is
     loaded (the oldest of 65,536 are forgotten first). `num_scored` counts the distinct rows that
     the source was asked for and `seconds` the time that it took.
+
+    Remembering hides a reward that gives another score each time. `doubts` is how many of the next
+    batches have a few of their rows scored again, twice in the same batch; those are counted
+    in `num_rescored` alone. `disagreement` is what that found: a sentence, or "".
     """
 
     reward: Reward
     source: Source
     seconds: float = 0.0
     num_scored: int = 0
+    num_rescored: int = 0
+    doubts: int = 0
+    disagreement: str = ""
     _memory: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -142,7 +154,29 @@ class Scorer:
         finally:
             self.seconds += time.perf_counter() - started
             self.num_scored += len(rows)
-        return self._checked(scores, asked)
+        found = self._checked(scores, asked)
+        if self.doubts:
+            self.doubts -= 1
+            self._score_again(asked, asked_tokens)
+        return found
+
+    def _score_again(self, asked: Sequence[Sequence[Any]], tokens: Tokens | None) -> None:
+        """Whether a source agrees with itself on the first rows of a batch."""
+        few = [list(column[:_RESCORED]) for column in asked]
+        few_tokens = None
+        if tokens is not None:
+            few_tokens = tuple((ids[:_RESCORED], lengths[:_RESCORED]) for ids, lengths in tokens)
+        first, second = (self.source.scores(few, few_tokens) for _ in range(2))
+        self.num_rescored += 2 * len(few[0])
+        for row, (one, other) in enumerate(zip(_listed(first), _listed(second), strict=True)):
+            if not np.allclose(one, other, rtol=_AGREE, atol=_AGREE, equal_nan=True):
+                texts = ", ".join(self._arguments(few, row))
+                self.disagreement = (
+                    f"reward `{self.name}` gave {spell(float(np.ravel(one)[0]))} and then"
+                    f" {spell(float(np.ravel(other)[0]))} for {texts}"
+                )
+                self.doubts = 0
+                return
 
     def _named(self, error: InferenceError) -> InferenceError:
         """The error of a source, which does not know the name of the reward."""
@@ -259,6 +293,15 @@ class Scorer:
                 help="return the same number of members for every text",
             )
         return UncertainScores(members=np.stack(found))
+
+
+def _listed(scores: NDArray[np.float64] | UncertainScores) -> list[NDArray[np.float64]]:
+    """An array of numbers for each row."""
+    if not isinstance(scores, UncertainScores):
+        return list(np.asarray(scores, dtype=np.float64))
+    if scores.members is not None:
+        return list(scores.members)
+    return list(np.stack(scores.moments(), -1))
 
 
 def failure(
