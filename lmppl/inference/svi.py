@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from lmppl.errors import Diagnostic, InferenceError
+from lmppl.inference.coverage import check_coverage, num_check_draws
+from lmppl.inference.keeping import Best, is_sound, length_of
 from lmppl.inference.loop import Draws, Info, Outcome
 from lmppl.inference.results import posterior_of
 from lmppl.inference.settings import SVI
@@ -32,7 +34,8 @@ class State:
     """The guide in training (its module and the optimiser change in place) and how far it is.
 
     `elbo` and `elbo_error` hold, for every step so far, the ELBO of each binding `[bindings]`
-    before the step and its standard error.
+    before the step and its standard error. `best` is the guide to go back to, `length` that of its
+    parameters at the start, and `diverged` says why the fit was given up, where it was.
     """
 
     guide: Guide
@@ -40,6 +43,14 @@ class State:
     num_done: int
     elbo: tuple[Tensor, ...]
     elbo_error: tuple[Tensor, ...]
+    best: Best
+    length: float
+    diverged: str = ""
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """What is trained."""
+        return [p for group in self.optimiser.param_groups for p in group["params"]]
 
 
 class SVIEngine:
@@ -72,18 +83,28 @@ class SVIEngine:
         )
         for group in groups:
             group["initial_lr"] = group["lr"]
-        return State(guide, torch.optim.Adam(groups), 0, (), ())
+        trained = [parameter for group in groups for parameter in group["params"]]
+        optimiser = torch.optim.Adam(groups)
+        return State(guide, optimiser, 0, (), (), Best.start(trained), length_of(trained))
 
     def is_done(self, state: State) -> bool:
-        return state.num_done >= self.settings.num_steps
+        return bool(state.diverged) or state.num_done >= self.settings.num_steps
 
     def step(self, state: State) -> tuple[State, Info]:
         settings = self.settings
         program = PyroGuide(state.guide, name="guide")
-        batch = isolated(
-            lambda: self.objective.draw(self.model, program, settings.num_particles),
-            self.stream.child("step", state.num_done),
-        )
+        try:
+            batch = isolated(
+                lambda: self.objective.draw(self.model, program, settings.num_particles),
+                self.stream.child("step", state.num_done),
+            )
+        except (RuntimeError, ValueError, InferenceError):
+            # Weights that have run away break a language model in many ways.
+            if state.num_done and length_of(state.parameters) > 100.0 * (1.0 + state.length):
+                return self._given_up(state, "its weights ran away")
+            raise
+        if state.num_done and not bool(torch.isfinite(batch.log_guide).all()):
+            return self._given_up(state, "the guide gave no probabilities any more")
         self._require_finite(batch)
         state.optimiser.zero_grad(set_to_none=True)
         if batch.log_guide.requires_grad:
@@ -92,22 +113,37 @@ class SVIEngine:
         log_weight = batch.log_weight.reshape(-1, settings.num_particles)
         elbo = log_weight.mean(-1).cpu()
         error = log_weight.std(-1).cpu() / math.sqrt(settings.num_particles)
+        curve, errors = (*state.elbo, elbo), (*state.elbo_error, error)
+        if not is_sound(state.parameters, state.length):
+            return self._given_up(state, "its weights ran away")
+        at_end = state.num_done + 1 >= settings.num_steps
+        left = state.best.is_left_by(curve, settings.num_steps)
+        if left or (at_end and state.best.is_better_than_end(curve)):
+            why = f"the ELBO fell from {state.best.elbo:.2f} to {float(elbo.mean()):.2f}"
+            state = replace(state, elbo=curve, elbo_error=errors, num_done=state.num_done + 1)
+            return self._given_up(state, why)
         new = replace(
             state,
             num_done=state.num_done + 1,
-            elbo=(*state.elbo, elbo),
-            elbo_error=(*state.elbo_error, error),
+            elbo=curve,
+            elbo_error=errors,
+            best=state.best.after(state.parameters, curve, errors),
         )
         message = f"ELBO {float(elbo.mean()):.2f} ± {float(error.mean()):.2f}"
         return new, Info(
             "fitting", new.num_done, settings.num_steps, message, self._num_tokens(batch)
         )
 
+    def _given_up(self, state: State, why: str) -> tuple[State, Info]:
+        """The state with the best guide so far, and no more steps."""
+        state.best.restore(state.parameters)
+        state = replace(state, diverged=why)
+        return state, Info("fitting", state.num_done, self.settings.num_steps, "diverged")
+
     def _update(self, state: State) -> None:
         settings = self.settings
-        parameters = [p for group in state.optimiser.param_groups for p in group["params"]]
         if settings.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+            torch.nn.utils.clip_grad_norm_(state.parameters, settings.max_grad_norm)
         share = 1.0 - 0.9 * state.num_done / settings.num_steps
         for group in state.optimiser.param_groups:
             group["lr"] = group["initial_lr"] * share
@@ -166,6 +202,13 @@ class SVIEngine:
         importance = Estimate.from_weights(weights)
         curve = np.array([float(value[group]) for value in state.elbo])
         errors = np.array([float(value[group]) for value in state.elbo_error])
+        coverage = check_coverage(
+            self.target,
+            guide,
+            weights,
+            num_check_draws(state.num_done * self.settings.num_particles),
+            self.stream.child("coverage", group),
+        )
         return Draws(
             draws.traces,
             log_weight,
@@ -176,7 +219,10 @@ class SVIEngine:
                 "log_evidence_importance": importance.value,
                 "log_evidence_importance_standard_error": importance.standard_error,
                 "num_steps": state.num_done,
+                "guide_coverage": coverage.to_dict(),
             },
+            warnings=[each for each in (_divergence(state), coverage.warning) if each],
+            complete=not state.diverged,
             info={
                 "elbo": curve,
                 "elbo_standard_error": errors,
@@ -218,6 +264,17 @@ class SVIEngine:
             seed=seed,
             outcome=Outcome([draws], None, 0.0, tokens, 0),
         )
+
+
+def _divergence(state: State) -> str:
+    """What to say of a fit that was given up; nothing of one that was not."""
+    if not state.diverged:
+        return ""
+    return (
+        f"the fit diverged by step {state.num_done} ({state.diverged}) and was stopped there; the"
+        f" guide is the best one before, after {state.best.step} steps: fit again with a smaller"
+        " learning rate (lr, table_lr), or cut long gradients (max_grad_norm)"
+    )
 
 
 def _execution_of(batch: Batch) -> Execution:

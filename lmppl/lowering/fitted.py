@@ -190,6 +190,35 @@ class FittedGuide:
         found: NDArray[np.float64] = log_prob_of_rows(trace).cpu().numpy()
         return found
 
+    @fenced
+    def score(self, traces: Traces) -> NDArray[np.float64]:
+        """log q of executions, `[rows]`, in nats; −inf for what the guide never draws."""
+        found = []
+        for first in range(0, traces.num_rows, _BATCH):
+            rows = torch.arange(first, min(first + _BATCH, traces.num_rows))
+            placed = self._values(traces.select(rows.to(traces.group.device)))
+            found.append(isolated(partial(self._scored, placed, rows.shape[0])))
+        return np.concatenate(found)
+
+    def _values(self, traces: Traces) -> dict[str, Tensor]:
+        """The values of all sites as Pyro has them."""
+        values = {}
+        for stage in self.module.target.stages:
+            if isinstance(stage, ChoiceStage):
+                values[stage.name] = traces.choices[stage.name]
+                continue
+            text = traces.texts[stage.name]
+            padded = torch.full(
+                (traces.num_rows, stage.max_tokens),
+                padding_token(stage),
+                device=text.tokens.device,
+            )
+            columns = min(text.tokens.shape[1], stage.max_tokens)
+            inside = torch.arange(columns, device=padded.device) < text.lengths.unsqueeze(-1)
+            padded[:, :columns] = torch.where(inside, text.tokens[:, :columns], padded[:, :columns])
+            values[stage.name] = padded
+        return values
+
     def _placed(self, stage: ChoiceStage | TextStage, values: SiteValues) -> Tensor:
         """The values of a site as Pyro has them."""
         device = self.module.target.device
