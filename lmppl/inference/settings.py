@@ -464,7 +464,7 @@ def _misfit(setting: Any, value: object) -> str | None:
         return "it must be a whole number"
     if kind == "int" and setting.name != "seed" and value > _LARGEST_COUNT:  # type: ignore[operator]
         return f"it must be at most {_LARGEST_COUNT:,}"
-    if kind == "int" and value >= 10**_MOST_DIGITS:  # type: ignore[operator]
+    if kind == "int" and value >= 10**_MOST_DIGITS:
         return f"it must have at most {_MOST_DIGITS:,} digits"
     if kind == "float" and isinstance(value, int) and abs(value) > sys.float_info.max:
         return "it is larger than a number can be"
