@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from lmppl.checker.typing_rules import type_of_value
 from lmppl.errors import Span
 from lmppl.files import MOST_PROGRAM_BYTES, Folder, NotPlain, Outside, Unreadable
 from lmppl.ir import expr as ir
+from lmppl.jsons import read_json
 
 # Arguments of sources and distributions that are paths relative to the file they are written in.
 PATH_ARGUMENTS = frozenset({("lexicon", "path"), ("markov", "path"), ("ngram", "path")})
@@ -103,7 +103,7 @@ class FileReader:
             value = tuple(line.strip() for line in text.split("\n") if line.strip())
         elif format == "json":
             try:
-                value = _tuples(json.loads(text))
+                value = _tuples(read_json(text))
             except ValueError as problem:
                 self.report.error("LMP119", path_span, f"`{path}` is not JSON", label=str(problem))
                 return unknown(span)

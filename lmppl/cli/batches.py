@@ -14,6 +14,7 @@ from lmppl.cli.parsing import Arguments
 from lmppl.cli.streams import say, show
 from lmppl.cli.values import checked_parameters, read_externs, require_complete
 from lmppl.files import Unreadable, read_plain
+from lmppl.jsons import read_json
 
 if TYPE_CHECKING:
     from lmppl.posterior import Posterior
@@ -72,7 +73,7 @@ def _lines(path: str) -> list[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = read_json(line)
         except ValueError as error:
             raise UsageError(f"line {number} of {path} is not JSON: {error}") from error
         if not isinstance(value, dict):

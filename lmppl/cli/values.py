@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lmppl.cli.outcome import UsageError
 from lmppl.errors import closest
 from lmppl.files import Unreadable, read_plain
+from lmppl.jsons import read_json
 
 if TYPE_CHECKING:
     from lmppl.ir.model import Model
@@ -193,7 +194,7 @@ def _module_from_file(path: Path) -> Any:
 def _read_json_object(path: str) -> dict[str, Any]:
     try:
         text = sys.stdin.read() if path == "-" else read_plain(path).decode("utf-8-sig")
-        value = json.loads(text)
+        value = read_json(text)
     except Unreadable as error:
         raise UsageError(f"{path} {error.reason}") from error
     except OSError as error:

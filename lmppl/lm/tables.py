@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 import math
 import re
 from abc import ABC, abstractmethod
@@ -19,8 +18,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lmppl.errors import InternalError
+from lmppl.errors import InferenceError, InternalError
 from lmppl.files import Files, Unreadable, in_words, read_plain
+from lmppl.jsons import NotJson, half_character, read_json
 from lmppl.lm.protocol import Chat, Prefixes, Prompt, Vocabulary
 from lmppl.lm.refusal import refusal
 
@@ -28,6 +28,8 @@ from lmppl.lm.refusal import refusal
 _ASKED_AGAIN = 8
 # How far a row of log probabilities from the host may be from summing to one.
 _NORMALISATION_TOLERANCE = 1e-4
+# Every token of the corpus is counted after contexts of every length.
+_MOST_ORDER = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +243,11 @@ def load_markov(
     tokens = spec.get("tokens")
     if not isinstance(tokens, list) or not tokens or not all(isinstance(t, str) for t in tokens):
         raise _bad_file(path, 'at "tokens": expected a list of at least one string')
+    for token in tokens:
+        if half := half_character(token):
+            raise _bad_file(
+                path, f'at "tokens": {token!a} has half a character, the lone surrogate {half}'
+            )
     if len(set(tokens)) != len(tokens):
         twice = next(token for token in tokens if tokens.count(token) > 1)
         raise _bad_file(path, f'at "tokens": {twice!r} is listed twice')
@@ -282,12 +289,11 @@ def _content(path: str | Path, base_dir: str | Path | None, files: Files | None)
 
 def _read_json(path: Path, content: bytes) -> dict[str, Any]:
     try:
-        spec = json.loads(content.decode("utf-8"))
+        spec = read_json(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise _bad_file(path, f"it is not UTF-8: {error.reason} at byte {error.start}") from error
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise _bad_file(path, f"it is not JSON: {error.msg} at {place}") from error
+    except NotJson as error:
+        raise _bad_file(path, f"it is not JSON: {error}") from error
     if not isinstance(spec, dict):
         raise _bad_file(path, "expected an object with tokens, initial, transition and eos")
     return spec
@@ -298,15 +304,28 @@ def _log_row(path: Path, place: str, weights: object, size: int) -> Tensor:
     if not isinstance(weights, list) or len(weights) != size:
         raise _bad_file(path, f"at {place}: expected a list of {size} weights")
     for number, weight in enumerate(weights):
-        usable = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if not usable or not math.isfinite(weight) or weight < 0:
+        if not _is_weight(weight):
+            shown = repr(weight) if len(repr(weight)) <= 40 else repr(weight)[:37] + "..."
             raise _bad_file(
-                path, f"at {place}, weight {number}: {weight!r} is not a finite number >= 0"
+                path, f"at {place}, weight {number}: {shown} is not a finite number >= 0"
             )
     if not any(weights):
         raise _bad_file(path, f"at {place}: all weights are zero, so nothing can follow")
-    row = torch.tensor(weights, dtype=torch.float64)
-    return (row / row.sum()).log()
+    row = torch.tensor([float(weight) for weight in weights], dtype=torch.float64)
+    total = row.sum()
+    if not bool(torch.isfinite(total)):
+        raise _bad_file(path, f"at {place}: the weights are too large, their sum is infinite")
+    return (row / total).log()
+
+
+def _is_weight(weight: object) -> bool:
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        return False
+    try:
+        return math.isfinite(weight) and weight >= 0
+    except OverflowError:
+        # An integer beyond the largest float.
+        return False
 
 
 def _bad_file(path: Path, reason: str) -> Exception:
@@ -438,12 +457,26 @@ def load_ngram(
     """
     if order < 1:
         raise refusal("LMP916", f"an n-gram model of order {order}: the order is at least 1")
+    if order > _MOST_ORDER:
+        raise refusal(
+            "LMP916",
+            f"an n-gram model of order {order}: the order is at most {_MOST_ORDER}",
+            help="contexts of more than a few tokens are hardly ever seen twice",
+        )
     raw = _content(path, base_dir, files)
     path = Path(base_dir or ".") / path
     try:
         lines = raw.decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise _bad_file(path, f"it is not UTF-8: {error.reason} at byte {error.start}") from error
+    for number, line in enumerate(lines, 1):
+        if (at := line.find("\ufeff")) >= 0:
+            place = f"line {number}, character {at + 1}"
+            raise _bad_file(
+                path,
+                f"{place} is a byte order mark (U+FEFF), which nobody sees and which would be a"
+                " token: save the file as UTF-8 without one",
+            )
     texts = [_split(line, unit) for line in lines if line.strip()]
     if not texts:
         raise _bad_file(path, "it has no line with text on it")
@@ -479,6 +512,11 @@ class FunctionLM(HistoryLM):
         device: str | torch.device | None = None,
     ) -> None:
         tokens = list(tokens)
+        for token in tokens:
+            if not isinstance(token, str) or half_character(token):
+                raise refusal(
+                    "LMP917", f"the tokens of {name} are strings of whole characters, not {token!a}"
+                )
         if not tokens or len(set(tokens)) != len(tokens):
             raise refusal("LMP917", f"the tokens of {name} must be distinct and at least one")
         if eos is not None and eos not in tokens:
@@ -542,8 +580,7 @@ class FunctionLM(HistoryLM):
             yield rows, tokens[rows, start:]
 
     def _checked(self, prefixes: Tensor) -> Tensor:
-        returned = self._next_log_probs(prefixes)
-        values = torch.as_tensor(returned, device=self.device).to(torch.float64)
+        values = self._called(prefixes)
         expected = (prefixes.shape[0], self.vocab.size)
         if tuple(values.shape) != expected:
             raise refusal(
@@ -573,6 +610,35 @@ class FunctionLM(HistoryLM):
                 help="return normalised natural logs, for instance torch.log_softmax(scores, -1)",
             )
         return values - totals[:, None]
+
+    def _called(self, prefixes: Tensor) -> Tensor:
+        """float64: what the function returns for these prefixes, without its graph."""
+        try:
+            with torch.no_grad():
+                returned = self._next_log_probs(prefixes.clone())
+        except InferenceError:
+            raise
+        except Exception as error:
+            raise refusal(
+                "LMP917",
+                f"the function of {self.name} raised {type(error).__name__}: {error}",
+                notes=(f"for {prefixes.shape[0]} prefixes of {prefixes.shape[1]} tokens",),
+                help="it must take ids [batch, length], also of length 0",
+            ) from error
+        try:
+            values = torch.as_tensor(returned, device=self.device).detach()
+            if values.is_complex() or values.dtype == torch.bool:
+                raise TypeError(values.dtype)
+            return values.to(torch.float64)
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            kind = type(returned).__name__
+            what = kind if returned is None or isinstance(returned, str) else f"a {kind}"
+            raise refusal(
+                "LMP917",
+                f"{self.name} returned {what.replace('NoneType', 'None')} that cannot be read as"
+                " log probabilities",
+                help="return a tensor or array of floats, one row per prefix, one column per token",
+            ) from error
 
     def _shown(self, prefix: Tensor) -> str:
         if not prefix.shape[0]:

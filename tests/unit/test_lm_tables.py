@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 import torch
 
+import lmppl
 from lmppl.errors import InferenceError
 from lmppl.errors.catalog import EXPLANATIONS
 from lmppl.lm.protocol import Chat
@@ -189,3 +191,110 @@ def test_a_function_takes_no_prompt_and_needs_distinct_tokens():
         FunctionLM(tokens=["a", "a"], eos=None, next_log_probs=uniform)
     with pytest.raises(InferenceError, match="LMP917"):
         FunctionLM(tokens=["a", "b"], eos="c", next_log_probs=uniform)
+
+
+# --- what is read, and what only looks like it --------------------------------------------------
+
+
+def refused(load) -> str:
+    with pytest.raises(InferenceError) as caught:
+        load()
+    (diagnostic,) = caught.value.diagnostics
+    return f"{diagnostic.code} {diagnostic.message} {' '.join(diagnostic.notes)}"
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ('{"tokens": ["a"], "tokens": ["b"], "initial": [1], "transition": [[1]]}', "twice"),
+        ('{"tokens": ["a", "\\ud800"], "initial": [1, 1], "eos": null}', r"U\+D800"),
+        ('{"tokens": ["a"], "initial": [1' + "0" * 400 + "]}", "weight 0: 1000.*is not a finite"),
+        ('{"tokens": ["a"], "initial": [1' + "0" * 5000 + "]}", "digits"),
+        ("[" * 100_000, "nested too deeply"),
+        ("\ufeff{}", "BOM"),
+        (
+            '{"tokens": ["a", "b"], "initial": [1.7e308, 1.7e308], "transition": [[1, 1], [1, 1]]}',
+            '"initial": the weights are too large',
+        ),
+    ],
+)
+def test_a_markov_file_that_says_two_things_or_too_much_is_refused(tmp_path, content, what):
+    path = tmp_path / "m.json"
+    path.write_text(content, encoding="utf-8")
+    assert re.search(f"LMP916.*{what}", refused(lambda: load_markov(path)))
+
+
+@pytest.mark.parametrize("unit", ["character", "word"])
+@pytest.mark.parametrize("content", ["\ufeffone two\n", "one\n\ufefftwo\n"])
+def test_a_byte_order_mark_is_no_token(tmp_path, content, unit):
+    path = tmp_path / "corpus.txt"
+    path.write_text(content, encoding="utf-8")
+    found = refused(lambda: load_ngram(path, unit=unit))
+    assert "LMP916" in found and "U+FEFF" in found
+
+
+@pytest.mark.parametrize("order", [0, 101, 10**9])
+def test_an_order_that_no_corpus_fills_is_refused(tmp_path, order):
+    (tmp_path / "corpus.txt").write_text("one two", encoding="utf-8")
+    assert f"order {order}" in refused(lambda: load_ngram(tmp_path / "corpus.txt", order=order))
+
+
+def test_a_network_behind_a_function_needs_no_care_of_gradients():
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scores = torch.nn.Parameter(torch.tensor([0.3, 0.1, -0.2]))
+
+        def forward(self, ids):
+            with torch.enable_grad():
+                return self.scores.log_softmax(-1).expand(ids.shape[0], -1)
+
+    lm = FunctionLM(tokens=["a", "b", "."], eos=".", next_log_probs=Network())
+    prefixes = lm.extend(lm.start(["", ""]), torch.tensor([0, 1]))
+    assert not prefixes.logits.requires_grad
+    model = lmppl.compile("""
+        extern lm prior
+        model small() {
+            text ~ prior(max_tokens=3)
+            return text
+        }
+    """)
+    post = lmppl.infer(model(prior=lm), method="smc", num_particles=8, seed=0, progress=False)
+    assert len(post.texts) == 8
+
+
+def raises(ids):
+    raise ZeroDivisionError("no tokens")
+
+
+@pytest.mark.parametrize(
+    ("function", "what"),
+    [
+        (raises, "raised ZeroDivisionError: no tokens"),
+        (lambda: None, "raised TypeError"),
+        (lambda ids: None, "returned None that cannot be read"),
+        (lambda ids: "abc", "returned a? ?str that cannot be read"),
+        (lambda ids: [[0.1], [0.1, 0.2]], "returned a list that cannot be read"),
+        (lambda ids: torch.zeros(1, 2, dtype=torch.complex64), "returned a Tensor that cannot"),
+        (lambda ids: [[object(), 0.5]], "returned a list that cannot be read"),
+    ],
+)
+def test_a_function_that_fails_is_refused_in_words(function, what):
+    lm = FunctionLM(tokens=["a", "b"], eos=None, next_log_probs=function)
+    assert re.search(f"LMP917.*{what}", refused(lambda: lm.start([""])))
+
+
+def test_a_function_may_change_what_it_is_given():
+    def careless(ids):
+        ids += 7
+        return torch.full((ids.shape[0], 2), 0.5).log()
+
+    lm = FunctionLM(tokens=["a", "b"], eos=None, next_log_probs=careless)
+    prefixes = lm.extend(lm.start([""]), torch.tensor([1]))
+    assert prefixes.state.tokens.tolist() == [[1]]
+
+
+@pytest.mark.parametrize("tokens", [["a", "\ud800"], ["a", 1], ["a", b"b"]])
+def test_tokens_are_strings_of_whole_characters(tokens):
+    found = refused(lambda: FunctionLM(tokens=tokens, eos=None, next_log_probs=raises))
+    assert "LMP917" in found and "whole characters" in found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ from lmppl.factors.automata.regex import NotRegular
 from lmppl.factors.automata.searching import counter
 from lmppl.factors.rewards.scorer import Tokens, failure, shorten
 from lmppl.files import Files, Unreadable
+from lmppl.jsons import NotJson, half_character, read_json
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,14 +103,20 @@ def read_lexicon(
 
 def _json_rows(text: str, path: Path) -> list[tuple[str, str, float]]:
     try:
-        table = json.loads(text)
-    except json.JSONDecodeError as error:
+        table = read_json(text)
+    except NotJson as error:
         raise failure("LMP919", f"the lexicon {path.name} is not JSON: {error}") from error
     if not isinstance(table, dict):
         raise failure("LMP919", f"the lexicon {path.name} must be an object of words and scores")
     rows = []
     for word, score in table.items():
-        if isinstance(score, bool) or not isinstance(score, int | float) or not np.isfinite(score):
+        if half_character(word):
+            raise failure(
+                "LMP919",
+                f"the lexicon {path.name} has half a character, the lone surrogate"
+                f" {half_character(word)}, in {word!a}",
+            )
+        if not _is_finite(score):
             raise failure(
                 "LMP919",
                 f"the lexicon {path.name} gives {word!r} the score {score!r}",
@@ -117,6 +124,15 @@ def _json_rows(text: str, path: Path) -> list[tuple[str, str, float]]:
             )
         rows.append(("JSON", word, float(score)))
     return rows
+
+
+def _is_finite(score: object) -> bool:
+    if isinstance(score, bool) or not isinstance(score, int | float):
+        return False
+    try:
+        return math.isfinite(score)
+    except OverflowError:
+        return False
 
 
 def _table_rows(text: str, path: Path) -> list[tuple[str, str, float]]:
