@@ -12,7 +12,7 @@ from lmppl.checker.scope import KIND_IN_WORDS, Symbol
 from lmppl.checker.typing_rules import fits, in_words, is_inside, literal
 from lmppl.errors import Label, Span, closest
 from lmppl.factors import PLANNED, Argument, Builtin, named
-from lmppl.factors.constants import arithmetic
+from lmppl.factors.constants import MOST_CHARACTERS, arithmetic
 from lmppl.factors.risk_ranges import rule_range
 from lmppl.factors.signatures import ACCEPTED_IN_WORDS, Accepts
 from lmppl.ir import expr as ir
@@ -327,6 +327,17 @@ class CallChecker:
         )
 
     def _check_value(self, argument: Argument, value: ir.Expr, what: str) -> bool:
+        if argument.accepts == "words" and isinstance(value, ir.Constant):
+            words = (value.value,) if isinstance(value.value, str) else value.value
+            size = sum(len(each) for each in words) if isinstance(words, tuple) else 0
+            if size > MOST_CHARACTERS:
+                self.report.error(
+                    "LMP028",
+                    value.span,
+                    f"{what} has {size:,} characters",
+                    notes=[f"words have at most {MOST_CHARACTERS:,} together"],
+                )
+                return False
         if argument.choices and isinstance(value, ir.Constant):
             if value.value not in argument.choices:
                 allowed = ", ".join(literal(each) for each in argument.choices)

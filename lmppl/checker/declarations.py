@@ -11,6 +11,7 @@ from typing import Any, Literal
 from lmppl.checker.calls import Formal
 from lmppl.checker.expressions import ExpressionChecker, unknown
 from lmppl.checker.files import FileReader, Place
+from lmppl.checker.reordering import warn_of_reordering
 from lmppl.checker.report import Report, did_you_mean
 from lmppl.checker.scope import KIND_IN_WORDS, Scope, Symbol, SymbolKind
 from lmppl.checker.sources import SourceChecker
@@ -509,6 +510,7 @@ class FileChecker:
             self.report.diagnostics.extend(error.diagnostics)
             return None
         opened = (*self._opened, on_disk)
+        warn_of_reordering(program, self.report)
         module = FileChecker(program, self.place.of(on_disk), self.report, opened, self._modules)
         module.check_declarations()
         return module

@@ -16,7 +16,7 @@ from lmppl.checker.scope import KIND_IN_WORDS, Scope, Symbol
 from lmppl.checker.typing_rules import in_words, join, literal, type_of_value
 from lmppl.errors import Label, Span, closest
 from lmppl.factors import FACTORS, PLANNED, named
-from lmppl.factors.constants import apply_binary, apply_unary, interpolate
+from lmppl.factors.constants import MOST_CHARACTERS, apply_binary, apply_unary, interpolate
 from lmppl.ir import expr as ir
 from lmppl.ir.types import BOOL, INT, REAL, STRING, UNKNOWN, Interval, Type
 from lmppl.syntax import ast
@@ -219,9 +219,18 @@ class ExpressionChecker:
         if failed:
             return replace(unknown(node.span), type=STRING, value="")
         if all(isinstance(part, (str, ir.Constant)) for part in parts):
-            text = interpolate(
-                part.value if isinstance(part, ir.Constant) else part for part in parts
-            )
+            try:
+                text = interpolate(
+                    part.value if isinstance(part, ir.Constant) else part for part in parts
+                )
+            except ValueError as problem:
+                self.report.error(
+                    "LMP028",
+                    node.span,
+                    str(problem),
+                    notes=[f"an f-string makes at most {MOST_CHARACTERS:,}"],
+                )
+                return replace(unknown(node.span), type=STRING, value="")
             return ir.Constant(STRING, node.span, text)
         return ir.Interpolation(STRING, node.span, tuple(parts))
 

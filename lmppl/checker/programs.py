@@ -13,6 +13,7 @@ from lmppl.checker.divisors import check_divisors
 from lmppl.checker.files import Place
 from lmppl.checker.heuristics import add_heuristics
 from lmppl.checker.judging import warn_of_late_judgement
+from lmppl.checker.reordering import warn_of_reordering
 from lmppl.checker.report import Report
 from lmppl.checker.scope import Symbol
 from lmppl.checker.statements import Body, ModelChecker
@@ -51,6 +52,7 @@ def check(
         message = f"a folder of the program {problem.reason}"
         raise LmpError([Diagnostic("LMP119", "error", message)], {program.path: text}) from None
     file = FileChecker(program, Place(folder), report, opened)
+    warn_of_reordering(program, report)
     file.check_declarations()
     infers = file.check_infers()
     node = _the_model(program, report)

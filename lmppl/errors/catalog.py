@@ -337,6 +337,14 @@ There is no such file, it is a directory, or it may not be read; or the host gav
 from the working directory.
 """,
     ),
+    "LMP028": Explanation(
+        "a string that is too long",
+        """\
+F-strings make strings of at most a million characters, since a few lines that each double a string
+would fill any memory; words that a text must or must not contain have no more than that together.
+A string that is read from a file as it is may be longer.
+""",
+    ),
     # ---- 1xx: names and types ----
     "LMP101": Explanation(
         "an unknown name",
@@ -634,6 +642,14 @@ Right:
         """\
 What a program reads is a file on disk of at most 256 MiB, and what it imports one of at most 4 MiB:
 a pipe or a device may never end, and a directory has no text.
+""",
+    ),
+    "LMP137": Explanation(
+        "a character that reorders what is read",
+        """\
+A warning. The program holds a bidirectional control: editors show such a line in another order than
+it has, so that what you read may not be what runs (Trojan Source, arXiv:2111.00169). Take it out;
+in a string write it as an escape, `\\u202e`.
 """,
     ),
     # ---- 2xx: meaning ----

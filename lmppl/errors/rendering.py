@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lmppl.errors.diagnostic import Diagnostic, Label, Span
+from lmppl.errors.plain import BIDIRECTIONAL
 
 _TAB_STOP = 4
+# Beyond, a report of what is no program would be as long as what it reports.
+_MOST_SHOWN = 50
+_WIDEST_LINE = 300
+_WINDOW = 200
+_BEFORE = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +30,12 @@ class _Mark:
 def render(
     diagnostics: Sequence[Diagnostic], sources: Mapping[str | None, str] | None = None
 ) -> str:
-    """All diagnostics as plain text, one blank line between two."""
-    return "\n\n".join(render_diagnostic(each, sources) for each in diagnostics)
+    """The diagnostics as plain text, one blank line between two; of very many the first."""
+    shown = [render_diagnostic(each, sources) for each in diagnostics[:_MOST_SHOWN]]
+    more = len(diagnostics) - len(shown)
+    if more > 0:
+        shown.append(f"… and {more:,} more")
+    return "\n\n".join(shown)
 
 
 def render_diagnostic(
@@ -77,11 +87,24 @@ def _group_by_file(diagnostic: Diagnostic) -> dict[str | None, list[tuple[Label,
 
 def _draw_file(labels: list[tuple[Label, str]], source: str, width: int) -> list[str]:
     text_lines = source.split("\n")
-    by_line: dict[int, list[_Mark]] = {}
+    labels_of: dict[int, list[tuple[Label, str]]] = {}
     for label, sign in labels:
         line = min(max(label.span.line, 1), len(text_lines))
-        mark = _mark(label.span, text_lines[line - 1], sign, label.text)
-        by_line.setdefault(line, []).append(mark)
+        labels_of.setdefault(line, []).append((label, sign))
+    by_line: dict[int, list[_Mark]] = {}
+    for line, here in labels_of.items():
+        text, moved = _window(text_lines[line - 1], min(label.span.column for label, _ in here))
+        text_lines[line - 1] = text
+        for label, sign in here:
+            span = label.span
+            if moved or len(text) > _WINDOW:
+                # What is far away on a very long line is pointed at where the line is cut off.
+                column, end = (
+                    min(max(each + moved, 1), len(text) + 1)
+                    for each in (span.column, span.end_column)
+                )
+                span = replace(span, column=column, end_column=end)
+            by_line.setdefault(line, []).append(_mark(span, text, sign, label.text))
     drawn: list[str] = []
     previous: int | None = None
     for line in sorted(by_line):
@@ -96,6 +119,16 @@ def _draw_file(labels: list[tuple[Label, str]], source: str, width: int) -> list
     return drawn
 
 
+def _window(text: str, column: int) -> tuple[str, int]:
+    """The part of a very long line around a column, and how far its columns have moved."""
+    if len(text) <= _WIDEST_LINE:
+        return text, 0
+    start = max(column - 1 - _BEFORE, 0)
+    end = start + _WINDOW
+    lead = "…" if start else ""
+    return lead + text[start:end] + ("…" if end < len(text) else ""), len(lead) - start
+
+
 def _source_line(number: int, text: str, width: int) -> str:
     return f"{number:>{width}} | {_expand(text)}"
 
@@ -104,7 +137,7 @@ def _mark(span: Span, text: str, sign: str, remark: str) -> _Mark:
     start = _screen_width(text[: span.column - 1])
     # A span over several lines is underlined to the end of its first line.
     stop = span.end_column - 1 if span.end_line == span.line else len(text.rstrip())
-    end = _screen_width(text[: max(stop, span.column - 1)])
+    end = _screen_width(text[: max(min(stop, len(text)), span.column - 1)])
     # A column past the end of the line points at what is missing there.
     start += max(0, span.column - 1 - len(text))
     return _Mark(start, max(end, start + 1), sign, remark)
@@ -171,8 +204,12 @@ def _character_width(character: str) -> int:
 
 
 def _printable(text: str) -> str:
-    """The text with control characters and lone surrogates shown as U+FFFD."""
+    """The text with what could act on a terminal, or reorder a line, shown as U+FFFD."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(
-        "\ufffd" if unicodedata.category(character) in ("Cc", "Cs") else character
+        "\ufffd"
+        if unicodedata.category(character) in ("Cc", "Cs") or character in BIDIRECTIONAL
+        else character
         for character in text
     )

@@ -26,6 +26,9 @@ from lmppl.ir.expr import (
 )
 from lmppl.ir.model import Model
 
+# What is put together of strings: thirty lines that double one would fill any memory.
+MOST_CHARACTERS = 1_000_000
+
 # Integers beyond this become reals, as in the arrays that the target computes with.
 _LARGEST_INT = 2**63 - 1
 
@@ -155,8 +158,16 @@ def _power(base: float, exponent: float) -> float:
 
 
 def interpolate(parts: Any) -> str:
-    """The text of an f-string from its parts; `0.5` reads as `0.5`, `3` as `3`, true as `true`."""
-    return "".join(format_value(part) for part in parts)
+    """The text of an f-string from its parts; `0.5` reads as `0.5`, `3` as `3`, true as `true`.
+
+    Raises:
+        ValueError: it has more than `MOST_CHARACTERS`.
+    """
+    texts = [format_value(part) for part in parts]
+    size = sum(map(len, texts))
+    if size > MOST_CHARACTERS:
+        raise ValueError(f"this string would have {size:,} characters")
+    return "".join(texts)
 
 
 @cache

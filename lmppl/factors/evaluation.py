@@ -27,6 +27,7 @@ from lmppl.factors.automata.predicates import (
 )
 from lmppl.factors.automata.recognition import recognise
 from lmppl.factors.automata.regex import NotRegular
+from lmppl.factors.constants import interpolate
 from lmppl.factors.formatting import format_value
 from lmppl.factors.functions import FUNCTIONS
 from lmppl.factors.rewards.scorer import Scorer, shorten
@@ -162,7 +163,7 @@ def _value(expr: Expr, env: Environment) -> Value:
         case Conditional(condition=condition, consequent=consequent, alternative=alternative):
             return _choose(expr, _value(condition, env), consequent, alternative, env)
         case Interpolation(parts=parts):
-            return _interpolation(parts, env)
+            return _interpolation(expr, parts, env)
         case Array(elements=elements):
             values = [_value(element, env) for element in elements]
             if not any(_is_by_row(value) for value in values):
@@ -342,17 +343,23 @@ def _arithmetic(expr: Binary, left: Value, right: Value, env: Environment) -> Va
     return _finite(expr, result, [left, right], env)
 
 
-def _interpolation(parts: tuple[str | Expr, ...], env: Environment) -> Value:
+def _interpolation(expr: Expr, parts: tuple[str | Expr, ...], env: Environment) -> Value:
     values = [part if isinstance(part, str) else _value(part, env) for part in parts]
     if not any(_is_by_row(value) for value in values):
-        return "".join(format_value(value) for value in values)
+        try:
+            return interpolate(values)
+        except ValueError as problem:
+            raise _failure("LMP920", str(problem), expr, env) from problem
     columns = [
         [format_value(item) for item in _items(value, env.num_rows)]
         if _is_by_row(value)
         else [format_value(value)] * env.num_rows
         for value in values
     ]
-    return ["".join(row) for row in zip(*columns, strict=True)]
+    try:
+        return [interpolate(row) for row in zip(*columns, strict=True)]
+    except ValueError as problem:
+        raise _failure("LMP920", str(problem), expr, env) from problem
 
 
 def _index(expr: Index, env: Environment) -> Value:

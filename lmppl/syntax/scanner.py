@@ -35,6 +35,7 @@ _QUOTES = {"'": "'", "‘": "’", "“": "”", "”": "”", "„": "“", "«
 # Terminals that may be half of something else.
 _WATCHED = frozenset(("SLASH", "STAR", "DOT", "INT", "FLOAT", "STRING", "F_STRING", "RAW_STRING"))
 _NUMBER_LIKE = re.compile(r"[0-9](?:[eE][+-]|[A-Za-z0-9_]|\.(?=[0-9]))*\.?")
+_HALF = re.compile("[\ud800-\udfff]")
 _WORD = re.compile(r"\w+")
 _ALLOW = re.compile(r"#\s*lmp:\s*allow\s+(LMP[0-9]+(?:[\s,]+LMP[0-9]+)*)[\s,]*")
 _PRAGMA = re.compile(r"#\s*lmp\s*:")
@@ -100,6 +101,22 @@ def normalize(source: str | bytes, path: str | None = None) -> str:
     else:
         text = source
     text = text.removeprefix("\ufeff")
+    half = _HALF.search(text)
+    if half is not None:
+        shown = _HALF.sub("\ufffd", text)
+        span = Span.of(shown, half.start(), half.end(), path)
+        raise LmpError(
+            [
+                Diagnostic(
+                    "LMP023",
+                    "error",
+                    "half a character (a lone surrogate) stands in this program",
+                    span,
+                    help="text of this kind comes from a wrong decoding: read it as UTF-8",
+                )
+            ],
+            {path: shown},
+        )
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 

@@ -150,3 +150,62 @@ def test_a_mistake_in_a_file_imported_twice_is_reported_once(here: Path) -> None
     with pytest.raises(lmppl.LmpError) as caught:
         lmppl.compile(source, base_dir=here)
     assert [each.code for each in caught.value.diagnostics] == ["LMP101", "LMP202"]
+
+
+def test_strings_that_double_are_refused_with_a_reason(here: Path) -> None:
+    lines = ['let s0 = "0123456789"', *(f'let s{i + 1} = f"{{s{i}}}{{s{i}}}"' for i in range(60))]
+    with soon(), pytest.raises(lmppl.LmpError, match="LMP028") as caught:
+        lmppl.compile("\n".join(lines) + "\n" + model("factor length(text)"), base_dir=here)
+    assert len(str(caught.value)) < 2_000
+    inside = ["let s0 = text", *(f'let s{i + 1} = f"{{s{i}}}{{s{i}}}"' for i in range(60))]
+    source = model(*inside, 'factor length(s60, unit="characters") / 1e20')
+    compiled = lmppl.compile(source, base_dir=here)
+    with soon(), pytest.raises(lmppl.LmpError, match="LMP920"):
+        lmppl.infer(compiled)
+
+
+def test_words_of_megabytes_and_huge_orders_are_refused_with_a_reason(here: Path) -> None:
+    (here / "word.txt").write_text("a" * 10_000_000)
+    source = 'let w = file("word.txt", format="lines")\n' + model("require never(text, w)")
+    with soon(), pytest.raises(lmppl.LmpError, match="LMP028") as caught:
+        lmppl.compile(source, base_dir=here)
+    assert len(str(caught.value)) < 2_000
+    source = model("factor 0 * length(text)").replace("markov", "ngram")
+    source = source.replace("max_tokens=4", "order=1000000000, max_tokens=4")
+    with soon(), pytest.raises(lmppl.LmpError, match="LMP106"):
+        lmppl.compile(source, base_dir=here)
+
+
+@pytest.mark.parametrize("alphabet", ["", "$", '"', "{[(", "ab (=~"])
+def test_the_report_of_garbage_is_short(alphabet: str) -> None:
+    rng = np.random.Generator(np.random.PCG64(3))
+    letters = alphabet or "".join(map(chr, range(32, 127)))
+    garbage = "".join(rng.choice(list(letters), 400_000))
+    for source in (garbage, "\n".join(garbage[i : i + 40] for i in range(0, 40_000, 40))):
+        with soon(100), pytest.raises(lmppl.LmpError) as caught:
+            lmppl.compile(source)
+        assert len(str(caught.value)) < 30_000
+
+
+def test_deep_brackets_are_a_typed_error() -> None:
+    for source in ("(" * 100_000, f"let a = {'(' * 5000}1{')' * 5000}", "[" * 50_000 + "1"):
+        with soon(60), pytest.raises(lmppl.LmpError):
+            lmppl.compile(source)
+
+
+def test_half_a_character_in_a_program_is_a_typed_error() -> None:
+    with pytest.raises(lmppl.LmpError, match="LMP023"):
+        lmppl.compile('model m() { x ~ categorical(["\ud800", "b"]) return x }')
+
+
+def test_what_reorders_a_line_is_warned_of_and_never_printed(here: Path) -> None:
+    source = 'let s = "\u202e"  # \u2066\n' + model("factor if contains(text, s) then 1 else 0")
+    warnings = lmppl.compile(source, base_dir=here).check()
+    assert [each.code for each in warnings if each.code != "LMP202"] == ["LMP137", "LMP137"]
+    (here / "lib.lmp").write_text('let s = "\u202e"\n', encoding="utf-8")
+    imported = 'import "lib.lmp" as q\n' + model("factor if contains(text, q.s) then 1 else 0")
+    warnings = lmppl.compile(imported, base_dir=here).check()
+    assert [each.code for each in warnings if each.code != "LMP202"] == ["LMP137"]
+    with pytest.raises(lmppl.LmpError) as caught:
+        lmppl.compile(source.replace("factor", "fac\x1b[2Jtor"), base_dir=here)
+    assert not {"\u202e", "\u2066", "\x1b"} & set(str(caught.value))

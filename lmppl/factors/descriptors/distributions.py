@@ -112,7 +112,8 @@ DISTRIBUTIONS = (
                 required=False,
                 default=3,
                 known="bind",
-                range=Interval(1.0, math.inf),
+                # Windows beyond the longest line of a corpus say nothing more.
+                range=Interval(1.0, 100.0),
                 named_only=True,
             ),
             _NO_PROMPT,
