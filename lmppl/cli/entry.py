@@ -12,7 +12,7 @@ import click
 from lmppl.cli.arguments import COMMANDS
 from lmppl.cli.outcome import Exit, UsageError, exit_code
 from lmppl.cli.parsing import usage_message
-from lmppl.cli.streams import say, say_diagnostics
+from lmppl.cli.streams import forget_output, open_streams, say, say_diagnostics
 from lmppl.errors import InternalError, LmpError
 
 # Set by the shell that asks what may follow; see docs/reference/cli.md.
@@ -21,6 +21,7 @@ COMPLETION = "_LMPPL_COMPLETE"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; see `Exit`."""
+    open_streams()
     try:
         if arguments is None:
             if COMPLETION in os.environ:
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return Exit.INTERRUPTED
     except BrokenPipeError:
         # The reader has left, as `head` does; Python must not complain when it closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        forget_output()
         return Exit.FINE
     except InternalError as error:
         say(str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -13,9 +14,36 @@ _COLOURS = {"error": "\x1b[1;31m", "warning": "\x1b[1;33m"}
 _RESET = "\x1b[0m"
 
 
+def open_streams() -> None:
+    """Gives the process a place to write where the caller has closed one (`lmppl … >&-`).
+
+    Otherwise the next file that is opened would take the number of the closed one, and whatever a
+    library prints would land in it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        mode = os.O_RDONLY if number == 0 else os.O_WRONLY
+        place = os.open(os.devnull, mode)
+        if place != number:
+            os.dup2(place, number, inheritable=True)
+            os.close(place)
+        stream = open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False)
+        setattr(sys, name, stream)
+
+
+def forget_output() -> None:
+    """Lets what is still to be written to standard output vanish, once nobody reads it."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 def say(message: str) -> None:
-    """A message to standard error."""
-    print(message, file=sys.stderr)
+    """A message to standard error; where nobody reads that, it is lost."""
+    with contextlib.suppress(BrokenPipeError):
+        print(message, file=sys.stderr)
 
 
 def show(text: str) -> None:
@@ -66,7 +94,7 @@ def say_diagnostics(text: str) -> None:
     """Rendered diagnostics to standard error, their heads in colour on a terminal."""
     if has_colour(sys.stderr):
         text = _HEAD.sub(lambda m: f"{_COLOURS[m[1]]}{m[0]}{_RESET}", text)
-    print(text, file=sys.stderr)
+    say(text)
 
 
 def has_colour(stream: TextIO) -> bool:

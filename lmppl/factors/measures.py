@@ -92,7 +92,8 @@ def measure_of(model: Model, expr: Expr, site: str, values: Mapping[str, object]
     if _is_length(model, found, site):
         unit = _unit(found)
         return Measure(lambda operator, bound: Length(unit, operator, bound))
-    if isinstance(found, RewardCall):
+    # A reward that was reported is not among those of the model.
+    if isinstance(found, RewardCall) and found.reward in model.rewards:
         source = model.rewards[found.reward].source
         if source.kind == "count" and is_text_of(model, found.arguments[0], site):
             pattern = str(source.arguments["pattern"])

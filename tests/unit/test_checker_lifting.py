@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lmppl.checker import check
+from lmppl.errors import LmpError
 from lmppl.factors.automata.counting import count_dfa
 from lmppl.factors.automata.dfa import TooManyStates
 from lmppl.factors.automata.language import predicate_dfa
@@ -191,3 +192,17 @@ def test_patterns_whose_matches_are_counted_in_other_ways_are_refused(pattern: s
 
 def test_nothing_is_one_of_no_words() -> None:
     assert not any(predicate_dfa(OneOf(())).outputs)
+
+
+def test_a_count_that_was_refused_is_reported_once() -> None:
+    program = """
+        reward n(t: string): int<upper=-1> = count("!")
+        model m() {
+            text ~ lm("builtin:stories", prompt="", max_tokens=8)
+            require n(text) >= 2
+            return text
+        }
+    """
+    with pytest.raises(LmpError) as error:
+        check(parse(program))
+    assert len(error.value.diagnostics) == 1

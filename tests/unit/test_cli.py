@@ -763,3 +763,22 @@ def test_check_tells_likely_mistakes_only_when_asked(
     assert "LMP601" not in capsys.readouterr().err
     assert main(["check", "--pedantic", str(tiny)]) == 0
     assert "LMP601" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize(("command", "code"), [("methods", 0), ("check nowhere.lmp", 2)])
+def test_a_closed_stream_is_no_bug(closed: str, command: str, code: int) -> None:
+    line = f'"{sys.executable}" -m lmppl {command} {closed}'
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr and "bug" not in done.stderr
+
+
+def test_a_reader_of_diagnostics_that_leaves_early_is_no_bug(tmp_path: Path) -> None:
+    path = tmp_path / "many.lmp"
+    path.write_text("model m() { x ~ bernoulli(2) y ~ bernoulli(3) }\n" * 20)
+    line = f'("{sys.executable}" -m lmppl check "{path}"; echo $? >&3) 2>&1 | head -1'
+    done = subprocess.run(
+        ["bash", "-c", f"exec 3>&2; {line}"], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.strip() == "1"
