@@ -196,7 +196,7 @@ def test_nothing_is_one_of_no_words() -> None:
 
 def test_a_count_that_was_refused_is_reported_once() -> None:
     program = """
-        reward n(t: string): int<upper=-1> = count("!")
+        reward n(t: string): int<lower=0> = count("!", f"x")
         model m() {
             text ~ lm("builtin:stories", prompt="", max_tokens=8)
             require n(text) >= 2
