@@ -39,11 +39,21 @@ def byte_pair_tokenizer(size: int) -> transformers.PreTrainedTokenizerFast:
 
 
 def save_random_llama(
-    directory: Path, *, vocab_size: int, num_layers: int = 6, width: int = 288, heads: int = 6
+    directory: Path,
+    *,
+    vocab_size: int,
+    num_layers: int = 6,
+    width: int = 288,
+    heads: int = 6,
+    num_kv_heads: int | None = None,
+    hidden: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
 ) -> Path:
     """A Llama-style checkpoint with random weights (seed 0), tied, and its tokenizer.
 
-    Six layers of width 288 have 6 M parameters; the embedding comes on top.
+    Six layers of width 288 have 6 M parameters; the embedding comes on top. A large one is built
+    on the `device` that will run it, which is quicker.
     """
     if (directory / "config.json").exists():
         return directory
@@ -51,19 +61,19 @@ def save_random_llama(
     config = transformers.LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=width,
-        intermediate_size=width * 8 // 3,
+        intermediate_size=hidden or width * 8 // 3,
         num_hidden_layers=num_layers,
         num_attention_heads=heads,
-        num_key_value_heads=heads,
+        num_key_value_heads=num_kv_heads or heads,
         max_position_embeddings=512,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.eos_token_id,
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(0)
-        model = transformers.LlamaForCausalLM(config)
+        model = transformers.LlamaForCausalLM(config).to(dtype)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory

@@ -20,9 +20,14 @@ class Generated:
     num_computed: int
 
 
-def generate(lm: HuggingFaceLM, prompt: str, num_rows: int, num_tokens: int) -> Generated:
-    """`transformers`' `generate(do_sample=True)` from the untempered prior, `num_rows` at once."""
-    ids = torch.tensor([lm._prompt_ids(prompt)]).repeat(num_rows, 1)
+def generate(
+    lm: HuggingFaceLM, prompt: str, num_rows: int, num_tokens: int, **options: object
+) -> Generated:
+    """`transformers`' `generate(do_sample=True)` from the untempered prior, `num_rows` at once.
+
+    `options` are more of its own.
+    """
+    ids = torch.tensor([lm._prompt_ids(prompt)], device=lm.device).repeat(num_rows, 1)
     ends = sorted(lm.vocab.eos_ids)
     with torch.no_grad():
         found = lm.model.generate(
@@ -35,8 +40,9 @@ def generate(lm: HuggingFaceLM, prompt: str, num_rows: int, num_tokens: int) -> 
             max_new_tokens=num_tokens,
             eos_token_id=ends,
             pad_token_id=ends[0],
+            **options,
         )
     new = found[:, ids.shape[1] :]
-    is_end = torch.isin(new, torch.tensor(ends))
+    is_end = torch.isin(new, torch.tensor(ends, device=lm.device))
     useful = ((is_end.cumsum(-1) - is_end.long()) == 0).sum()
     return Generated(int(useful), new.numel())

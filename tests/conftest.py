@@ -26,3 +26,13 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip("needs the shared folder: set LMPPL_SHARED or put it beside the checkout")
     return path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("cuda"):
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lmppl.cli.outcome import Exit, UsageError
@@ -30,8 +31,9 @@ model bench(opening: string) {{
 """
 # Runs whose parts are added up.
 _RUNS = 3
-# Bytes of weights up to which every product has its own.
+# Bytes of weights up to which every product has its own, on a CPU and elsewhere.
 _OWN_WEIGHTS = 2**28
+_OWN_WEIGHTS_ON_DEVICE = 2**34
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,8 @@ class Products:
     """The bare products of a network's step, `[rows, in] @ [in, out]`, each with its own weights.
 
     Weights of one layer are not in the cache any more when it is their turn again, as in a step;
-    beyond a quarter of a gigabyte layers of the same shape share them.
+    beyond a quarter of a gigabyte (on a device 16 gigabytes) layers of the same shape share them.
+    On a CUDA device the pass is a graph, so that a host that cannot keep up is no part of it.
     """
 
     def __init__(
@@ -134,21 +137,30 @@ class Products:
         import torch
 
         self._now = timer(device)
-        self._left = {
-            width: torch.randn(rows, width).to(device, dtype) for width in {i for i, _ in shapes}
-        }
+        make = partial(torch.randn, device=device, dtype=dtype)
+        self._left = {width: make(rows, width) for width in {i for i, _ in shapes}}
         numel = sum(i * o for i, o in shapes)
-        share = numel * dtype.itemsize > _OWN_WEIGHTS
-        kept = {shape: torch.randn(shape).to(device, dtype) for shape in set(shapes)}
+        limit = _OWN_WEIGHTS if device.type == "cpu" else _OWN_WEIGHTS_ON_DEVICE
+        share = numel * dtype.itemsize > limit
+        kept = {shape: make(*shape) for shape in set(shapes)}
         self._right = [kept[shape] if share else kept[shape].clone() for shape in shapes]
         self._seconds, self._passes = 0.0, 0
+        self._graph: torch.cuda.CUDAGraph | None = None
         self.run(1)
+        if device.type == "cuda" and shapes:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.device(device), torch.cuda.graph(graph):
+                self.run(1)
+            self._graph = graph
 
     def run(self, passes: int) -> int:
         """Computes so many passes, and returns their number."""
         import torch
 
         for _ in range(passes):
+            if self._graph is not None:
+                self._graph.replay()
+                continue
             for right in self._right:
                 torch.mm(self._left[right.shape[0]], right)
         return passes

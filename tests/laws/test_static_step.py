@@ -462,7 +462,7 @@ def test_every_method_offers_the_ways_of_stepping_that_there_are():
 # --- on a GPU -----------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize(
     ("dtype", "nats"), [(torch.float32, 2e-3), (torch.bfloat16, 0.5), (torch.float16, 0.05)]

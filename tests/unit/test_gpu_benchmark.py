@@ -1,0 +1,32 @@
+"""The script of the GPU figures runs, on a shape that a CPU runs too."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_script_of_the_gpu_figures_runs_on_a_tiny_shape(tmp_path: Path) -> None:
+    # In a process of its own: it counts captures by replacing a method of lmppl.
+    found = subprocess.run(
+        [sys.executable, "benchmarks/gpu.py", "agreement", "table", "profile", "--tiny",
+         "--device", "cpu", "--out", str(tmp_path), "--scratch", str(tmp_path / "models")],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr[-2000:]
+    figures = [json.loads(line) for line in (tmp_path / "figures.jsonl").read_text().splitlines()]
+    ratios = {line["variant"]: line for line in figures if line["what"] == "ratio"}
+    assert set(ratios) == {
+        "generate", "smc soft, none", "smc never+regex, none", "importance, none",
+    }  # fmt: skip
+    assert ratios["generate"]["ratios"] == [1.0]
+    assert all(line["rates"][0] > 0 and 0 < line["floor"] < 1 for line in ratios.values())
+    # In float32 what is stepped is what is scored, but for rounding.
+    gaps = [line["scored"][0] for line in figures if line["what"] == "agreement"]
+    assert len(gaps) == 2 and max(gaps) < 2e-4
