@@ -21,8 +21,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -301,6 +300,7 @@ def drawn_by_steps(
 def profile(setting: Setting, report: Report) -> None:
     """Kernels, launches and waits of a step, by method and way of stepping."""
     on_gpu = setting.device.startswith("cuda")
+    setting = replace(setting, num_tokens=min(24, setting.num_tokens))
     for size in setting.sizes:
         for mode in modes(setting):
             for name, body in (("soft", SOFT), ("never+regex", f"{NEVER}\n{SENTENCE}")):
@@ -329,7 +329,8 @@ def profile(setting: Setting, report: Report) -> None:
 def profiled(work: Callable[[], int], num_steps: int, on_gpu: bool) -> dict[str, object]:
     from torch.profiler import ProfilerActivity
 
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    # Calls of the CUDA runtime come with the device's; every operation of torch would be too many.
+    activities = [ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities) as found:
         work()
         if on_gpu:

@@ -43,9 +43,9 @@ import platform, peft, pyro, torch, transformers
 print("python", platform.python_version(), "torch", torch.__version__, "transformers",
       transformers.__version__, "peft", peft.__version__, "pyro", pyro.__version__)
 print(torch.cuda.get_device_name(), torch.cuda.get_device_properties(0))'
-LINES_SHOWN=30 step tests 90 python3 -m pytest -m cuda -p no:cacheprovider -W default tests/laws
-step figures 150 python3 benchmarks/gpu.py agreement table profile --out "$out"
-LINES_SHOWN=40 step compiled 100 python3 benchmarks/gpu.py compiled --out "$out"
-LINES_SHOWN=40 step bench 60 python3 benchmarks/gpu.py bench --sizes 256 --out "$out"
+LINES_SHOWN=30 step tests 70 python3 -m pytest -m cuda -p no:cacheprovider -W default tests/laws
+step figures 130 python3 benchmarks/gpu.py table agreement profile --out "$out"
+LINES_SHOWN=40 step compiled 90 python3 benchmarks/gpu.py compiled --out "$out"
+LINES_SHOWN=40 step bench 40 python3 benchmarks/gpu.py bench --sizes 256 --out "$out"
 echo "=== $failures steps failed; all output is in $out"
 exit "$failures"
