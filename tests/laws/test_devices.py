@@ -74,11 +74,9 @@ def test_a_device_that_is_not_the_host_gives_what_the_host_gives(case, pretended
 
 
 def test_a_token_makes_the_host_wait_once_where_nothing_is_constrained(pretended):
-    # Whether all texts have ended; the rest of a run looks some thirty times, however long it is.
+    # Whether all texts have ended; what the rest of a run asks does not grow with its length.
     case = pretended["smc"]
-    waits = sum(case["waits"].values())
-    settled = sum(n for place, n in case["waits"].items() if place.startswith("target/texts"))
     assert case["there"]["num_steps"] == 8
-    assert settled <= 8 + 4
-    assert waits <= 8 + 40
-    assert not [n for place, n in case["waits"].items() if "smc.py" in place and n > 3]
+    often = {place: n for place, n in case["waits"].items() if n > 4}
+    assert len(often) == 1 and next(iter(often)).startswith("target/texts.py")
+    assert sum(case["waits"].values()) <= 8 + 48
