@@ -9,6 +9,7 @@ window over positions.
 from __future__ import annotations
 
 import inspect
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,11 +68,55 @@ class SharedPrefix:
     layers: tuple[tuple[Tensor, Tensor], ...]
 
 
+# Batches of fewer rows have a place of their own on a shelf: every prompt begins as one row.
+_FEW_ROWS = 16
+
+
+class Shelf:
+    """Memory of keys and values that outlives a batch, so that the next one lies where it lay.
+
+    What is captured as a graph holds addresses. One batch at a time has the shelf, until its
+    storage is gone; others, and batches of another shape, get new memory.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, bool], Tensor] = {}
+        self._borrowers: dict[bool, weakref.ref[KVStorage]] = {}
+
+    def take(
+        self, borrower: KVStorage, number: int, shape: tuple[int, ...], like: Tensor
+    ) -> Tensor:
+        """Zeros of this shape `[rows, kv heads, columns, head dim]` for tensor `number`."""
+        few = shape[0] < _FEW_ROWS
+        holder = self._borrowers.get(few)
+        owner = None if holder is None else holder()
+        if owner is not None and owner is not borrower:
+            return like.new_zeros(shape)
+        known = self._kept.get((number, few))
+        # A batch that grows asks for another shape than the one that it is copied from.
+        if (
+            known is None
+            or known.shape != shape
+            or known.dtype != like.dtype
+            or known.device != like.device
+        ):
+            known = self._kept[number, few] = like.new_zeros(shape)
+        else:
+            known.zero_()
+        self._borrowers[few] = weakref.ref(borrower)
+        return known
+
+    def clear(self) -> None:
+        """Keep nothing any more; what is borrowed lives on with its borrower."""
+        self._kept.clear()
+        self._borrowers.clear()
+
+
 class KVStorage(Cache):
     """Keys, values and token ids of up to `num_rows` rows and `num_columns` columns.
 
     With a `shared` prefix these are the columns after it: only a decoder that knows of it may step
-    such rows.
+    such rows. Memory comes from a `shelf` where there is one.
 
     A forward pass reads and writes the window set by `focus`.  `version` counts the writes, so that
     a batch that was written over is noticed when it is used again.
@@ -84,9 +129,11 @@ class KVStorage(Cache):
         num_columns: int,
         device: torch.device,
         shared: SharedPrefix | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
         self.num_rows = num_rows
         self.shared = shared
+        self.shelf = shelf
         self.num_columns = num_columns
         self.version = 0
         self.tokens = torch.zeros(num_rows, num_columns, dtype=torch.long, device=device)
@@ -94,7 +141,9 @@ class KVStorage(Cache):
         self.last_row = num_rows
         self.column = 0
         self.first_column = 0
-        self.kept = [PreallocatedLayer(self, window) for window in windows]
+        self.kept = [
+            PreallocatedLayer(self, window, number) for number, window in enumerate(windows)
+        ]
         super().__init__(layers=list(self.kept))
 
     @property
@@ -123,12 +172,15 @@ class KVStorage(Cache):
         columns = self.num_columns
         if num_columns > columns:
             columns = max(num_columns, columns + columns // 2)
-        self.tokens = _enlarged(self.tokens[:, :, None], rows, columns, filled_columns)[:, :, 0]
+        tokens = self.tokens.new_zeros(rows, columns)
+        self.tokens = _copied(self.tokens[:, :, None], tokens[:, :, None], filled_columns)[:, :, 0]
         # Layer by layer, so that the old and the new storage never exist together in full.
         for layer in self.kept:
-            if layer.keys is not None:
-                layer.keys = _enlarged(layer.keys, rows, columns, filled_columns)
-                layer.values = _enlarged(layer.values, rows, columns, filled_columns)
+            if layer.keys is None:
+                continue
+            for name, stored in (("keys", layer.keys), ("values", layer.values)):
+                new = layer.zeros(name, rows, columns, stored)
+                setattr(layer, name, _copied(stored, new, filled_columns))
         self.num_rows, self.num_columns = rows, columns
 
     def copy_rows(self, targets: Tensor, sources: Tensor, num_columns: int) -> None:
@@ -265,19 +317,36 @@ class PreallocatedLayer(CacheLayerMixin):
     keys: Any
     values: Any
 
-    def __init__(self, storage: KVStorage, window: int | None) -> None:
+    def __init__(self, storage: KVStorage, window: int | None, number: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.storage = storage
+        # Weakly: with a cycle gigabytes would wait for Python's collector.
+        self._storage = weakref.ref(storage)
         self.window = window
+        self.number = number
         self.is_sliding = window is not None
+
+    @property
+    def storage(self) -> KVStorage:
+        storage = self._storage()
+        assert storage is not None
+        return storage
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         rows, columns = self.storage.num_rows, self.storage.num_columns
         for name, states in (("keys", key_states), ("values", value_states)):
-            heads, dim = states.shape[1], states.shape[3]
-            # Zeros and not empty: columns before a row's first are masked, but NaN * 0 is NaN.
-            setattr(self, name, states.new_zeros(rows, heads, columns, dim))
+            setattr(self, name, self.zeros(name, rows, columns, states))
         self.is_initialized = True
+
+    def zeros(self, name: str, num_rows: int, num_columns: int, like: Tensor) -> Tensor:
+        """Room for "keys" or "values" of so many rows and columns, for heads as those of `like`.
+
+        Zeros and not empty: columns before a row's first are masked, but NaN * 0 is NaN.
+        """
+        shape = (num_rows, like.shape[1], num_columns, like.shape[3])
+        storage = self.storage
+        if storage.shelf is None:
+            return like.new_zeros(shape)
+        return storage.shelf.take(storage, 2 * self.number + (name == "values"), shape, like)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -315,12 +384,9 @@ class PreallocatedLayer(CacheLayerMixin):
     get_max_cache_shape = get_max_length
 
 
-def _enlarged(stored: Tensor, rows: int, columns: int, filled_columns: int) -> Tensor:
-    """`stored` `[rows, ..., columns, dim]` copied into larger storage of zeros."""
+def _copied(stored: Tensor, new: Tensor, filled_columns: int) -> Tensor:
+    """`new`, larger and zero, with what `stored` `[rows, ..., columns, dim]` has filled."""
     time = stored.dim() - 2
-    shape = list(stored.shape)
-    shape[0], shape[time] = rows, columns
-    new = stored.new_zeros(shape)
     filled = min(filled_columns, stored.shape[time])
     new[: stored.shape[0]].narrow(time, 0, filled).copy_(stored.narrow(time, 0, filled))
     return new

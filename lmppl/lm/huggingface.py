@@ -546,7 +546,10 @@ class HuggingFaceLM:
         # Every row keeps at least its last token to compute, which gives the logits.
         num_shared = min(num_shared, shortest - 1)
         if num_rows == 1 or num_shared < _WORTH_SHARING:
-            storage = KVStorage(self._windows, num_rows, max(room, columns), self.device)
+            shelf = None if self._static is None else self._static.shelf
+            storage = KVStorage(
+                self._windows, num_rows, max(room, columns), self.device, shelf=shelf
+            )
             storage.tokens[:, :columns] = tokens
             return storage, 0
         start = columns - shortest
@@ -616,6 +619,8 @@ class HuggingFaceLM:
                 raise
             self.max_rows = (last_row - first_row) // 2
             self._note(f"out of memory: at most {self.max_rows} rows are computed at once")
+            for static in self._static_steps.values():
+                static.forget()
             torch.cuda.empty_cache()
             return None
 

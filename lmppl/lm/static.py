@@ -8,8 +8,10 @@ What changes from token to token is then data: token ids, first columns and the 
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from types import FunctionType
@@ -19,7 +21,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from lmppl.lm.cache import KVStorage
+from lmppl.lm.cache import KVStorage, Shelf
+from lmppl.lm.grouped import grouping, shares_heads
 
 MODES = ("none", "step", "cuda-graph")
 # Columns are taken in blocks: few shapes, and at most so many columns read for nothing.
@@ -90,6 +93,9 @@ class CudaRecorder:
     Graphs of a pool may overwrite each other's results, so these must be copied after each replay.
     All graphs of a recorder should be dropped together: releasing one graph may release the
     workspace that cuBLAS gave to others on the same stream (pytorch issue 193402).
+
+    `torch.cuda.graph` would give all memory that is cached back to the driver before each capture,
+    and getting it again takes longer than the capture; here that is done where memory is short.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -102,23 +108,44 @@ class CudaRecorder:
             current = torch.cuda.current_stream()
             # Lazy set-up (handles, workspaces, chosen kernels) is not allowed inside a capture.
             self._stream.wait_stream(current)
-            with torch.cuda.stream(self._stream):
-                work()
-            current.wait_stream(self._stream)
-            graph = torch.cuda.CUDAGraph()
             try:
-                with torch.cuda.graph(
-                    graph,
-                    pool=self._pool,
-                    stream=self._stream,
-                    # Other threads may allocate meanwhile; only this one is recorded.
-                    capture_error_mode="thread_local",
-                ):
-                    result = work()
+                with torch.cuda.stream(self._stream):
+                    work()
+                    torch.cuda.synchronize()
+                    return self._captured(work)
             finally:
                 # A capture that fails leaves its own stream current.
                 torch.cuda.set_stream(current)
-            return graph, result
+                current.wait_stream(self._stream)
+
+    def _captured(self, work: Callable[[], Tensor]) -> tuple[Capture, Tensor]:
+        try:
+            return self._once(work)
+        except torch.OutOfMemoryError:
+            # Memory that is cached for other streams cannot be had while something is captured.
+            torch.cuda.empty_cache()
+            return self._once(work)
+
+    def _once(self, work: Callable[[], Tensor]) -> tuple[Capture, Tensor]:
+        graph = torch.cuda.CUDAGraph()
+        # An old graph that Python's collector dropped now would break the new one.
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            # Other threads may allocate meanwhile; only this one is recorded.
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                result = work()
+            except BaseException:
+                # The end of a capture that failed fails too, and says less of the cause.
+                with suppress(RuntimeError):
+                    graph.capture_end()
+                raise
+            graph.capture_end()
+        finally:
+            if collects:
+                gc.enable()
+        return graph, result
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +196,14 @@ class StaticStep:
         self._model = model
         self._num_layers = num_layers
         self._captures = mode == "cuda-graph"
+        # Graphs hold addresses: batches that lie where others lay find theirs again.
+        self.shelf = Shelf() if self._captures else None
         self._name = name
         self._device = device
         self._keeps_logits = keeps_logits
         self._cache_name = cache_name
-        self._adds_mask = adds_mask
+        self._groups_heads = shares_heads(model)
+        self._adds_mask = adds_mask or self._groups_heads
         self._backend = backend
         self._new_recorder = recorder or (lambda: CudaRecorder(device))
         self._recorder: Recorder | None = None
@@ -197,6 +227,8 @@ class StaticStep:
         self._programs.clear()
         self._seen.clear()
         self._recorder = None
+        if self.shelf is not None:
+            self.shelf.clear()
 
     def step(
         self,
@@ -308,12 +340,18 @@ class StaticStep:
             forward = torch.compile(
                 _with_own_code(work.func), fullgraph=True, dynamic=False, backend=self._backend
             )
-            return replace(program, run=partial(forward, *work.args))
+            return replace(program, run=self._grouped(partial(forward, *work.args)))
         if self._recorder is None:
             self._recorder = self._new_recorder()
             self._parameters = tuple(self._model.parameters())
             self._addresses = _addresses(self._parameters)
-        return replace(program, run=partial(_replayed, *self._recorder(work)))
+        return replace(program, run=partial(_replayed, *self._recorder(self._grouped(work))))
+
+    def _grouped(self, work: partial[Tensor]) -> partial[Tensor]:
+        """The same work with keys and values that are read once for all heads of a group."""
+        if not self._groups_heads:
+            return work
+        return partial(_run_grouped, self._model.config, work)
 
     def give_up(self, reason: str) -> None:
         """Step nothing any more, and say why."""
@@ -395,6 +433,11 @@ def _forward_of(
         return logits[:, -1]
 
     return forward
+
+
+def _run_grouped(config: Any, work: Callable[[], Tensor]) -> Tensor:
+    with grouping(config):
+        return work()
 
 
 def _replayed(capture: Capture, result: Tensor) -> Tensor:

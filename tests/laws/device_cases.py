@@ -106,7 +106,7 @@ def summary(posts: list[Posterior]) -> dict[str, Any]:
     """What is compared: texts, log evidence and the number of steps, by binding."""
     return {
         # In an enumeration rounding decides which of two equally probable texts comes first.
-        "texts": [sorted(post.texts) if post.exact else post.texts for post in posts],
+        "texts": [sorted(post.texts) if post.enumerated else post.texts for post in posts],
         "log_evidence": [
             None if post.log_evidence is None else post.log_evidence.value for post in posts
         ],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import shutil
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,13 +14,14 @@ import pytest
 import tiny_models
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import lmppl
 from lmppl.errors import InferenceError
 from lmppl.inference import METHODS, Settings
-from lmppl.lm import huggingface, static
+from lmppl.lm import grouped, huggingface, static
 from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lm.loading import load_language_model
 from lmppl.lm.protocol import Prefixes
@@ -231,6 +234,74 @@ def test_graphs_are_dropped_when_parameters_move(impatient):
     assert largest_difference(walk(lm), walk(plain)) <= NATS
     assert step._recorder is not first
     assert step.failure is None
+
+
+def test_a_batch_lies_where_the_one_before_it_lay_and_finds_its_graphs(impatient):
+    plain, lm = pair("llama")
+    step = captured(lm)
+    recorders, found = [], []
+    for _ in range(3):
+        recorders.append(step._recorder)
+        prefixes = lm.start(["the dog"] * 20, max_new_tokens=8)
+        for column in range(4):
+            prefixes = lm.extend(prefixes, (torch.arange(20) * 7 + column) % lm.vocab.size)
+        found.append(prefixes.row_logits())
+        programs = step.num_programs
+        del prefixes
+    assert recorders[1] is recorders[2]
+    assert len(step._recorder.tapes) == step.num_programs == programs == 1
+    assert torch.equal(found[1], found[2])
+    prefixes = plain.start(["the dog"] * 20, max_new_tokens=8)
+    for column in range(4):
+        prefixes = plain.extend(prefixes, (torch.arange(20) * 7 + column) % lm.vocab.size)
+    assert (found[2] - prefixes.row_logits()).abs().max() <= NATS
+
+
+def test_batches_that_live_at_a_time_share_no_memory(impatient):
+    plain, lm = pair("llama")
+    captured(lm)
+    tokens = torch.arange(20)
+    first = lm.extend(lm.start(["the dog"] * 20, max_new_tokens=8), tokens)
+    second = lm.extend(lm.start(["a cat"] * 20, max_new_tokens=8), tokens)
+    first, second = lm.extend(first, tokens + 1), lm.extend(second, tokens + 1)
+    for prompt, found in (("the dog", first), ("a cat", second)):
+        expected = plain.extend(plain.start([prompt] * 20, max_new_tokens=8), tokens)
+        expected = plain.extend(expected, tokens + 1)
+        assert (found.row_logits() - expected.row_logits()).abs().max() <= NATS
+
+
+def test_keys_and_values_are_gone_with_their_batch():
+    # Not at the next collection of Python's: on a GPU these are gigabytes.
+    _, lm = pair("llama")
+    prefixes = lm.extend(lm.start(PROMPTS, max_new_tokens=4), torch.arange(5))
+    keys = weakref.ref(prefixes.state.storage.kept[0].keys)
+    gc.disable()
+    try:
+        del prefixes
+        assert keys() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("style", ["llama", "qwen2", "qwen3"])
+def test_heads_of_a_group_read_their_keys_together(style, impatient, monkeypatch):
+    _, lm = pair(style)
+    shapes = []
+
+    def watched(query: Tensor, key: Tensor, *args: Any, **options: Any) -> Tensor:
+        shapes.append((tuple(query.shape), tuple(key.shape)))
+        return functional.scaled_dot_product_attention(query, key, *args, **options)
+
+    monkeypatch.setattr(grouped, "attend", watched)
+    captured(lm)
+    prefixes = lm.extend(lm.start(PROMPTS, max_new_tokens=4), torch.arange(5))
+    # Four heads over two of keys and values: two queries for each.
+    assert {(query[1:3], key[1]) for query, key in shapes} == {((2, 2), 2)}
+    assert lm.model.config._attn_implementation == "sdpa"
+    before = len(shapes)
+    lm.stepping = "none"
+    lm.extend(prefixes, torch.arange(5))
+    assert len(shapes) == before
 
 
 def test_results_outlive_the_next_replay(impatient):
