@@ -2,8 +2,8 @@
 
     python benchmarks/gpu.py table|compiled|agreement|profile|bench … [--tiny] [--device D]
 
-`table` is a paired comparison as in run.py: every variant and `generate(do_sample=True)` at equal
-batch in turn, in an order that changes, on a Llama with random weights. `compiled` compares what
+`table` compares every variant with `generate(do_sample=True)` at equal batch, on a Llama with
+random weights. `compiled` compares what
 torch compiles, on both sides. `agreement` holds what is stepped against what is scored, in half
 precision and in float32. `profile` counts kernels and waits of a step. `bench` is `lmppl bench`.
 `--tiny` is a shape that a CPU runs in a second, to try the script itself.
@@ -67,13 +67,15 @@ class Setting:
 class Run:
     """One run: tokens that belong to a text, seconds of the wall, peak bytes over the model.
 
-    `captures` counts CUDA graphs that were captured in it.
+    `captures` counts CUDA graphs that were captured in it, `allocations` what torch asked the
+    driver for, and did not find in its cache.
     """
 
     num_tokens: int
     seconds: float
     peak: int
     captures: int
+    allocations: int
 
 
 CAPTURES = Counter[str]()
@@ -93,7 +95,7 @@ def measured(setting: Setting, work: Callable[[], int]) -> Run:
     """`work` returns its number of tokens."""
     gc.collect()
     on_gpu = setting.device.startswith("cuda")
-    before, captures = 0, CAPTURES["all"]
+    before, captures, allocations = 0, CAPTURES["all"], asked_of_driver(on_gpu)
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -102,7 +104,12 @@ def measured(setting: Setting, work: Callable[[], int]) -> Run:
     num_tokens = work()
     seconds = now() - began
     peak = torch.cuda.max_memory_allocated() - before if on_gpu else 0
-    return Run(num_tokens, seconds, peak, CAPTURES["all"] - captures)
+    allocations = asked_of_driver(on_gpu) - allocations
+    return Run(num_tokens, seconds, peak, CAPTURES["all"] - captures, allocations)
+
+
+def asked_of_driver(on_gpu: bool) -> int:
+    return int(torch.cuda.memory_stats().get("num_device_alloc", 0)) if on_gpu else 0
 
 
 def ours(
@@ -143,40 +150,41 @@ class Report:
         self._figures.flush()
 
 
-def rotated(setting: Setting, works: dict[str, Callable[[], int]]) -> dict[str, list[Run]]:
-    """Every work once unmeasured, then in turn, each round beginning with the next one."""
-    names = list(works)
-    for name in names:
-        works[name]()
-    runs: dict[str, list[Run]] = {name: [] for name in names}
-    for number in range(setting.rounds):
-        shift = number % len(names)
-        for name in names[shift:] + names[:shift]:
-            runs[name].append(measured(setting, works[name]))
+def in_turn(setting: Setting, works: dict[str, Callable[[], int]]) -> dict[str, list[Run]]:
+    """Some runs of each work one after the other, after one that is not measured.
+
+    Not in alternation, as on a CPU: what one leaves in torch's cache of device memory does not fit
+    the next, and asking the driver for gigabytes takes longer than a run.
+    """
+    runs: dict[str, list[Run]] = {}
+    for name, work in works.items():
+        if setting.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        work()
+        runs[name] = [measured(setting, work) for _ in range(setting.rounds)]
     return runs
 
 
 def show_ratios(
     report: Report, setting: Setting, size: int, runs: dict[str, list[Run]], base: str
 ) -> None:
-    """Rates and ratios to the variant `base`, round by round, and the share of the floor."""
+    """Rates, ratios to the median of the variant `base`, and the share of the floor."""
     floor = floor_of(setting, size)
+    usual = statistics.median(run.num_tokens / run.seconds for run in runs[base])
     report.say(
         f"{size} rows: products alone {1e3 * floor:.3f} ms a step,"
         f" {size / floor:.0f} tokens/s at most"
     )
     for name, found in runs.items():
         rates = [run.num_tokens / run.seconds for run in found]
-        ratios = [
-            rate / (other.num_tokens / other.seconds)
-            for rate, other in zip(rates, runs[base], strict=True)
-        ]
+        ratios = [rate / usual for rate in rates]
         share = statistics.median(rates) * floor / size
         report.say(
             f"  {name:<28} {statistics.median(rates):9.0f} tokens/s"
             f"  ratio {statistics.median(ratios):5.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
             f"  floor {share:6.1%}  peak {max(run.peak for run in found) / 2**20:7.0f} MiB"
-            f"  captures {[run.captures for run in found]}"
+            f"  captures {sum(run.captures for run in found)}"
+            f"  allocations {[run.allocations for run in found]}"
         )
         report.keep(
             what="ratio", model=setting.label, size=size, variant=name, base=base,
@@ -211,7 +219,9 @@ def table(setting: Setting, report: Report) -> None:
                 setting, f"{NEVER}\n{SENTENCE}", mode, seeds, **smc
             )
             works[f"importance, {mode}"] = ours(setting, SOFT, mode, seeds, **importance)
-        show_ratios(report, setting, size, rotated(setting, works), "generate")
+        # The host's pace changes: the rival is measured at both ends.
+        works["generate, again"] = works["generate"]
+        show_ratios(report, setting, size, in_turn(setting, works), "generate")
 
 
 def compiled(setting: Setting, report: Report) -> None:
@@ -233,7 +243,7 @@ def compiled(setting: Setting, report: Report) -> None:
             continue
         report.say(f"  {name}: first run {time.perf_counter() - began:.1f} s")
         works[name] = work
-    show_ratios(report, setting, size, rotated(setting, works), "generate")
+    show_ratios(report, setting, size, in_turn(setting, works), "generate")
     for note in setting.lm()._static_steps.get("step", setting.lm()).notes:
         report.say(f"  note: {note}")
 
