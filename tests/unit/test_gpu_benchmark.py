@@ -23,7 +23,8 @@ def test_the_script_of_the_gpu_figures_runs_on_a_tiny_shape(tmp_path: Path) -> N
     figures = [json.loads(line) for line in (tmp_path / "figures.jsonl").read_text().splitlines()]
     ratios = {line["variant"]: line for line in figures if line["what"] == "ratio"}
     assert set(ratios) == {
-        "generate", "generate, again", "smc soft, none", "smc never+regex, none", "importance, none",
+        "generate", "generate, again", "smc soft, none", "smc never+regex, none",
+        "importance, none",
     }  # fmt: skip
     assert ratios["generate"]["ratios"] == [1.0]
     assert all(line["rates"][0] > 0 and 0 < line["floor"] < 1 for line in ratios.values())
