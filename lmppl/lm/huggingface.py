@@ -22,6 +22,7 @@ from lmppl.lm.cache import (
     cache_names,
 )
 from lmppl.lm.decoding import LlamaDecoder, perturbed
+from lmppl.lm.kernels import without_plans
 from lmppl.lm.protocol import Prefixes, Prompt
 from lmppl.lm.refusal import refusal
 from lmppl.lm.static import MODES, StaticStep, agrees, in_a_line
@@ -628,6 +629,7 @@ class HuggingFaceLM:
         if text not in self.notes:
             self.notes += (text,)
 
+    @without_plans
     def _forward(
         self,
         storage: KVStorage,
@@ -751,6 +753,7 @@ class HuggingFaceLM:
                 rows += self._score(batch, tokens.shape[1], gradient)
         return torch.stack(rows).index_select(0, index)
 
+    @without_plans
     def sequence_logits(self, prompts: Sequence[Prompt], tokens: Tensor, lengths: Tensor) -> Tensor:
         """`[rows, length, vocab]`: untempered logits of the token at every position of given texts.
 
@@ -861,6 +864,7 @@ class HuggingFaceLM:
             last = min(columns, first + step)
             yield first, self._forward(storage, 0, num_rows, first, last, pads, every_logit=True)
 
+    @without_plans
     def _forward_without_cache(self, tokens: Tensor, pads: Tensor | None) -> Tensor:
         columns = tokens.shape[1]
         positions = torch.arange(columns, device=self.device).unsqueeze(0)
@@ -928,6 +932,7 @@ class HuggingFaceLM:
             for part in rows.split(self.max_rows or rows.shape[0]):
                 yield part, tokens[part, pad:]
 
+    @without_plans
     def _plain_forward(self, tokens: Tensor, *, last_only: bool) -> Tensor:
         options: dict[str, Any] = {}
         if self._keeps_logits and last_only:

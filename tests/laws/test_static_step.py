@@ -23,6 +23,7 @@ from lmppl.errors import InferenceError
 from lmppl.inference import METHODS, Settings
 from lmppl.lm import grouped, huggingface, static
 from lmppl.lm.huggingface import HuggingFaceLM
+from lmppl.lm.kernels import without_plans
 from lmppl.lm.loading import load_language_model
 from lmppl.lm.protocol import Prefixes
 from lmppl.lm.static import StaticStep
@@ -288,9 +289,11 @@ def test_heads_of_a_group_read_their_keys_together(style, impatient, monkeypatch
     _, lm = pair(style)
     shapes = []
 
-    def watched(query: Tensor, key: Tensor, *args: Any, **options: Any) -> Tensor:
+    def watched(query: Tensor, key: Tensor, *args: Any) -> Tensor:
         shapes.append((tuple(query.shape), tuple(key.shape)))
-        return functional.scaled_dot_product_attention(query, key, *args, **options)
+        return attend(query, key, *args)
+
+    attend = grouped.attend
 
     monkeypatch.setattr(grouped, "attend", watched)
     captured(lm)
@@ -302,6 +305,68 @@ def test_heads_of_a_group_read_their_keys_together(style, impatient, monkeypatch
     lm.stepping = "none"
     lm.extend(prefixes, torch.arange(5))
     assert len(shapes) == before
+
+
+def attention_of(
+    device: str, dtype: torch.dtype
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor, float], Tensor]:
+    """Keys and values as a window of storage shows them, and what attention in float64 gives."""
+    generator = torch.Generator().manual_seed(0)
+    rows, heads, groups, dim, columns = 5, 2, 3, 8, 6
+
+    def made(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device, dtype)
+
+    query = made(rows, heads, groups, dim)
+    key, value = (made(2 * rows, heads, 2 * columns, dim)[3:8, :, :columns] for _ in range(2))
+    seen = torch.arange(columns) >= torch.tensor([0, 1, 5, 2, 0])[:, None]
+    mask = torch.zeros(rows, columns, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
+    mask = mask.to(device)[:, None, None]
+    inputs = (query, key, value, mask, 0.3)
+    exact = functional.scaled_dot_product_attention(
+        *(each.double() for each in inputs[:3]), attn_mask=mask.double(), scale=0.3
+    )
+    return inputs, exact
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_two_products_attend_as_torch_does(dtype):
+    inputs, exact = attention_of("cpu", dtype)
+    found = grouped.by_products(*inputs)
+    assert (found.double() - exact).abs().max() <= 16 * torch.finfo(dtype).eps
+    assert (grouped.attend(*inputs).double() - exact).abs().max() <= 16 * torch.finfo(dtype).eps
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_two_products_attend_as_torch_does_on_a_gpu(dtype):
+    inputs, exact = attention_of("cuda", dtype)
+    assert (grouped.attend(*inputs).double() - exact).abs().max() <= 8 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_attention_is_not_planned_anew_for_every_shape_on_a_gpu(device):
+    class Placed:
+        device: torch.device
+
+        @without_plans
+        def plans(self, *, fails: bool = False) -> bool:
+            if fails:
+                raise ValueError
+            return torch.backends.cuda.cudnn_sdp_enabled()
+
+    placed = Placed()
+    placed.device = torch.device(device)
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+    assert placed.plans() is (device == "cpu")
+    with pytest.raises(ValueError):
+        placed.plans(fails=True)
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+
+
+def test_every_call_of_the_model_is_made_without_plans():
+    for name in ("_forward", "_forward_without_cache", "_plain_forward", "sequence_logits"):
+        assert hasattr(getattr(HuggingFaceLM, name), "__wrapped__")
 
 
 def test_results_outlive_the_next_replay(impatient):
