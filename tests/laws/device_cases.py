@@ -124,6 +124,10 @@ def main(directory: Path) -> None:
             continue
         here = summary(case.run(directory))
         with Pretended() as device:
+            if name == "smc":
+                # Loading looks at every weight; what is counted is a run after it.
+                case.run(directory, device=DEVICE, dtype="float32")
+                device.waits.clear()
             there = summary(case.run(directory, device=DEVICE, dtype="float32"))
         found[name] = {"here": here, "there": there, "waits": dict(device.waits)}
     json.dump(found, sys.stdout)
