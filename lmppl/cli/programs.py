@@ -15,6 +15,7 @@ from lmppl.cli.outcome import Exit, exit_code
 from lmppl.cli.parsing import Arguments
 from lmppl.cli.streams import say, say_diagnostics, show
 from lmppl.errors import LmpError, render
+from lmppl.errors.plain import harmless
 
 
 def load_program(
@@ -98,7 +99,7 @@ def info(arguments: Arguments) -> int:
     """`lmppl info FILE [--json]`: parameters, choices, factors with their facts, infer lines."""
     described = load_program(arguments.file, allow=arguments.allow_path).describe()
     if arguments.json:
-        show(json.dumps(described, indent=2, ensure_ascii=False) + "\n")
+        show(harmless(json.dumps(described, indent=2, ensure_ascii=False)) + "\n")
     else:
         show(describe_in_words(described))
     return Exit.FINE
@@ -136,7 +137,7 @@ def describe_in_words(described: dict[str, Any]) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, dict) and value.keys() == {"expression"}:
         return str(value["expression"])
-    return json.dumps(value, ensure_ascii=False)
+    return harmless(json.dumps(value, ensure_ascii=False))
 
 
 def _distribution(distribution: dict[str, Any]) -> str:

@@ -9,6 +9,8 @@ import shutil
 import sys
 from typing import TextIO
 
+from lmppl.errors.plain import harmless
+
 _HEAD = re.compile(r"^(error|warning)(\[LMP\d+\])?(?=:)", re.MULTILINE)
 _COLOURS = {"error": "\x1b[1;31m", "warning": "\x1b[1;33m"}
 _RESET = "\x1b[0m"
@@ -41,9 +43,12 @@ def forget_output() -> None:
 
 
 def say(message: str) -> None:
-    """A message to standard error; where nobody reads that, it is lost."""
+    """A message to standard error, in which nothing acts on the terminal.
+
+    Where nobody reads standard error, it is lost.
+    """
     with contextlib.suppress(BrokenPipeError):
-        print(message, file=sys.stderr)
+        print(harmless(message), file=sys.stderr)
 
 
 def show(text: str) -> None:

@@ -14,23 +14,23 @@ BIDIRECTIONAL = frozenset(
 def harmless(text: str, *, keep: str = "\n\t") -> str:
     """The text with control characters, half characters and bidirectional controls spelled out.
 
-    An escape sequence is then read and not obeyed: `\x1b[31m` is eight characters.
+    An escape sequence is then read and not obeyed. What was valid JSON stays the same JSON.
 
-    >>> harmless("a\x1b[2Jb")
-    'a\\x1b[2Jb'
+    >>> harmless("a" + chr(27) + "[2Jb")
+    'a\\u001b[2Jb'
     """
     if text.isascii() and text.isprintable():
         return text
     return "".join(
-        character if character in keep or not _acts(character) else _spelled(character)
+        character if character in keep or not acts(character) else _spelled(character)
         for character in text
     )
 
 
-def _acts(character: str) -> bool:
+def acts(character: str) -> bool:
+    """Whether a character does something to a terminal or to the order of a line."""
     return unicodedata.category(character) in ("Cc", "Cs") or character in BIDIRECTIONAL
 
 
 def _spelled(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    return f"\\u{ord(character):04x}"

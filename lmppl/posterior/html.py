@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
-from html import escape
+from html import escape as escape_markup
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmppl.errors.plain import harmless
 from lmppl.posterior.summary import choose_draws, claim, facts, format_weight, heading, visible
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ _STYLE = """
 .lmppl polyline { fill: none; stroke: #27c; stroke-width: 1.5; }
 .lmppl figcaption, .lmppl caption { color: #777; text-align: left; }
 """
+
+
+def escape(text: str) -> str:
+    """The text as HTML shows it, with nothing in it that acts or reorders."""
+    return escape_markup(harmless(text))
 
 
 def fragment(posterior: Posterior, num_draws: int = 10) -> str:

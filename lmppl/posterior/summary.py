@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmppl.errors.plain import acts
 from lmppl.posterior.meaning import evidence_estimate, one_in, total_log_potential
 
 if TYPE_CHECKING:
@@ -302,7 +303,7 @@ _ESCAPED = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
 
 def visible(character: str) -> str:
     """The character, or what stands for one that a terminal would obey."""
-    return "\ufffd" if unicodedata.category(character) in ("Cc", "Cs") else character
+    return "\ufffd" if acts(character) else character
 
 
 def _share(natural: list[int], room: int) -> list[int]:

@@ -224,3 +224,42 @@ def test_a_builtin_model_is_named_and_not_a_path(name: str, folder: Path) -> Non
     source = f'model m() {{ text ~ lm("{name}", prompt="", max_tokens=2) return text }}'
     with pytest.raises(LmpError):
         lmppl.infer(lmppl.compile(source, base_dir=folder), method="importance", num_samples=2)
+
+
+ACTING = {"\x1b", "\x07", "\x9b", "\u202e", "\u2066"}
+
+
+def test_escapes_and_reordering_controls_reach_no_terminal_and_no_page(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = ["\x1b[31mred\x07", "\u202eevil\u2066", "<script>alert(1)</script>\x9b"]
+    chain = {"tokens": tokens, "initial": [1] * 3, "transition": [[1] * 3] * 3, "eos": None}
+    (folder / "p.json").write_text(json.dumps(chain))
+    program = folder / "m.lmp"
+    program.write_text(
+        'model m() { text ~ markov("p.json", max_tokens=2)\n'
+        'x ~ categorical(["\\u001b[2J", "\\u202e b"])\n'
+        'factor if x == "\\u202e b" then 1 else 0\nreturn text, x }\n'
+        "infer importance(num_samples=20, seed=0)\n"
+    )
+    page = folder / "r.html"
+    for command in (
+        ["run", str(program), "--report", str(page)],
+        ["info", str(program)],
+        ["info", "--json", str(program)],
+        ["run", str(program), "--param", "\x1b[31m=3"],
+        ["run", f"{folder}/\x1b[31mx.lmp"],
+        ["run", str(program), "--set", "\x1b[3m=1"],
+        ["explain", "--method", "\x1b[3m", str(program)],
+    ):
+        main(command)
+        shown = capsys.readouterr()
+        assert not ACTING & set(shown.out + shown.err)
+        if "--json" in command:
+            (site,) = [s for s in json.loads(shown.out)["sites"] if s["name"] == "x"]
+            assert site["distribution"]["arguments"]["values"] == ["\x1b[2J", "\u202e b"]
+    post = lmppl.infer(lmppl.load(program))
+    for text in (page.read_text(encoding="utf-8"), post._repr_html_()):
+        assert not ACTING & set(text)
+        assert "<script>alert" not in text
+    assert not ACTING & set(str(post.summary()))
