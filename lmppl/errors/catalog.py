@@ -1437,6 +1437,20 @@ model can draw. Every text would run on to `max_tokens`, and the prior would be 
 trained. Correct the number.
 """,
     ),
+    "LMP942": Explanation(
+        "the spelling of a special token in a requirement",
+        """\
+A special token (the end of a turn, padding, …) adds nothing to the text that is drawn, so that a
+requirement on its spelling never sees it: `never` would forbid nothing, and `contains` would ask
+for its characters one by one. As a stop string the spelling means the token: the text ends where it
+is drawn. This is said when the language model is loaded, before anything is drawn.
+
+Wrong:
+    require never(text, "<|turn|>")
+Right:
+    text ~ lm("acme/chat", prompt=prompt, stop=["<|turn|>"], max_tokens=40)
+""",
+    ),
     "LMP932": Explanation(
         "no such device",
         """\

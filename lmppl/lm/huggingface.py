@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from lmppl.lm.kernels import without_plans
 from lmppl.lm.protocol import Prefixes, Prompt
 from lmppl.lm.refusal import refusal
 from lmppl.lm.static import MODES, StaticStep, agrees, in_a_line
-from lmppl.lm.tokenization import PromptEncoder, vocabulary_of
+from lmppl.lm.tokenization import PromptEncoder, special_tokens_of, vocabulary_of
 
 # A shared prefix shorter than this is cheaper to compute again than to copy.
 _WORTH_SHARING = 8
@@ -70,6 +70,7 @@ class HuggingFaceLM:
         self.max_rows = max_rows
         self.max_context: int | None = getattr(config, "max_position_embeddings", None)
         self.vocab = vocabulary_of(tokenizer, _num_logits(model), _end_ids(model, tokenizer))
+        self.special_tokens = special_tokens_of(tokenizer, self.vocab)
         self.notes: tuple[str, ...] = ()
         self._slow: tuple[str, ...] = ()
         self._encode = PromptEncoder(tokenizer, _start_id(model, tokenizer))
@@ -300,6 +301,16 @@ class HuggingFaceLM:
         other._digest_of, other._digest = None, None
         other.notes = ()
         other._inspect(_innermost(model).config.get_text_config(decoder=True))
+        return other
+
+    def ending_at(self, tokens: Iterable[int]) -> HuggingFaceLM:
+        """The same model, whose texts end at these tokens too."""
+        ends = self.vocab.eos_ids | set(tokens)
+        if ends == self.vocab.eos_ids:
+            return self
+        other = object.__new__(HuggingFaceLM)
+        other.__dict__.update(self.__dict__)
+        other.vocab = replace(self.vocab, eos_ids=ends)
         return other
 
     # --- starting -------------------------------------------------------------------------------

@@ -76,6 +76,21 @@ def vocabulary_of(tokenizer: Any, size: int, eos_ids: frozenset[int]) -> Vocabul
     return vocabulary
 
 
+def special_tokens_of(tokenizer: Any, vocabulary: Vocabulary) -> dict[str, int]:
+    """The tokens that add nothing to a text, by their spelling."""
+    found = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+    found.update(
+        (str(token), number)
+        for number, token in tokenizer.added_tokens_decoder.items()
+        if token.special
+    )
+    return {
+        spelling: number
+        for spelling, number in found.items()
+        if spelling and number < vocabulary.size and not vocabulary.token_bytes[number]
+    }
+
+
 def _unmappable(reason: str) -> Exception:
     return refusal(
         "LMP914",

@@ -27,7 +27,7 @@ from lmppl.lm.tables import load_markov, load_ngram
 from lmppl.progress import ProgressEvent, ProgressListener
 from lmppl.sequences.drawing import Warp
 from lmppl.target.choices import ChoiceStage
-from lmppl.target.possible import impossibilities
+from lmppl.target.possible import impossibilities, spelled_tokens
 from lmppl.target.target import Target
 from lmppl.target.texts import TextStage
 
@@ -101,7 +101,7 @@ def bind(
         device=place,
         digests=_digests(model, stages, called),
     )
-    impossible = impossibilities(target)
+    impossible = [*spelled_tokens(target), *impossibilities(target)]
     if impossible:
         raise InferenceError(impossible, {model.path: model.source})
     return target
@@ -226,16 +226,23 @@ def bind_site(
             return ChoiceStage(site.name, tuple(value("values")))  # type: ignore[arg-type]
     stop = value("stop")
     top_k, top_p = value("top_k"), value("top_p")
+    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())  # type: ignore[arg-type]
+    lm = _language_model(model, site, value, externs, device, dtype)
+    special: Mapping[str, int] = getattr(lm, "special_tokens", {})
+    if ends := [special[each] for each in stops if each in special]:
+        # No text has the spelling of a special token: it stands for the token.
+        lm = lm.ending_at(ends)  # type: ignore[attr-defined]
+        stops = tuple(each for each in stops if each not in special)
     return TextStage(
         name=site.name,
-        lm=_language_model(model, site, value, externs, device, dtype),
+        lm=lm,
         max_tokens=int(value("max_tokens")),  # type: ignore[call-overload]
         warp=Warp(
             temperature=float(value("temperature")),  # type: ignore[arg-type]
             top_k=None if top_k is None else int(top_k),  # type: ignore[call-overload]
             top_p=None if top_p is None else float(top_p),  # type: ignore[arg-type]
         ),
-        stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),  # type: ignore[arg-type]
+        stop=stops,
     )
 
 
