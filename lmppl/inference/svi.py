@@ -256,7 +256,7 @@ class SVIEngine:
         )
         texts = [stage.name for stage in self.target.stages if isinstance(stage, TextStage)]
         tokens = sum(int(scored.traces.texts[name].lengths.sum()) for name in texts)
-        return posterior_of(
+        fresh = posterior_of(
             self.target,
             draws,
             guide.group,
@@ -264,6 +264,9 @@ class SVIEngine:
             seed=seed,
             outcome=Outcome([draws], None, 0.0, tokens, 0),
         )
+        # Claims are about the posterior, which these draws are not weighted to.
+        claims = [replace(each, verdict="undecided") for each in fresh.expectations]
+        return fresh.replace(expectations=claims)
 
 
 def _divergence(state: State) -> str:

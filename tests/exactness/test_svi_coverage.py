@@ -88,6 +88,10 @@ def test_a_lost_mode_is_reported(two_modes: lmppl.CompiledModel, seed: int) -> N
     coverage = post.diagnostics["guide_coverage"]
     assert coverage["missing"] > 0.05
     assert any("lost a part of the posterior" in warning for warning in post.warnings)
+    # Of what the guide covers it would hold, or fail.
+    assert post.expectations[0].verdict == "undecided"
+    assert any("what the guide covers" in warning for warning in post.warnings)
+    assert post.sample(50, seed=1).expectations[0].verdict == "undecided"
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -98,6 +102,20 @@ def test_a_guide_that_fits_raises_no_alarm(case: Case) -> None:
     assert coverage["missing"] < 0.05 and coverage["unseen"] < 0.2
     assert not any("lost" in warning for warning in post.warnings)
     assert coverage["log_evidence"] == pytest.approx(case.log_z, abs=0.5)
+
+
+@pytest.mark.parametrize(("bound", "verdict"), [(0.3, "holds"), (0.115, "undecided")])
+def test_claims_leave_room_for_what_is_unseen(bound: float, verdict: str) -> None:
+    program = TILT.program.replace(
+        "return text", f'expect starts: probability(starts_with(text, "a")) <= {bound}\nreturn text'
+    )
+    model = lmppl.compile(program)(prior=TILT.language_model())
+    options = {"num_steps": 60, "num_particles": 64, "table_lr": 0.2, "num_samples": 4000}
+    post = lmppl.infer(model, method="svi", seed=0, **options)
+    (claim,) = post.expectations
+    coverage = post.diagnostics["guide_coverage"]
+    assert claim.estimate.upper < bound and 0.0 < coverage["unseen"] < 0.1
+    assert claim.verdict == verdict, (claim, coverage)
 
 
 def test_executions_are_scored_as_the_guide_scored_its_own() -> None:
