@@ -386,9 +386,9 @@ def _judged(posterior: Posterior) -> Posterior:
     assessed = assess(posterior)
     if assessed.num_chains is None:
         return assessed
-    r_hat = assessed.diagnostics.get("r_hat")
-    agree = r_hat is not None and r_hat < 1.01
-    return assessed.replace(checks={**assessed.checks, "chains agree (R-hat below 1.01)": agree})
+    r_hat, limit = (assessed.diagnostics.get(name) for name in ("r_hat", "r_hat_limit"))
+    agree = r_hat is not None and r_hat <= limit
+    return assessed.replace(checks={**assessed.checks, "chains agree (R-hat)": agree})
 
 
 def _unique(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:

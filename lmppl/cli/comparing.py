@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import textwrap
 import time
-from dataclasses import dataclass, fields
-from itertools import combinations
+from dataclasses import fields
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from lmppl.cli.batches import require_one
 from lmppl.cli.outcome import Exit, UsageError
@@ -16,25 +13,12 @@ from lmppl.cli.parsing import Arguments
 from lmppl.cli.programs import load_program
 from lmppl.cli.running import bind, infer_once, interruptible
 from lmppl.cli.streams import say, show, show_summary
+from lmppl.diagnostics.comparison import FALSE_ALARM, Comparison, Measured, compare_posteriors
 from lmppl.errors import InferenceError, closest
 from lmppl.inference import METHODS, method_named
-from lmppl.posterior.intervals import normal_quantile
 
 if TYPE_CHECKING:
-    from lmppl.posterior import Estimate, Posterior
-
-FALSE_ALARM = 0.01
-_EVIDENCE = "log evidence"
-
-
-@dataclass(frozen=True, slots=True)
-class Disagreement:
-    """How many standard errors two methods' estimates of one quantity are apart."""
-
-    quantity: str
-    first: str
-    second: str
-    sigmas: float
+    from lmppl.posterior import Posterior
 
 
 def compare(arguments: Arguments) -> int:
@@ -43,7 +27,7 @@ def compare(arguments: Arguments) -> int:
     _require_known(names)
     require_one(arguments, "compare")
     bound = bind(load_program(arguments.file, allow=arguments.allow_path), arguments)
-    results: dict[str, dict[str, Estimate]] = {}
+    results: dict[str, Posterior] = {}
     notes: list[str] = []
     with interruptible() as was_interrupted:
         for name in names:
@@ -59,22 +43,22 @@ def compare(arguments: Arguments) -> int:
             except InferenceError as error:
                 notes.append(f"{name}: {error.diagnostics[0].message}")
                 continue
-            results[name] = quantities(posterior)
+            results[name] = posterior
             state = "" if posterior.complete else ", INCOMPLETE"
             notes.append(f"{name}: {time.monotonic() - began:.1f} s{state}")
             notes.extend(f"{name}: warning: {warning}" for warning in posterior.warnings)
             if was_interrupted():
                 break
-    found = disagreements(results)
-    show(comparison_table(results))
+    comparison = compare_posteriors(results)
+    show(comparison_table(comparison))
     for note in notes:
         say(note)
     if not results:
         return Exit.INFERENCE
-    show_summary(_verdict(results, found))
+    show_summary(verdict(comparison))
     if was_interrupted():
         return Exit.INTERRUPTED
-    return Exit.INFERENCE if found else Exit.FINE
+    return Exit.INFERENCE if comparison.disagreements else Exit.FINE
 
 
 def _arguments_for(method: str, others: list[str], arguments: Arguments) -> Arguments:
@@ -110,98 +94,23 @@ def _require_known(names: list[str]) -> None:
         raise UsageError("--methods names a method twice")
 
 
-def quantities(posterior: Posterior) -> dict[str, Estimate]:
-    """What can be compared: log evidence, means of factors, numeric values and text lengths."""
-    found: dict[str, Estimate] = {}
-    if posterior.log_evidence is not None:
-        found[_EVIDENCE] = posterior.log_evidence
-    alive = posterior.log_weights > -math.inf
-    for label in posterior.potential_labels:
-        values = posterior.log_potential(label)
-        if np.isfinite(values[alive]).all() and np.ptp(values[alive]) > 0.0:
-            found[f"mean of {label}"] = posterior.expectation(values)
-    for name in dict.fromkeys((*posterior.names, *posterior.site_names)):
-        column = posterior[name]
-        if isinstance(column, np.ndarray):
-            found[f"mean of {name}"] = posterior.expectation(column)
-        elif all(isinstance(value, str) for value in column):
-            lengths = np.array([len(value) for value in column], dtype=np.float64)
-            found[f"mean length of {name}"] = posterior.expectation(lengths)
-    return found
-
-
-def disagreements(results: dict[str, dict[str, Estimate]]) -> list[Disagreement]:
-    """Pairs of estimates further apart than chance allows at `FALSE_ALARM` over all pairs.
-
-    Evidences are compared where both are exact or unbiased; a lower bound only has to be below.
-    Estimates whose error is unknown are not compared.
-    """
-    pairs = distances(results)
-    if not pairs:
-        return []
-    threshold = normal_quantile(1.0 - FALSE_ALARM / (2 * len(pairs)))
-    far = [pair for pair in pairs if pair.sigmas > threshold]
-    return sorted(far, key=lambda pair: -pair.sigmas)
-
-
-def distances(results: dict[str, dict[str, Estimate]]) -> list[Disagreement]:
-    """How far every two methods are apart in every quantity that can be compared."""
-    pairs = []
-    for first, second in combinations(results, 2):
-        for quantity in results[first].keys() & results[second].keys():
-            sigmas = _distance(results[first][quantity], results[second][quantity])
-            if sigmas is not None:
-                pairs.append(Disagreement(quantity, first, second, sigmas))
-    return pairs
-
-
-def _distance(a: Estimate, b: Estimate) -> float | None:
-    """How many standard errors two estimates are apart; None where that means nothing."""
-    if "bracket" in (a.kind, b.kind):
-        return math.inf if a.lower > b.upper or b.lower > a.upper else 0.0
-    excess = abs(a.value - b.value)
-    bounds = {"lower bound": 1.0, "upper bound": -1.0}
-    if not math.isfinite(excess) or (a.kind in bounds and b.kind in bounds):
-        return None
-    if a.kind in bounds:
-        excess = max(0.0, bounds[a.kind] * (a.value - b.value))
-    elif b.kind in bounds:
-        excess = max(0.0, bounds[b.kind] * (b.value - a.value))
-    error = math.hypot(_error_towards(a, b.value), _error_towards(b, a.value))
-    if not math.isfinite(error):
-        return None
-    # Two exact answers may differ by rounding.
-    error = math.hypot(error, 1e-6 * max(1.0, abs(a.value)))
-    return excess / error
-
-
-def _error_towards(estimate: Estimate, other: float) -> float:
-    """The standard error of an estimate, or what stands for it where the draws show none.
-
-    Draws that are all alike have no spread to read an error from, but an interval that reaches
-    as far as what they may have missed.
-    """
-    if estimate.standard_error > 0.0 or estimate.kind == "exact":
-        return estimate.standard_error
-    above = other > estimate.value
-    reach = estimate.upper - estimate.value if above else estimate.value - estimate.lower
-    return reach / normal_quantile(0.5 + 0.5 * estimate.confidence)
-
-
-def comparison_table(results: dict[str, dict[str, Estimate]]) -> str:
+def comparison_table(comparison: Comparison) -> str:
     """A row for each quantity and a column for each method."""
-    names = list(dict.fromkeys(name for row in results.values() for name in row))
-    rows = [["", *results]]
-    for name in names:
-        rows.append([name, *(_cell(row.get(name)) for row in results.values())])
+    tables = comparison.tables
+    names = dict.fromkeys(name for table in tables.values() for name in table)
+    shown = [name for name in names if name not in comparison.hidden]
+    rows = [["", *tables]]
+    for name in shown:
+        rows.append([name, *(_cell(table.get(name)) for table in tables.values())])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
-    return "".join(line.rstrip() + "\n" for line in lines) if names else ""
+    return "".join(line.rstrip() + "\n" for line in lines) if shown else ""
 
 
-def _cell(estimate: Estimate | None) -> str:
-    if estimate is None:
+def _cell(measured: Measured | None) -> str:
+    if measured is None:
         return "—"
+    estimate = measured.estimate
     text = str(estimate)
     if estimate.kind in ("exact", "bracket"):
         return text
@@ -209,18 +118,22 @@ def _cell(estimate: Estimate | None) -> str:
     return mark + text.split(" (")[0]
 
 
-def _verdict(results: dict[str, dict[str, Estimate]], found: list[Disagreement]) -> str:
-    if len(results) < 2:
+def verdict(comparison: Comparison) -> str:
+    """In words: what was compared, and whether the methods agree in it."""
+    if len(comparison.tables) < 2:
         return ""
-    if not distances(results):
+    if not comparison.differences:
         return (
             "\nNothing could be compared: where two methods give a number, its error is unknown.\n"
         )
-    if not found:
-        return "\nThe methods agree within their errors.\n"
+    compared = f"compared: {', '.join(comparison.compared)}"
+    if not comparison.disagreements:
+        words = f"The methods agree within their errors; {compared}."
+        return "\n" + textwrap.fill(words, 96, subsequent_indent="  ") + "\n"
     lines = [
         f"  {each.quantity}: {each.first} and {each.second} are {each.sigmas:.1f} standard errors"
         " apart\n"
-        for each in found
+        for each in comparison.disagreements
     ]
-    return f"\nThe methods DISAGREE (false alarms: {FALSE_ALARM:.0%}):\n" + "".join(lines)
+    head = f"\nThe methods DISAGREE (false alarms: {FALSE_ALARM:.0%}):\n"
+    return head + "".join(lines) + textwrap.fill(compared, 96, subsequent_indent="  ") + "\n"

@@ -11,19 +11,15 @@ from lmppl.diagnostics.chains import (
     bulk_ess,
     mean_standard_error,
     r_hat,
+    r_hat_limit,
     rank_normalise,
     split_chains,
     stuck_chains,
     tail_ess,
 )
-from lmppl.diagnostics.weights import (
-    ParetoTail,
-    effective_sample_size,
-    max_weight,
-    pareto_tail,
-)
-from lmppl.posterior.estimate import genealogical_variance
+from lmppl.diagnostics.weights import effective_sample_size, max_weight
 from lmppl.posterior.intervals import proportion_interval as clopper_pearson
+from lmppl.posterior.pareto import ParetoTail, pareto_tail
 
 __all__ = [
     "ADVISED",
@@ -34,12 +30,12 @@ __all__ = [
     "chain_diagnostics",
     "clopper_pearson",
     "effective_sample_size",
-    "genealogical_variance",
     "max_weight",
     "mean_standard_error",
     "num_unique_draws",
     "pareto_tail",
     "r_hat",
+    "r_hat_limit",
     "rank_normalise",
     "split_chains",
     "stuck_chains",

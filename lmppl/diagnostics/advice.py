@@ -5,17 +5,39 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from lmppl.posterior import Unseen
 
-def advice(name: str, value: object, method: str | None = None) -> str | None:
+
+def advice(
+    name: str,
+    value: object,
+    method: str | None = None,
+    *,
+    num_draws: float = math.inf,
+    limit: float | None = None,
+) -> str | None:
     """A warning about a diagnostic, with what to do, or None where there is nothing to say.
 
-    Names without a rule, and values that are no known number, give None. `method` is the one that
-    made the draws, which is not what should be tried next.
+    Names without a rule, and values that are no known number, give None. `num_draws` is how many
+    draws there are: a small number of independent draws is a warning where far more were asked for.
+    `limit` takes the place of the value above which chains disagree. `method` is the one that made
+    the draws, which is not what should be tried next.
     """
     rule = ADVISED.get(name)
     if rule is None or not isinstance(value, (int, float)) or math.isnan(value):
         return None
+    enough = _ENOUGH.get(name)
+    if enough is not None and value >= min(enough, num_draws / 4.0):
+        return None
+    if name == "r_hat" and value <= (R_HAT_LIMIT if limit is None else limit):
+        return None
     return rule(float(value), method)
+
+
+# Chains that agree have an R-hat below this, and as low as chance allows.
+R_HAT_LIMIT = 1.01
+# Independent draws that are enough, however many were made.
+_ENOUGH = {"ess": 30.0, "ess_bulk": 100.0, "ess_tail": 100.0}
 
 
 # What to do where weights are uneven, by the method that made them: more of its own draws first.
@@ -31,6 +53,8 @@ _BETTER_DRAWS = {
     "smc": "look ahead more often (lookahead_every), or fit a guide with svi",
     "svi": "fit the guide for longer (num_steps)",
 }
+
+
 # Draws that are independent and exact cannot be made better, only more.
 _EXACT_DRAWS = ("exact", "rejection")
 
@@ -44,12 +68,8 @@ def _better_draws(method: str | None) -> str:
 
 
 def _ess(value: float, method: str | None) -> str | None:
-    if value >= 30.0:
-        return None
-    return (
-        f"the draws are worth only {value:.1f} independent ones, too few for standard errors to "
-        f"mean much; {_more_draws(method)}"
-        + ("" if method in _EXACT_DRAWS else f", or {_better_draws(method)}")
+    return f"the draws are worth only {value:.1f} independent ones; {_more_draws(method)}" + (
+        "" if method in _EXACT_DRAWS else f", or {_better_draws(method)}"
     )
 
 
@@ -72,27 +92,14 @@ def _pareto_k(value: float, method: str | None) -> str | None:
     )
 
 
-def _independent_draws(value: float, method: str | None) -> str | None:
-    if value >= 5.0:
-        return None
-    return (
-        f"the draws are only {value:.1f} independent groups (runs, or the offspring of one "
-        "particle), and standard errors rest on those; use more particles or more runs (num_runs)"
-    )
-
-
 def _r_hat(value: float, method: str | None) -> str | None:
-    if value <= 1.01:
-        return None
     return (
-        f"the chains do not agree with each other (R-hat {value:.2f}, converged below 1.01); run "
-        "more steps (num_samples, warmup_steps), or compare with smc"
+        f"the chains do not agree with each other (R-hat {value:.2f}, more than chance alone"
+        " explains); run more steps (num_samples, warmup_steps), or compare with smc"
     )
 
 
 def _bulk(value: float, method: str | None) -> str | None:
-    if value >= 100.0:
-        return None
     return (
         f"the chains are worth only {value:.0f} independent draws; run more steps (num_samples) "
         "or more chains (num_chains)"
@@ -100,8 +107,6 @@ def _bulk(value: float, method: str | None) -> str | None:
 
 
 def _tail(value: float, method: str | None) -> str | None:
-    if value >= 100.0:
-        return None
     return (
         f"the tails are worth only {value:.0f} independent draws: quantiles and rare events are "
         "rough; run more steps (num_samples) or more chains (num_chains)"
@@ -140,7 +145,6 @@ ADVISED: dict[str, Callable[[float, str | None], str | None]] = {
     "ess": _ess,
     "max_weight": _max_weight,
     "pareto_k": _pareto_k,
-    "num_independent_draws": _independent_draws,
     "r_hat": _r_hat,
     "ess_bulk": _bulk,
     "ess_tail": _tail,
@@ -148,3 +152,26 @@ ADVISED: dict[str, Callable[[float, str | None], str | None]] = {
     "num_unique_draws": _unique,
     "acceptance_rate": _acceptance,
 }
+
+
+def unseen_advice(unseen: Unseen | None, method: str | None) -> str | None:
+    """A warning where what no draw showed may be more than what was drawn, or None."""
+    if unseen is None:
+        return None
+    if unseen.reason:
+        return f"verdicts are undecided: {unseen.reason}"
+    if unseen.share(0.95) <= 0.5:
+        return None
+    return (
+        "the draws cannot rule out that they have missed most of the posterior: few draws of the"
+        f" prior come near the largest weight that is possible; {_more_draws(method)}, or declare"
+        " tighter ranges of the rewards"
+    )
+
+
+def no_r_hat_advice() -> str:
+    """The warning about chains of which nothing tells whether they agree."""
+    return (
+        "nothing that was looked at ever changes along the chains, so whether they agree cannot be"
+        " told; run more steps (num_samples), or compare with smc"
+    )

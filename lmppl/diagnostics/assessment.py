@@ -9,28 +9,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmppl.diagnostics.advice import ADVISED, advice
-from lmppl.diagnostics.chains import bulk_ess, r_hat, stuck_chains, tail_ess
-from lmppl.diagnostics.weights import effective_sample_size, max_weight, pareto_tail
+from lmppl.diagnostics.advice import ADVISED, advice, no_r_hat_advice, unseen_advice
+from lmppl.diagnostics.chains import bulk_ess, r_hat, r_hat_limit, stuck_chains, tail_ess
+from lmppl.diagnostics.weights import effective_sample_size, max_weight
 from lmppl.posterior import Posterior
 from lmppl.posterior.estimate import cluster_sums
+from lmppl.posterior.features import text_features
+from lmppl.posterior.pareto import pareto_tail
 
 _FEW = 10
+_FALSE_ALARM = 0.01
 
 
 def assess(posterior: Posterior) -> Posterior:
     """The posterior with diagnostics and warnings added; what its engine said stays.
 
-    Weighted draws get `weight_diagnostics` and, where draws are related, `num_independent_draws`;
-    chains get `chain_diagnostics` of the log density, the factors and the numeric values, and
-    `num_chains_that_never_moved`; all get `num_unique_draws`. An enumerated posterior has nothing
-    to be diagnosed.
+    Weighted draws get `weight_diagnostics`, where draws that are related count as one for `ess`;
+    chains get `chain_diagnostics` of the log density, the factors, the numeric values and features
+    of the texts, and `num_chains_that_never_moved`; all get `num_unique_draws`. An enumerated
+    posterior has nothing to be diagnosed.
     """
     if posterior.enumerated:
         return posterior
     found: dict[str, Any] = {"num_unique_draws": num_unique_draws(posterior)}
-    if posterior.num_chains is not None:
-        shape = (posterior.num_chains, -1)
+    chained = posterior.num_chains is not None
+    if chained:
+        shape = (posterior.num_chains or 1, -1)
         table = {name: x.reshape(shape) for name, x in _quantities(posterior).items()}
         found |= chain_diagnostics(table)
         states = _states(posterior).reshape(shape)
@@ -39,16 +43,39 @@ def assess(posterior: Posterior) -> Posterior:
         found |= weight_diagnostics(posterior.log_weights)
         if posterior.clusters is not None:
             families = cluster_sums(posterior.weights, posterior.clusters)
-            found["num_independent_draws"] = float(1.0 / np.sum(families**2))
+            found["ess"] = min(found["ess"], float(1.0 / np.sum(families**2)))
     diagnostics = {**found, **posterior.diagnostics}
-    words = list(posterior.warnings)
+    words = [*posterior.warnings, *_words(posterior, diagnostics)]
+    return posterior.replace(diagnostics=diagnostics, warnings=list(dict.fromkeys(words)))
+
+
+def _words(posterior: Posterior, diagnostics: Mapping[str, Any]) -> list[str]:
+    """The warnings that the diagnostics give cause for."""
+    words: list[str | None] = []
+    unseen = posterior.unseen
+    # Draws that are independent and exact have honest errors, however few they are.
+    exact = unseen is None and posterior.clusters is None and np.ptp(posterior.log_weights) == 0.0
     for name in ADVISED:
         if name in ("num_unique_draws", "max_weight") and len(posterior) < _FEW:
             continue
-        sentence = advice(name, diagnostics.get(name), posterior.method)
-        if sentence is not None and sentence not in words:
-            words.append(sentence)
-    return posterior.replace(diagnostics=diagnostics, warnings=words)
+        if name == "ess" and exact:
+            continue
+        if name == "pareto_k" and unseen is not None and math.isfinite(unseen.log_further):
+            # A known bound of the weights says more than the shape of their tail.
+            continue
+        words.append(
+            advice(
+                name,
+                diagnostics.get(name),
+                posterior.method,
+                num_draws=len(posterior),
+                limit=diagnostics.get("r_hat_limit"),
+            )
+        )
+    if posterior.num_chains is not None and diagnostics.get("r_hat") is None:
+        words.append(no_r_hat_advice())
+    words.append(unseen_advice(unseen, posterior.method))
+    return [sentence for sentence in words if sentence is not None]
 
 
 def weight_diagnostics(log_weights: ArrayLike) -> dict[str, Any]:
@@ -71,18 +98,28 @@ def chain_diagnostics(table: Mapping[str, ArrayLike]) -> dict[str, Any]:
     """R-hat and effective sample sizes of quantities by name, each `[chains, draws]`.
 
     `r_hat`, `ess_bulk` and `ess_tail` are the worst over the quantities, None where none has a
-    meaning; `chains` holds those of each. Quantities that never change in any chain, or are not
-    finite, are left out.
+    meaning; `r_hat_limit` is what chance explains of that R-hat at 1 % over all quantities (see
+    `r_hat_limit`); `chains` holds those of each. Quantities that never change in any chain, or are
+    not finite, are left out.
     """
     rows = {}
     for name, values in table.items():
         x = np.asarray(values, dtype=np.float64)
         if np.isfinite(x).all() and np.ptp(x) > 0.0:
-            rows[name] = {"r_hat": r_hat(x), "ess_bulk": bulk_ess(x), "ess_tail": tail_ess(x)}
+            rows[name] = {
+                "r_hat": r_hat(x),
+                "r_hat_limit": r_hat_limit(x, 1.0 - _FALSE_ALARM / len(table)),
+                "ess_bulk": bulk_ess(x),
+                "ess_tail": tail_ess(x),
+            }
+    known = [row for row in rows.values() if not math.isnan(row["r_hat"])]
+    # Infinite where chains stand still; no limit takes that back.
+    worst = max(known, key=lambda row: row["r_hat"] - row["r_hat_limit"], default=None)
     return {
-        "r_hat": _worst([row["r_hat"] for row in rows.values()], largest=True),
-        "ess_bulk": _worst([row["ess_bulk"] for row in rows.values()], largest=False),
-        "ess_tail": _worst([row["ess_tail"] for row in rows.values()], largest=False),
+        "r_hat": None if worst is None else worst["r_hat"],
+        "r_hat_limit": None if worst is None else worst["r_hat_limit"],
+        "ess_bulk": _least([row["ess_bulk"] for row in rows.values()]),
+        "ess_tail": _least([row["ess_tail"] for row in rows.values()]),
         "chains": rows,
     }
 
@@ -103,7 +140,7 @@ def _quantities(posterior: Posterior) -> dict[str, NDArray[np.float64]]:
         values = posterior[name]
         if isinstance(values, np.ndarray):
             found.setdefault(name, values.astype(np.float64))
-    return found
+    return found | text_features(posterior)
 
 
 def _states(posterior: Posterior) -> NDArray[np.int64]:
@@ -114,8 +151,6 @@ def _states(posterior: Posterior) -> NDArray[np.int64]:
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
 
-def _worst(values: list[float], *, largest: bool) -> float | None:
+def _least(values: list[float]) -> float | None:
     known = [value for value in values if not math.isnan(value)]
-    if not known:
-        return None
-    return float(max(known) if largest else min(known))
+    return min(known) if known else None

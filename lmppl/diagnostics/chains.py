@@ -10,6 +10,7 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import fdtri
 
 from lmppl.posterior.chains import autocorrelation_ess
 
@@ -55,6 +56,24 @@ def r_hat(chains: ArrayLike) -> float:
     if np.ptp(folded) > 0.0:
         scores.append(_plain_r_hat(rank_normalise(folded)))
     return max(scores)
+
+
+def r_hat_limit(chains: ArrayLike, probability: float) -> float:
+    """The R-hat of `[chains, draws]` that chains which agree exceed with 1 − `probability`.
+
+    Between 1.01 and 1.1. With m half chains, each worth e independent draws by its own
+    autocorrelation, the variance between them is to that within as F / e, F of m − 1 and m (e − 1)
+    degrees of freedom: with few draws, R-hat is above 1.01 by chance alone.
+    """
+    halves = split_chains(chains)
+    number, length = halves.shape
+    if length < 2:
+        return 1.01
+    sizes = [autocorrelation_ess(half[None, :]) for half in halves]
+    known = [min(size, float(length)) for size in sizes if not math.isnan(size)]
+    size = max(float(np.mean(known)), 1.5) if known else float(length)
+    between = float(fdtri(number - 1, number * (size - 1.0), probability))
+    return min(max(1.01, math.sqrt(1.0 - 1.0 / length + between / size)), 1.1)
 
 
 def _plain_r_hat(chains: Floats) -> float:

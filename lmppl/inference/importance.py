@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 
+from lmppl.inference.bounds import weight_bound
 from lmppl.inference.loop import Draws, Info
 from lmppl.inference.proposing import Proposals, propose
 from lmppl.inference.settings import Importance
@@ -66,20 +68,23 @@ class ImportanceEngine:
         if log_weight.shape[0] == 0:
             raise zero_mass(self.target, f"none of {state.num_done} draws has positive weight")
         return [
-            self._of_group(traces.select(at), log_weight[at], state.num_done, complete)
+            self._of_group(traces.select(at), log_weight[at], group, state.num_done, complete)
             for group in range(self.target.num_groups)
             for at in [(traces.group == group).nonzero().squeeze(-1)]
         ]
 
-    def _of_group(self, traces, log_weight, num_draws: int, complete: bool) -> Draws:  # type: ignore[no-untyped-def]
+    def _of_group(self, traces, log_weight, group: int, num_draws: int, complete: bool) -> Draws:  # type: ignore[no-untyped-def]
         if traces.num_rows == 0:
             raise zero_mass(self.target, f"none of {num_draws} draws has positive weight")
         dead = torch.full((num_draws - traces.num_rows,), -torch.inf, dtype=torch.float64)
         every = torch.cat([log_weight.cpu(), dead])
+        bound = weight_bound(self.target, group)
+        total = float(torch.logsumexp(every, 0)) - math.log(num_draws)
         return Draws(
             traces,
             log_weight,
-            Estimate.from_weights(every.numpy()),
+            Estimate.from_weights(every.numpy(), log_bound=bound.log_bound),
+            unseen=bound.unseen(total, num_draws),
             diagnostics={"num_draws": num_draws, "num_dead": num_draws - traces.num_rows},
             complete=complete,
         )

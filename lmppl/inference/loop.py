@@ -16,7 +16,7 @@ from torch import Tensor
 from lmppl import fence
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.inference.interruption import deferred_interrupts
-from lmppl.posterior import Estimate
+from lmppl.posterior import Estimate, Unseen
 from lmppl.progress import ProgressEvent, ProgressListener
 from lmppl.target import Traces
 
@@ -41,7 +41,8 @@ class Draws:
     """What a method found for one binding of the parameters; the Posterior is made from it.
 
     `log_weight` `[draws]` is unnormalised; draws of weight zero are left out. `clusters` and
-    `num_chains` say how draws depend on each other (see `Posterior`).
+    `num_chains` say how draws depend on each other, and `unseen` what they may have missed (see
+    `Posterior`).
     """
 
     traces: Traces
@@ -51,6 +52,7 @@ class Draws:
     clusters: np.ndarray | None = None
     num_chains: int | None = None
     exact: bool = False
+    unseen: Unseen | None = None
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     checks: Mapping[str, bool] = field(default_factory=dict)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lmppl.inference.bounds import weight_bound
 from lmppl.inference.loop import Draws, Info
 from lmppl.inference.moves import (
     Move,
@@ -22,7 +23,7 @@ from lmppl.inference.smc import SMCEngine
 from lmppl.inference.zero_mass import zero_mass
 from lmppl.lm.protocol import PrefixArchive
 from lmppl.rng import Stream
-from lmppl.sequences.weights import normalise
+from lmppl.sequences.weights import log_mean_exp, normalise
 from lmppl.target import ChoiceStage, Target, TextStage, Traces, concatenate
 
 _START_PARTICLES = 16
@@ -35,6 +36,7 @@ class State:
 
     `kept` are the states after warmup. `accepted` and `proposed` `[rows]` count text moves;
     `by_cut` `[2, bins]` counts accepted and proposed suffix moves by relative cut position.
+    `log_evidence` `[bindings]` is what the draws that the chains were picked from say of it.
     """
 
     traces: Traces
@@ -44,6 +46,7 @@ class State:
     proposed: Tensor
     moved: Tensor
     by_cut: Tensor
+    log_evidence: Tensor
 
 
 class MCMCEngine:
@@ -65,7 +68,7 @@ class MCMCEngine:
         self._archives: dict[int, PrefixArchive | None] = {}
 
     def init(self) -> State:
-        traces = (
+        traces, log_evidence = (
             self._start_from_smc() if self.settings.start == "smc" else self._start_from_prior()
         )
         zeros = torch.zeros(self.num_rows, dtype=torch.long, device=self.target.device)
@@ -77,18 +80,21 @@ class MCMCEngine:
             proposed=zeros,
             moved=zeros.bool(),
             by_cut=torch.zeros((2, _CUT_BINS), dtype=torch.long, device=self.target.device),
+            log_evidence=log_evidence,
         )
 
-    def _start_from_smc(self) -> Traces:
-        """One particle of an independent small run for every chain."""
+    def _start_from_smc(self) -> tuple[Traces, Tensor]:
+        """One particle of an independent small run for every chain, and the log evidence."""
         settings = SMC(num_particles=_START_PARTICLES, num_runs=self.settings.num_chains)
         engine = SMCEngine(settings, self.target, self.stream.child("start"), record=True)
         state = engine.init()
         while not engine.is_done(state):
             state, _ = engine.step(state)
-        return self._pick(state.traces, state.log_weight)
+        runs = state.log_evidence + log_mean_exp(state.log_weight)
+        picked = self._pick(state.traces, state.log_weight)
+        return picked, log_mean_exp(runs.view(self.target.num_groups, -1))
 
-    def _start_from_prior(self) -> Traces:
+    def _start_from_prior(self) -> tuple[Traces, Tensor]:
         size = self.num_rows * _START_PARTICLES
         groups = torch.arange(self.target.num_groups).repeat_interleave(
             self.settings.num_chains * _START_PARTICLES
@@ -103,10 +109,12 @@ class MCMCEngine:
         if found.rows.numel() == 0:
             raise zero_mass(self.target, f"none of {size} draws of the prior has positive weight")
         weight = torch.full((size,), -math.inf, dtype=torch.float64, device=self.target.device)
+        weight[found.rows] = found.log_weight
+        log_evidence = log_mean_exp(weight.view(self.target.num_groups, -1))
         weight[found.rows] = 0.0
         slot = torch.zeros(size, dtype=torch.long, device=self.target.device)
         slot[found.rows] = torch.arange(found.rows.shape[0], device=self.target.device)
-        return self._pick(found.traces.select(slot), weight.view(self.num_rows, -1))
+        return self._pick(found.traces.select(slot), weight.view(self.num_rows, -1)), log_evidence
 
     def _pick(self, traces: Traces, log_weight: Tensor) -> Traces:
         """One row for every chain by weight; a chain without a living one takes another chain's."""
@@ -207,6 +215,11 @@ class MCMCEngine:
             # Gibbs draws are not proposals: without a text there is nothing to accept.
             diagnostics["acceptance_rate"] = int(state.accepted[here].sum()) / proposed
         checks = {"every chain moved": still == 0}
+        # Draws of whole texts from the prior: those at the start, and moves that kept nothing.
+        num_looks = _START_PARTICLES * chains + int(by_cut[1][0]) // self.target.num_groups
+        unseen = weight_bound(self.target, group).unseen(
+            float(state.log_evidence[group]), num_looks
+        )
         with np.errstate(invalid="ignore", divide="ignore"):
             rates = by_cut[0] / by_cut[1]
         return Draws(
@@ -215,6 +228,7 @@ class MCMCEngine:
             None,
             log_evidence_reason="Markov chains do not estimate the evidence; use smc or importance",
             num_chains=chains,
+            unseen=unseen,
             diagnostics=diagnostics,
             checks=checks,
             info={"acceptance_by_cut": rates, "proposals_by_cut": by_cut[1]},

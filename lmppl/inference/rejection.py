@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lmppl.errors import Diagnostic, InferenceError
-from lmppl.factors.ranges import expr_range
+from lmppl.inference.bounds import weight_bound
 from lmppl.inference.loop import Draws, Info
 from lmppl.inference.proposing import propose
 from lmppl.inference.settings import Rejection
@@ -25,10 +25,12 @@ _SLACK = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Per binding: the accepted executions and the number of the attempt that gave each."""
+    """Per binding: the accepted executions, the number of the attempt that gave each, and the
+    log probability of acceptance of every attempt, in batches."""
 
     accepted: tuple[Traces, ...]
     attempts: tuple[tuple[int, ...], ...]
+    log_ratios: tuple[tuple[Tensor, ...], ...]
     num_attempts: int
 
 
@@ -36,8 +38,8 @@ class RejectionEngine:
     """Draws x ~ π0 and keeps it with probability Πφ(x) / exp(B), B an upper bound of Σ log φ.
 
     What is kept are independent draws of the posterior, and the acceptance rate times exp(B) is
-    the evidence. Attempts stop at the n-th acceptance, where (n−1)/(attempts−1) is unbiased for
-    the rate (Haldane 1945).
+    the evidence. That rate is estimated by the mean probability of acceptance over all attempts, of
+    which the share of acceptances is a noisier reading.
     """
 
     def __init__(self, settings: Rejection, target: Target, stream: Stream) -> None:
@@ -47,34 +49,28 @@ class RejectionEngine:
         ).to(target.device)
 
     def _log_bound(self, group: int) -> float:
-        values = self.target.bindings[group]
-        total = 0.0
-        for potential in self.target.model.potentials:
-            if potential.kind != "factor":
-                continue
-            upper = expr_range(potential.expr, self.target.model, values).upper
-            if upper == math.inf:
-                raise InferenceError(
-                    [
-                        Diagnostic(
-                            "LMP410",
-                            "error",
-                            f"rejection needs an upper bound of factor {potential.label}, which"
-                            " has none",
-                            span=potential.span,
-                            help="declare the reward's range, as in"
-                            " `reward r(t: string): real<lower=-1, upper=1>`",
-                        )
-                    ],
-                    {self.target.model.path: self.target.model.source},
+        bound = weight_bound(self.target, group)
+        if bound.unbounded is None:
+            return bound.log_bound
+        raise InferenceError(
+            [
+                Diagnostic(
+                    "LMP410",
+                    "error",
+                    f"rejection needs an upper bound of factor {bound.unbounded.label}, which has"
+                    " none",
+                    span=bound.unbounded.span,
+                    help="declare the reward's range, as in"
+                    " `reward r(t: string): real<lower=-1, upper=1>`",
                 )
-            total += upper
-        return total
+            ],
+            {self.target.model.path: self.target.model.source},
+        )
 
     def init(self) -> State:
         nothing = self.target.start(torch.zeros(0, dtype=torch.long))
         groups = self.target.num_groups
-        return State((nothing,) * groups, ((),) * groups, 0)
+        return State((nothing,) * groups, ((),) * groups, ((),) * groups, 0)
 
     def is_done(self, state: State) -> bool:
         wanted = self.settings.num_samples
@@ -92,11 +88,16 @@ class RejectionEngine:
         numbers = torch.arange(state.num_attempts, state.num_attempts + size).repeat(len(wanting))
         # A binding draws what it would draw alone.
         proposals = propose(target, groups, numbers, self.stream, masked=False)
-        kept = self._accept(proposals.traces, proposals.log_weight, numbers[proposals.rows.cpu()])
+        log_ratio = self._log_ratio(proposals.traces, proposals.log_weight)
+        kept = self._accept(log_ratio, numbers[proposals.rows.cpu()])
+        every = torch.full((groups.shape[0],), -math.inf, dtype=torch.float64)
+        every[proposals.rows.cpu()] = log_ratio.cpu()
         traces = proposals.traces.select(kept)
         attempt = numbers[proposals.rows[kept].cpu()]
         accepted, attempts = list(state.accepted), list(state.attempts)
-        for group in wanting:
+        log_ratios = list(state.log_ratios)
+        for position, group in enumerate(wanting):
+            log_ratios[group] += (every[position * size : (position + 1) * size],)
             at = (traces.group == group).nonzero().squeeze(-1)
             at = at[: settings.num_samples - len(attempts[group])]
             if at.shape[0]:
@@ -104,13 +105,13 @@ class RejectionEngine:
                 old = accepted[group]
                 accepted[group] = concatenate([old, found]) if old.num_rows else found
                 attempts[group] = attempts[group] + tuple(attempt[at.cpu()].tolist())
-        new = State(tuple(accepted), tuple(attempts), state.num_attempts + size)
+        new = State(tuple(accepted), tuple(attempts), tuple(log_ratios), state.num_attempts + size)
         done = min(len(numbers) for numbers in new.attempts)
         message = f"{new.num_attempts} attempts"
         return new, Info("draws", done, settings.num_samples, message, proposals.num_tokens)
 
-    def _accept(self, traces: Traces, log_weight: Tensor, counters: Tensor) -> Tensor:
-        """Positions of the executions to keep, in order."""
+    def _log_ratio(self, traces: Traces, log_weight: Tensor) -> Tensor:
+        """The log probability of acceptance of the executions, `[rows]`."""
         log_ratio = log_weight - self.log_bound[traces.group]
         above = log_ratio > _SLACK * (1.0 + self.log_bound[traces.group].abs())
         if bool(above.any()):
@@ -127,6 +128,10 @@ class RejectionEngine:
                     )
                 ]
             )
+        return log_ratio
+
+    def _accept(self, log_ratio: Tensor, counters: Tensor) -> Tensor:
+        """Positions of the executions to keep, in order."""
         uniforms = self.stream.child("accept").uniforms(counters.to(self.target.device))
         return (uniforms.log() < log_ratio).nonzero().squeeze(-1)
 
@@ -171,17 +176,8 @@ class RejectionEngine:
         log_bound = float(self.log_bound[group])
         evidence = None
         if found:
-            rate = found / attempts
-            if enough and found > 1:
-                rate = (found - 1) / (attempts - 1)
-            evidence = Estimate(
-                value=log_bound + math.log(rate),
-                standard_error=math.sqrt((1.0 - rate) / found),
-                lower=log_bound + math.log(lower),
-                upper=log_bound + math.log(upper),
-                kind="unbiased" if not enough or found > 1 else "consistent",
-                confidence=0.95,
-            )
+            every = torch.cat(state.log_ratios[group]).clamp(max=0.0) + log_bound
+            evidence = Estimate.from_units(every.numpy(), log_bound=log_bound, kind="consistent")
         warnings = []
         if not enough and complete:
             warnings.append(

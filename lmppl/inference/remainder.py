@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.factors.ranges import expr_range
+from lmppl.inference.bounds import weight_bound
 from lmppl.inference.loop import Draws
 from lmppl.inference.proposing import Proposals, go_on
-from lmppl.posterior import Estimate
+from lmppl.posterior import Estimate, Unseen
+from lmppl.posterior.estimate import honest_error
 from lmppl.rng import Stream
 from lmppl.sequences.weights import normalise
 from lmppl.target import Target, TextRun, TextStage, Traces, concatenate
@@ -115,11 +118,16 @@ def with_remainder(target: Target, whole: Traces, remainder: Remainder, group: i
     value = float(torch.logsumexp(log_weight, 0))
     log_found = float(torch.logsumexp(found, 0)) if found.shape[0] else -math.inf
     share = math.exp(log_found - value)
+    largest = _log_largest(target, remainder, group)
     order = log_weight.argsort(descending=True, stable=True)
     return Draws(
         concatenate(parts).select(order),
         log_weight[order],
-        _evidence(target, remainder, group, value, log_found, rest),
+        _evidence(remainder, largest, log_found, rest),
+        unseen=Unseen(
+            log_further=largest - math.log(remainder.num_draws) - value,
+            reason=weight_bound(target, group).reason,
+        ),
         diagnostics={
             "num_executions": whole.num_rows,
             "num_draws": remainder.num_draws,
@@ -134,20 +142,36 @@ def with_remainder(target: Target, whole: Traces, remainder: Remainder, group: i
     )
 
 
-def _evidence(
-    target: Target, remainder: Remainder, group: int, value: float, log_found: float, rest: Tensor
-) -> Estimate:
-    """log Ẑ with the error of the drawn part; what was found bounds it below, and what is open
-    times the largest that the factors may be bounds it above."""
+def _evidence(remainder: Remainder, bound: float, log_found: float, rest: Tensor) -> Estimate:
+    """The log evidence: what was found is known, and what was drawn for the rest has an error.
+
+    `bound` is the log of the largest mass that the rest can have, `rest` `[alive]` the log weights
+    of the draws for it, which add up to an unbiased estimate of that mass.
+    """
+    if bound == -math.inf:
+        return Estimate.exact(log_found)
     size = remainder.num_draws
-    shares = torch.zeros(size, dtype=torch.float64)
-    shares[: rest.shape[0]] = (rest.cpu() - value).exp()
-    variance = float(shares.var()) * size if remainder.log_open[group] > -math.inf else 0.0
-    estimate = Estimate.from_relative_variance(value, variance, degrees=size - 1, num_units=size)
-    highest = remainder.log_open[group]
+    totals = torch.full((size,), -math.inf, dtype=torch.float64)
+    totals[: rest.shape[0]] = rest.cpu() + math.log(size)
+    drawn = Estimate.from_units(totals.numpy(), log_bound=bound)
+
+    def with_found(log_rest: float) -> float:
+        return float(np.logaddexp(log_found, log_rest))
+
+    value = with_found(drawn.value)
+    share = math.exp(drawn.value - value) if drawn.value > -math.inf else 0.0
+    lower, upper = with_found(drawn.lower), with_found(drawn.upper)
+    error = honest_error(share * drawn.standard_error if share else 0.0, lower, upper, 0.95)
+    return Estimate(value, error, lower, upper, "unbiased", 0.95)
+
+
+def _log_largest(target: Target, remainder: Remainder, group: int) -> float:
+    """The log of the largest mass that what was not enumerated can have, given the factors' ranges;
+    −inf where nothing is left."""
+    largest = remainder.log_open[group]
     for potential in target.model.potentials:
-        if potential.kind == "factor" and potential.stage >= remainder.stage:
-            values = target.bindings[group]
-            highest += expr_range(potential.expr, target.model, values).upper
-    highest = max(highest, log_found) + math.log1p(math.exp(-abs(highest - log_found)))
-    return estimate.clipped(log_found, highest)
+        if largest > -math.inf and potential.kind == "factor":
+            if potential.stage >= remainder.stage:
+                values = target.bindings[group]
+                largest += expr_range(potential.expr, target.model, values).upper
+    return largest

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 
 from lmppl.errors import InternalError
+from lmppl.factors.ranges import expr_range
 from lmppl.fence import fenced
 from lmppl.inference.loop import Draws, Outcome
 from lmppl.inference.settings import Settings
 from lmppl.ir.expr import Expr
 from lmppl.lm.protocol import Chat
-from lmppl.posterior import Estimate, ExpectationResult, Posterior, verdict_of
+from lmppl.posterior import Estimate, ExpectationResult, Posterior
 from lmppl.posterior.expectation import Statistic
 from lmppl.target import ChoiceStage, Target, TextStage, Traces
 from lmppl.target.reopening import kept_program
@@ -59,7 +60,7 @@ def posterior_of(
         else:
             support = stage.support  # type: ignore[union-attr]
             sites[stage.name] = [support[i] for i in traces.choices[stage.name].tolist()]
-    evaluator = None if parse is None else _Evaluator(target, traces, parse)
+    evaluator = None if parse is None else _Evaluator(target, traces, group, parse)
     posterior = Posterior(
         sites=sites,
         outputs=target.outputs(traces),  # type: ignore[arg-type]
@@ -76,6 +77,8 @@ def posterior_of(
         clusters=draws.clusters,
         num_chains=draws.num_chains,
         enumerated=draws.exact,
+        unseen=draws.unseen,
+        ranges=_ranges(target, group),
         diagnostics=draws.diagnostics,
         warnings=warnings,
         checks={"every draw satisfies every require": True, **draws.checks},
@@ -93,10 +96,11 @@ def posterior_of(
 
 @dataclass(frozen=True, slots=True)
 class _Evaluator:
-    """The values of expressions of the language on draws."""
+    """The values of expressions of the language on draws, and the range that they can have."""
 
     target: Target
     traces: Traces
+    group: int
     parse: ParseExpression
 
     @fenced
@@ -104,6 +108,9 @@ class _Evaluator:
         expr = self.parse(source)
         values = self.target.evaluate(expr, self.traces)
         return values.astype(bool) if expr.type.kind == "bool" else values
+
+    def range_of(self, source: str) -> tuple[float, float]:
+        return _range_of(self.parse(source), self.target, self.group)
 
     def asked(self, source: str) -> Asked:
         """The statistic that a text asks for, the expression that it is of, and its level."""
@@ -130,10 +137,29 @@ def _prompts(target: Target, traces: Traces) -> dict[str, str | list[str]]:
     return found
 
 
+def _range_of(expr: Expr, target: Target, group: int) -> tuple[float, float]:
+    """The least and largest value of an expression, for the parameters of a binding."""
+    if expr.type.kind == "bool":
+        return 0.0, 1.0
+    if not expr.type.is_number:
+        return -math.inf, math.inf
+    found = expr_range(expr, target.model, target.bindings[group])
+    return found.lower, found.upper
+
+
+def _ranges(target: Target, group: int) -> dict[str, tuple[float, float]]:
+    """The ranges of what is returned and of the factors, by name."""
+    model = target.model
+    found = {
+        p.label: _range_of(p.expr, target, group) for p in model.potentials if p.kind == "factor"
+    }
+    return found | {o.name: _range_of(o.expr, target, group) for o in model.outputs}
+
+
 def _evidence(target: Target, draws: Draws) -> Estimate | None:
     """The estimate of the engine; where nothing weighs, the evidence is known to be 1."""
     found = draws.log_evidence
-    if found is not None and found.kind == "unbiased" and not target.model.potentials:
+    if found is not None and found.kind != "exact" and not target.model.potentials:
         return Estimate.exact(0.0)
     return found
 
@@ -166,24 +192,22 @@ def _verify(target: Target, draws: Draws) -> None:
 def _expectations(
     target: Target, draws: Draws, posterior: Posterior, group: int
 ) -> list[ExpectationResult]:
-    """Each `expect` of the file, estimated at 99 % confidence."""
+    """Each `expect` of the file, estimated at 99 % confidence; claims about one number once."""
     results = []
+    found: dict[tuple[object, ...], tuple[Estimate, Estimate]] = {}
     for claim in target.model.expectations:
         values = target.evaluate(claim.expr, draws.traces)
         if claim.expr.type.kind == "bool":
             values = values.astype(bool)
         bound = float(target.evaluate(claim.bound, draws.traces)[0])
         q = None if claim.q is None else float(target.evaluate(claim.q, draws.traces)[0])
-        estimate = posterior.statistic(values, claim.statistic, q=q, confidence=0.99)
+        bounds = _range_of(claim.expr, target, group)
+        key = (claim.statistic, q, bounds, values.dtype.str, values.tobytes())
+        if key not in found:
+            found[key] = posterior.claim_estimates(claim.statistic, values, q=q, bounds=bounds)
         results.append(
-            ExpectationResult(
-                label=claim.label,
-                source=claim.source,
-                estimate=estimate,
-                verdict=verdict_of(estimate, claim.operator, bound),
-                statistic=claim.statistic,
-                operator=claim.operator,
-                bound=bound,
+            posterior.verdict_on(
+                claim.label, claim.source, claim.statistic, found[key], claim.operator, bound
             )
         )
     return results

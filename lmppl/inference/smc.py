@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from lmppl.inference.bounds import WeightBound, weight_bound
 from lmppl.inference.loop import Draws, Info
 from lmppl.inference.proposing import draw_choice_site
 from lmppl.inference.settings import SMC
 from lmppl.inference.zero_mass import zero_mass
 from lmppl.posterior import Estimate
+from lmppl.posterior.pareto import pareto_tail
 from lmppl.rng import Stream
 from lmppl.sequences.resampling import systematic_resample
 from lmppl.sequences.weights import effective_sample_size, log_mean_exp
@@ -20,6 +23,8 @@ from lmppl.target import ChoiceStage, Target, TextRun, TextStage, Traces
 
 # Fewer than this say nothing about their own error.
 _FEWEST_PARTICLES = 4
+# Resamplings whose weights are judged, the last ones.
+_MAX_TAILS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,11 @@ class State:
 
     `log_weight` `[populations, particles]` is since the last resampling, whose factors
     `log_evidence` `[populations]` holds. `log_twist` `[rows]` is the lookahead score contained in
-    the weights, to be divided out. `eve` `[rows]` is each particle's ancestor at the start.
+    the weights, to be divided out. `eve` `[rows]` is each particle's ancestor at the start,
+    numbered over all populations.
+    `resampled` has, for every resampling, the log weights before it; `given_up` and
+    `given_up_prior` `[populations]` are the logs of what the particles lighter than every one that
+    was kept were worth, with their lookahead score and without it.
     `own_steps` `[populations]` counts the steps of each, without those in which it waited for the
     texts of others.
     `blind` says why unfinished texts could not be scored, where that happened.
@@ -41,11 +50,14 @@ class State:
     log_evidence: Tensor
     log_twist: Tensor
     eve: Tensor
+    given_up: Tensor
+    given_up_prior: Tensor
     num_resamplings: Tensor
     num_steps: int
     own_steps: Tensor
     ess: tuple[Tensor, ...]
     num_ancestors: tuple[Tensor, ...] = ()
+    resampled: tuple[Tensor, ...] = ()
     blind: str | None = None
 
 
@@ -87,6 +99,8 @@ class SMCEngine:
             log_evidence=flat.new_zeros(self.num_populations),
             log_twist=flat,
             eve=self.counters.clone(),
+            given_up=flat.new_full((self.num_populations,), -math.inf),
+            given_up_prior=flat.new_full((self.num_populations,), -math.inf),
             num_resamplings=torch.zeros(self.num_populations, dtype=torch.long, device=device),
             num_steps=0,
             own_steps=torch.zeros(self.num_populations, dtype=torch.long, device=device),
@@ -251,6 +265,7 @@ class SMCEngine:
         here = low.nonzero().squeeze(-1)
         ancestors = torch.arange(num_particles, device=ess.device).repeat(self.num_populations, 1)
         ancestors[here] = systematic_resample(state.log_weight[here], points[here])
+        state = self._give_up(state, ancestors, low)
         flat = (ancestors + numbers.unsqueeze(-1) * num_particles).view(-1)
         state = self._select(state, flat)
         kept = low.unsqueeze(-1)
@@ -335,6 +350,26 @@ class SMCEngine:
         prompts = self.target.prompts(state.stage, state.traces)
         return replace(state, run=stage.recomputed(state.run, prompts))
 
+    def _give_up(self, state: State, ancestors: Tensor, low: Tensor) -> State:
+        """Counts what a resampling throws away that nothing like it is left of.
+
+        Particles lighter than the lightest with offspring are represented by none. Where their
+        weight was low only because of the lookahead's guess, the guess may have been wrong.
+        """
+        weight = state.log_weight
+        offspring = torch.zeros_like(weight).scatter_add(1, ancestors, torch.ones_like(weight))
+        lightest = weight.masked_fill(offspring == 0, math.inf).amin(-1, keepdim=True)
+        lost = (weight < lightest) & low.unsqueeze(-1)
+        scale = state.log_evidence - math.log(weight.shape[1])
+        worth = weight.masked_fill(~lost, -math.inf)
+        prior = torch.where(lost, weight - state.log_twist.view(weight.shape), -math.inf)
+        return replace(
+            state,
+            given_up=torch.logaddexp(state.given_up, worth.logsumexp(-1) + scale),
+            given_up_prior=torch.logaddexp(state.given_up_prior, prior.logsumexp(-1) + scale),
+            resampled=(*state.resampled, weight),
+        )
+
     def result(self, state: State, *, complete: bool) -> list[Draws]:
         if not self.is_done(state):
             nothing = self.target.start(torch.zeros(0, dtype=torch.long))
@@ -352,17 +387,20 @@ class SMCEngine:
         if alive.shape[0] == 0:
             raise zero_mass(self.target, f"all {total.shape[0]} particles died")
         traces = state.traces.select(rows[alive])
-        eve = state.eve[rows].view(runs, size).cpu()
-        if runs > 1:
-            evidence = Estimate.from_runs(log_z.numpy(), num_particles=size)
-            clusters = (alive // size).cpu().numpy()
-        else:
-            evidence = Estimate.from_genealogy(
-                float(log_z[0]),
-                log_weight[0].cpu().numpy(),
-                eve[0].numpy(),
-            )
-            clusters = eve[0][alive.cpu()].numpy()
+        eve = state.eve[rows].view(runs, size).cpu().numpy()
+        log_final = total.view(runs, size).cpu().numpy()
+        bound = weight_bound(self.target, group)
+        log_missing, misled = self._misled(state, here, bound, log_z)
+        evidence = Estimate.from_genealogy(
+            log_final,
+            eve % self.settings.num_particles,
+            num_first=self.settings.num_particles,
+            log_bound=bound.log_bound,
+            log_missing=log_missing,
+        )
+        clusters = eve.reshape(-1)[alive.cpu().numpy()]
+        num_families = int(np.unique(clusters).size)
+        unseen = bound.unseen(evidence.value, num_families, log_missing)
         info = {}
         if state.ess:
             info["ess"] = torch.stack([e[here] for e in state.ess]).cpu().numpy()
@@ -376,8 +414,9 @@ class SMCEngine:
             "num_ancestors": families[-1].tolist() if state.ess else [size] * runs,
             "num_dead_runs": dead_runs,
             "log_evidence_runs": log_z.tolist(),
+            **self._tails(state, here),
         }
-        warnings = []
+        warnings = [] if misled is None else [misled]
         if size < self.settings.num_particles:
             warnings.append(
                 f"only {size} of {self.settings.num_particles} particles"
@@ -400,11 +439,50 @@ class SMCEngine:
             total[alive],
             evidence,
             clusters=clusters,
+            unseen=unseen,
             diagnostics=diagnostics,
             warnings=warnings,
             info=info,
             complete=complete,
         )
+
+    def _misled(
+        self, state: State, here: slice, bound: WeightBound, log_z: Tensor
+    ) -> tuple[float, str | None]:
+        """The log of what the lookahead may have thrown away, and a warning where that matters.
+
+        At every resampling less than one particle's share is given up for good. Where that is more
+        than a few particles' shares of the evidence in the end, the lookahead promised more than
+        came of what was kept, and what it gave up can have become as heavy as the bound allows.
+        """
+        given_up = float(log_mean_exp(state.given_up[here]))
+        value = float(log_mean_exp(log_z))
+        resamplings = float(state.num_resamplings[here].double().mean())
+        usual = 3.0 * resamplings / state.log_weight.shape[1]
+        if given_up == -math.inf or given_up - value < math.log(max(usual, 1e-3)):
+            return -math.inf, None
+        prior = float(log_mean_exp(state.given_up_prior[here]))
+        share = math.exp(min(given_up - value, 0.0))
+        return prior + bound.log_bound, (
+            f"the lookahead was misled: texts that it gave up were worth {share:.0%} of the"
+            " evidence by its own guess, and more if that was wrong of them too; use"
+            ' lookahead="none", or more particles'
+        )
+
+    def _tails(self, state: State, here: slice) -> dict[str, float]:
+        """The worst k-hat and the largest share of one particle over all weights that were used:
+        those before every resampling, and the last."""
+        weights = [*state.resampled[-_MAX_TAILS:], state.log_weight]
+        rows = [row for weight in weights for row in weight[here].cpu().numpy()]
+        living = [row for row in rows if row.max() > -math.inf]
+        found = {"max_weight": max(float(np.exp(row - _log_sum_exp(row)).max()) for row in living)}
+        shapes = [k for row in living if (k := pareto_tail(row).k) is not None]
+        return {**found, "pareto_k": max(shapes)} if shapes else found
+
+
+def _log_sum_exp(row: np.ndarray) -> float:
+    """Log of the sum of weights given in logs."""
+    return float(np.logaddexp.reduce(row))
 
 
 def _num_families(eve: Tensor, log_weight: Tensor) -> Tensor:

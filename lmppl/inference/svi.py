@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from lmppl.errors import Diagnostic, InferenceError
-from lmppl.inference.coverage import check_coverage, num_check_draws
+from lmppl.inference.bounds import WeightBound, weight_bound
+from lmppl.inference.coverage import Coverage, check_coverage, num_check_draws
 from lmppl.inference.keeping import Best, is_sound, length_of
 from lmppl.inference.loop import Draws, Info, Outcome
 from lmppl.inference.results import posterior_of
@@ -24,7 +25,7 @@ from lmppl.lowering.execution import Execution
 from lmppl.lowering.fitted import FittedGuide
 from lmppl.lowering.isolation import initialised, isolated
 from lmppl.lowering.objective import Batch
-from lmppl.posterior import Estimate, Posterior
+from lmppl.posterior import Estimate, Posterior, Unseen
 from lmppl.rng import Stream
 from lmppl.target import Target, TextBatch, TextStage, Traces
 
@@ -213,6 +214,7 @@ class SVIEngine:
             draws.traces,
             log_weight,
             elbo,
+            unseen=_unseen(weight_bound(self.target, group), coverage, importance.value),
             diagnostics={
                 "elbo": elbo.value,
                 "elbo_standard_error": elbo.standard_error,
@@ -267,6 +269,20 @@ class SVIEngine:
         # Claims are about the posterior, which these draws are not weighted to.
         claims = [replace(each, verdict="undecided") for each in fresh.expectations]
         return fresh.replace(expectations=claims)
+
+
+def _unseen(bound: WeightBound, coverage: Coverage, log_evidence: float) -> Unseen:
+    """What the guide's draws may have missed: what draws of the prior find out of its reach, and
+    what those have missed too. Where they cannot tell, intervals are of what the guide covers."""
+    share = coverage.unseen
+    if share >= 1.0:
+        return Unseen(math.inf, reason=coverage.reason or bound.reason)
+    found = bound.unseen(log_evidence, coverage.num_draws)
+    return Unseen(
+        found.log_further,
+        log_missing=math.log(max(share, 1e-300) / (1.0 - share)),
+        reason=coverage.reason or found.reason,
+    )
 
 
 def _divergence(state: State) -> str:

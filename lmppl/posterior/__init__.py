@@ -5,6 +5,7 @@ from lmppl.posterior.estimate import Estimate, log_mean_exp
 from lmppl.posterior.expectation import ExpectationResult, verdict_of
 from lmppl.posterior.posterior import Posterior
 from lmppl.posterior.storage import load_posterior
+from lmppl.posterior.unseen import Unseen
 
 __all__ = [
     "Draw",
@@ -12,6 +13,7 @@ __all__ = [
     "ExpectationResult",
     "Posterior",
     "TextDraw",
+    "Unseen",
     "load_posterior",
     "log_mean_exp",
     "verdict_of",

@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import fdtri
 
 from lmppl.posterior.arithmetic import negative, scaled, total
-from lmppl.posterior.intervals import student_quantile
+from lmppl.posterior.intervals import normal_quantile, student_quantile
+from lmppl.posterior.mean_bounds import Units, mean_interval
 
 Kind = Literal["exact", "unbiased", "lower bound", "upper bound", "bracket", "consistent"]
 Floats = NDArray[np.float64]
@@ -74,110 +76,128 @@ class Estimate:
         cls,
         log_weights: ArrayLike,
         *,
-        clusters: ArrayLike | None = None,
-        num_particles: int = 1,
+        log_bound: float = math.inf,
         confidence: float = 0.95,
     ) -> Estimate:
-        """The log of the mean weight: unbiased for the evidence before the log is taken.
+        """The log of the mean of independent weights: unbiased before the log is taken.
 
-        `log_weights` is `[draws]`, in nats, unnormalised; −inf is a draw of weight zero, and all
-        of them give −inf. `clusters` is `[draws]`: draws with the same number may depend on each
-        other, others are independent. `num_particles` independent draws stand behind each weight.
-        See `from_relative_variance` for the interval.
+        `log_weights` is `[draws]`, in nats, unnormalised; −inf is a draw of weight zero. No weight
+        can be larger than `log_bound`. See `from_units` for the interval.
         """
         log_w = np.asarray(log_weights, dtype=np.float64).ravel()
-        _refuse_nan(log_w)
-        value = log_mean_exp(log_w)
-        if value == -math.inf:
-            return cls(value, math.inf, -math.inf, math.inf, "unbiased", confidence)
-        shares = cluster_sums(np.exp(log_w - value) / log_w.size, clusters)
-        units = shares.size
-        if clusters is None:
-            deviations = shares - 1.0 / units
-        else:
-            # Clusters may differ in size: the deviation is from what their size would give.
-            sizes = cluster_sums(np.ones(log_w.size), clusters)
-            deviations = shares - sizes / log_w.size
-        variance = math.inf
-        if units > 1:
-            variance = float(np.sum(deviations**2)) * units / (units - 1)
-        return cls.from_relative_variance(
-            value,
-            variance,
-            degrees=units - 1,
-            num_units=units * num_particles,
-            confidence=confidence,
-        )
+        return cls.from_units(log_w, log_bound=log_bound, confidence=confidence)
 
     @classmethod
-    def from_runs(
-        cls, log_z_hats: ArrayLike, *, num_particles: int = 1, confidence: float = 0.95
+    def from_units(
+        cls,
+        log_totals: ArrayLike,
+        *,
+        log_bound: float = math.inf,
+        log_missing: float = -math.inf,
+        num_looks: float | None = None,
+        kind: Kind = "unbiased",
+        shape: float = 1.0,
+        confidence: float = 0.95,
     ) -> Estimate:
-        """The log of the mean of independent unbiased estimates of the evidence.
+        """The log of the mean of independent numbers that are not negative, `[units]`, in nats.
 
-        `log_z_hats` is `[runs]`, in nats; −inf is a run that lost all its mass. A single run has
-        no error of its own: the standard error is infinite. `num_particles` is those of each run:
-        the more there are, the less can have gone unseen by all.
+        Units are weighted draws, or what descends from the first particles of a population. The
+        standard error is the delta method's, unless the interval is much longer. The interval is
+        Gaffke's for the mean of numbers in [0, exp(`log_bound`)] (see `mean_bounds`): prior mass of
+        up to 1 − δ^(1/n) goes unseen by `num_looks` = n independent draws (all of them where it is
+        not given), and adds that much times the bound. Where nothing bounds the weights there is no
+        upper end. `log_missing` is the log of what is known to have been lost, at most. Below,
+        Markov's inequality P(Ẑ ≥ Z/δ) ≤ δ is used where it is better. `shape` below 1 says that
+        a unit is worth less than one independent draw.
+
+        Weights that are all zero give −inf, and an upper end where there is a bound.
         """
-        return cls.from_weights(log_z_hats, num_particles=num_particles, confidence=confidence)
+        log_w = np.asarray(log_totals, dtype=np.float64).ravel()
+        _refuse_nan(log_w)
+        tail = 0.5 * (1.0 - confidence)
+        looks = float(log_w.size if num_looks is None else num_looks)
+        value = log_mean_exp(log_w)
+        log_unseen = math.log(-math.expm1(math.log(tail) / looks))
+        # The most that can be missing altogether, were it all as heavy as can be.
+        log_most = min(float(np.logaddexp(log_bound + log_unseen, log_missing)), log_bound)
+        if value == -math.inf:
+            return cls(value, math.inf, -math.inf, log_most, kind, confidence)
+        relative = np.exp(log_w - value)
+        size = relative.size
+        units = Units(
+            np.full(size, 1.0 / size),
+            relative / size,
+            shape=shape,
+            further=1.0 / looks,
+            missing=0.0,
+        )
+        lowest, _ = mean_interval(units, 0.0, float(relative.max()), confidence)
+        lower = value + max(_log(lowest), math.log(tail))
+        upper = math.inf
+        if log_bound < math.inf:
+            if max(log_bound, log_missing) - value > 200.0:
+                # What was seen counts for nothing beside it.
+                upper = log_most
+            else:
+                units = replace(units, missing=math.exp(log_missing - log_bound))
+                end = max(math.exp(log_bound - value), float(relative.max()))
+                upper = value + math.log(mean_interval(units, 0.0, end, confidence)[1])
+            upper = max(value, min(upper, log_bound))
+        error = 0.0
+        if size > 1:
+            error = float(relative.std(ddof=1)) / math.sqrt(size * shape)
+        elif log_w.size == 1:
+            error = math.inf
+        # What is below is rounding.
+        error = honest_error(error if error > 1e-7 else 0.0, lower, upper, confidence)
+        return cls(value, error, min(lower, value), upper, kind, confidence)
 
     @classmethod
     def from_genealogy(
         cls,
-        log_z_hat: float,
         log_weights: ArrayLike,
         eves: ArrayLike,
         *,
+        num_first: int | None = None,
+        log_bound: float = math.inf,
+        log_missing: float = -math.inf,
         confidence: float = 0.95,
     ) -> Estimate:
-        """The log evidence of one run of SMC, its error read off the genealogy.
+        """The log evidence of independent runs of SMC, its error read off their genealogy.
 
-        `log_weights` `[particles]` are those of the last step, in nats, `eves` `[particles]` the
-        index of the particle of the first step that each descends from. See
-        `genealogical_variance`.
+        `log_weights` `[runs, particles]` are those of the last step, in nats, with a mean that is
+        the run's estimate of the evidence; `eves` `[runs, particles]` is the index of the particle
+        of the first step that each descends from, of `num_first` (as many as now by default). What
+        descends from one first particle is a unit: the variance is that of Chan and Lai (2013), "A
+        general theory of particle filters in hidden Markov models and some applications". The
+        correction of Lee and Whiteley (2018), arXiv:1509.00394, for the noise of multinomial
+        resampling is left out: under systematic resampling it takes away too much. Runs that differ
+        by more than their families explain make each unit worth less. As many draws have looked for
+        what was not seen as first particles have living offspring: what was resampled away can no
+        longer find anything.
         """
-        variance = genealogical_variance(log_weights, eves)
-        families = float(np.unique(np.asarray(eves)).size)
-        return cls.from_relative_variance(
-            float(log_z_hat),
-            variance,
-            degrees=families - 1.0,
-            num_units=families,
+        log_w = np.atleast_2d(np.asarray(log_weights, dtype=np.float64))
+        _refuse_nan(log_w)
+        highest = float(log_w.max())
+        runs, last = log_w.shape
+        size = last if num_first is None else num_first
+        if highest == -math.inf:
+            return cls.from_units(log_w, log_bound=log_bound, confidence=confidence)
+        units = np.asarray(eves, dtype=np.int64).reshape(runs, last)
+        units = units + size * np.arange(runs)[:, None]
+        totals = np.bincount(
+            units.ravel(), weights=np.exp(log_w - highest).ravel(), minlength=runs * size
+        ).reshape(runs, size) * (size / last)
+        with np.errstate(divide="ignore"):
+            log_totals = highest + np.log(totals)
+        return cls.from_units(
+            log_totals,
+            log_bound=log_bound,
+            log_missing=log_missing,
+            num_looks=float(np.count_nonzero(totals)),
+            shape=_share_explained(totals.mean(axis=1), totals) if size > 1 else 1.0,
             confidence=confidence,
         )
-
-    @classmethod
-    def from_relative_variance(
-        cls,
-        value: float,
-        relative_variance: float,
-        *,
-        degrees: float = math.inf,
-        num_units: float = math.inf,
-        confidence: float = 0.95,
-    ) -> Estimate:
-        """A log evidence whose estimate Ẑ has variance Z² · `relative_variance`.
-
-        The standard error is that of log Ẑ by the delta method. The interval inverts
-        (Ẑ − Z) / (Z · r), with Student's t at `degrees` of freedom: it is symmetric where r is
-        small, and longer above where r is large, because a weight that was missed only ever makes
-        Ẑ too small. Where t · r ≥ 1 the draws do not bound Z from above. Below, Markov's
-        inequality P(Ẑ ≥ Z/δ) ≤ δ holds whatever the distribution, and is used where it is better.
-
-        Weights that are all equal, or nearly, show no variance, but a share of up to 1 − δ^(1/n)
-        of the draws may weigh less, or nothing, and go unseen among `num_units` = n independent
-        ones: the interval reaches down to Ẑ · δ^(1/n) at least, as Clopper and Pearson's does.
-        """
-        if value == -math.inf or math.isnan(value):
-            return cls(value, math.inf, -math.inf, math.inf, "unbiased", confidence)
-        # What is below is rounding.
-        error = 0.0 if relative_variance < 1e-15 else math.sqrt(relative_variance)
-        tail = 0.5 * (1.0 - confidence)
-        spread = 0.0 if error == 0.0 else student_quantile(1.0 - tail, degrees) * error
-        upper = value - math.log1p(-spread) if spread < 1.0 else math.inf
-        unseen = math.log(tail) / num_units
-        lower = value + max(min(-math.log1p(spread), unseen), math.log(tail))
-        return cls(value, error, lower, upper, "unbiased", confidence)
 
     @classmethod
     def from_mean(
@@ -198,6 +218,9 @@ class Estimate:
         if not math.isfinite(value):
             return cls(value, math.inf, -math.inf, math.inf, kind, confidence)
         error = float(x.std(ddof=1)) / math.sqrt(x.size) if x.size > 1 else math.inf
+        if error <= 1e-12 * (1.0 + abs(value)):
+            # Values that are all alike say nothing of their spread.
+            error = math.inf
         return cls.from_error(value, error, degrees=x.size - 1, kind=kind, confidence=confidence)
 
     @classmethod
@@ -307,28 +330,39 @@ def cluster_sums(values: Floats, clusters: ArrayLike | None) -> Floats:
     return np.asarray(np.bincount(index.ravel(), weights=values), dtype=np.float64)
 
 
-def genealogical_variance(log_weights: ArrayLike, eves: ArrayLike) -> float:
-    """The variance of Ẑ/Z of one SMC run, from which first particles the last ones descend.
+# How many times as long as its standard error an interval is before that is not believed.
+_MUCH_MORE = 2.5
 
-    With N particles and W_e the normalised weight of the descendants of first particle e,
 
-        (N · Σ_e W_e² − 1) / (N − 1),
+def honest_error(error: float, lower: float, upper: float, confidence: float) -> float:
+    """The standard error, or half the interval in units of the normal's where that is much more.
 
-    the estimate of Chan and Lai (2013), "A general theory of particle filters in hidden Markov
-    models and some applications". The correction of Lee and Whiteley (2018), arXiv:1509.00394, for
-    the noise of multinomial resampling is left out: under systematic resampling it takes away too
-    much and the estimate can fall to 0 (a test shows both). One surviving family gives 1: the
-    genealogy says nothing any more. Without resampling it is the sample variance of the mean
-    weight. All dead gives inf.
+    Draws that are all alike have no spread to read an error from, and a rare heavy draw that was
+    missed does not show in it; the interval knows of both.
     """
-    log_w = np.asarray(log_weights, dtype=np.float64).ravel()
-    _refuse_nan(log_w)
-    size = log_w.size
-    total = log_mean_exp(log_w)
-    if size < 2 or total == -math.inf:
-        return math.inf
-    families = cluster_sums(np.exp(log_w - total) / size, eves)
-    return max(0.0, (size * float(np.sum(families**2)) - 1.0) / (size - 1.0))
+    half = (upper - lower) / (2.0 * normal_quantile(0.5 + 0.5 * confidence))
+    if math.isinf(half):
+        return error if error > 0.0 else math.inf
+    return error if 0.0 < error < math.inf and half <= _MUCH_MORE * error else half
+
+
+def _share_explained(run_means: Floats, totals: Floats) -> float:
+    """The share of the variance between runs `[runs]` that families `[runs, particles]` explain.
+
+    1 where runs differ no more than their families say, by an F test at 1 %: with few runs, chance
+    alone makes them differ.
+    """
+    runs, size = totals.shape
+    if runs < 2:
+        return 1.0
+    within = float(totals.var(axis=1, ddof=1).mean()) / size
+    between = float(run_means.var(ddof=1))
+    if within == 0.0:
+        return 1.0
+    surprising = float(fdtri(runs - 1, runs * (size - 1), 0.99))
+    if between <= surprising * within:
+        return 1.0
+    return float(min(1.0, float(totals.var(ddof=1)) / size / between))
 
 
 def _refuse_nan(values: Floats) -> None:
@@ -336,6 +370,10 @@ def _refuse_nan(values: Floats) -> None:
         raise ValueError("an estimate needs at least one value")
     if np.isnan(values).any() or np.isposinf(values).any():
         raise ValueError("NaN or +inf among the values of an estimate")
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0.0 else -math.inf
 
 
 def _places(error: float) -> int | None:

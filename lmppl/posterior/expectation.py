@@ -18,7 +18,8 @@ class ExpectationResult:
     """A claim about the posterior, its estimate, and whether it holds.
 
     The verdict is at the confidence of the estimate, 99 % unless said otherwise: `holds` and
-    `fails` where the whole interval lies on one side of the bound, `undecided` where it does not.
+    `fails` where the whole interval lies on one side of the bound, `undecided` where it does not,
+    or where the draws cannot settle it whatever their number: `reason` says why.
     """
 
     label: str
@@ -28,6 +29,7 @@ class ExpectationResult:
     statistic: Statistic = "mean"
     operator: str = ">="
     bound: float = math.nan
+    reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, the estimate as a mapping."""

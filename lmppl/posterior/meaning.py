@@ -34,7 +34,13 @@ def kl_to_prior(posterior: Posterior, confidence: float = 0.95) -> Estimate | No
     evidence = evidence_estimate(posterior)
     if evidence is None or not math.isfinite(evidence.value):
         return None
-    mean = posterior.expectation(total_log_potential(posterior), confidence=confidence)
+    # A requirement is 0 on every draw.
+    known = posterior.fields()["ranges"]
+    ranges = [known.get(label, (0.0, 0.0)) for label in posterior.potential_labels]
+    bounds = math.fsum(low for low, _ in ranges), math.fsum(high for _, high in ranges)
+    mean = posterior.expectation(
+        total_log_potential(posterior), bounds=bounds, confidence=confidence
+    )
     if mean.kind == evidence.kind == "exact":
         return Estimate.exact(max(0.0, mean.value - evidence.value))
     missed = sum(1.0 - each.confidence for each in (mean, evidence) if each.kind != "exact")
@@ -144,7 +150,9 @@ def prior_expectation(posterior: Posterior, f: Any, confidence: float = 0.95) ->
             " do not show the prior: use importance or exact"
         )
     before = posterior.replace(
-        log_weights=posterior.log_weights - total_log_potential(posterior), num_chains=None
+        log_weights=posterior.log_weights - total_log_potential(posterior),
+        num_chains=None,
+        unseen=None,
     )
     return before.expectation(f, confidence=confidence)
 

@@ -13,13 +13,16 @@ from typing import Any, SupportsIndex, TextIO, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from lmppl.posterior import statistics
 from lmppl.posterior.chains import autocorrelation_ess
 from lmppl.posterior.deferred import DeferredGuide
 from lmppl.posterior.draw import Draw, TextDraw
 from lmppl.posterior.estimate import Estimate, cluster_sums, log_mean_exp
 from lmppl.posterior.expectation import ExpectationResult, Statistic, verdict_of
-from lmppl.posterior.intervals import normal_quantile, proportion_interval
+from lmppl.posterior.features import text_features
 from lmppl.posterior.plain import ReadOnly, frozen_array, plain, readable, readonly
+from lmppl.posterior.statistics import ANYTHING, Range, Sample
+from lmppl.posterior.unseen import Unseen
 
 Floats = NDArray[np.float64]
 Function = Callable[[Any], Any]
@@ -38,6 +41,8 @@ _FIELDS = (
     "clusters",
     "num_chains",
     "enumerated",
+    "unseen",
+    "ranges",
     "diagnostics",
     "warnings",
     "checks",
@@ -96,13 +101,16 @@ class Posterior:
     equal numbers (the same SMC ancestor, the same run) may depend on each other. `num_chains`
     says instead that the draws are `[chains, draws]` flattened, and autocorrelation counts. With
     neither, draws are independent. `enumerated` says that the draws are the whole support with
-    exact weights, so that expectations have no error at all.
+    exact weights, so that expectations have no error at all. `unseen` says what the draws may have
+    missed; without it they are taken for draws like any further ones. `ranges` has, by output, site
+    or factor, the least and largest value that it can have.
 
     `program` is what a loaded posterior needs to evaluate expressions again: the source, where its
     files lie, and `texts` with what the token ids of each text do not tell, `[draws]`.
 
-    `evaluator` maps an expression of the language to its values on the draws; `sampler` draws
-    `(n, seed)` afresh from the fitted guide. Neither is saved.
+    `evaluator` maps an expression of the language to its values on the draws, and its
+    `range_of(source)`, where it has one, to their range; `sampler` draws `(n, seed)` afresh from
+    the fitted guide. Neither is saved.
     """
 
     __slots__ = ("_data", "_rows")
@@ -123,6 +131,8 @@ class Posterior:
         clusters: Any = None,
         num_chains: int | None = None,
         enumerated: bool = False,
+        unseen: Unseen | None = None,
+        ranges: Mapping[str, Range] | None = None,
         diagnostics: Mapping[str, Any] | None = None,
         warnings: Sequence[str] = (),
         checks: Mapping[str, bool] | None = None,
@@ -188,6 +198,11 @@ class Posterior:
             ),
             "num_chains": None if num_chains is None else int(num_chains),
             "enumerated": bool(enumerated),
+            "unseen": unseen,
+            "ranges": {
+                name: (float(lower), float(upper))
+                for name, (lower, upper) in (ranges or {}).items()
+            },
             "diagnostics": plain(diagnostics or {}),
             "warnings": tuple(warnings),
             "checks": {name: bool(value) for name, value in (checks or {}).items()},
@@ -502,6 +517,21 @@ class Posterior:
         """Whether the draws are the whole support with exact weights."""
         return bool(self._data["enumerated"])
 
+    @property
+    def num_independent(self) -> float:
+        """How many independent draws these are worth, of those that count in the weights; of chains
+        by the slowest thing that can be told of them."""
+        if self.num_chains is not None:
+            return min(self._mixing(), float(self._rows))
+        shares = cluster_sums(self.weights, self.clusters)
+        return float(1.0 / np.sum(shares**2))
+
+    @property
+    def unseen(self) -> Unseen | None:
+        """What the draws may have missed; None where a further draw is like those there are."""
+        what: Unseen | None = self._data["unseen"]
+        return what
+
     # What is known of the run -------------------------------------------------------------------
 
     @property
@@ -555,7 +585,9 @@ class Posterior:
 
     # Expectations -------------------------------------------------------------------------------
 
-    def expectation(self, f: Function | str | Any, *, confidence: float = 0.95) -> Estimate:
+    def expectation(
+        self, f: Function | str | Any, *, bounds: Range | None = None, confidence: float = 0.95
+    ) -> Estimate:
         """The posterior mean of f with its standard error.
 
         `f` is a function of a draw (see `draws`), an expression of the language such as
@@ -565,13 +597,25 @@ class Posterior:
 
         The mean is Σ W f over the normalised weights; the error is the delta method's for a
         self-normalised mean, summed by cluster; for chains it comes from the autocorrelation of f;
-        for an enumerated posterior it is 0. Of a true-or-false f the interval is Clopper and
-        Pearson's at the effective number of draws, so that "never seen" does not become
-        "impossible".
+        for an enumerated posterior it is 0.
+
+        The interval is Gaffke's, within the range of f: `bounds`, or what is known of an expression
+        or a condition (see `lmppl.posterior.mean_bounds`). It counts with one more draw at the end
+        of the range, of the largest weight that is possible, so that "never seen" does not become
+        "impossible". Where the range is not known, it is taken to reach as far beyond the values
+        as they are apart; values that are all alike then give an infinite interval.
 
         Raises: ValueError where f is not a finite number on a draw of positive weight.
         """
-        return self.statistic(f, "mean", confidence=confidence)
+        return self.statistic(f, "mean", bounds=bounds, confidence=confidence)
+
+    def factor_mean(self, label: str, *, confidence: float = 0.95) -> Estimate:
+        """The posterior mean of a factor, in nats.
+
+        Raises: ValueError where it is −∞ on a draw of positive weight, as no factor of a draw is.
+        """
+        bounds = self._data["ranges"].get(label)
+        return self.expectation(self.log_potential(label), bounds=bounds, confidence=confidence)
 
     def statistic(
         self,
@@ -579,17 +623,24 @@ class Posterior:
         statistic: Statistic = "mean",
         *,
         q: float | None = None,
+        bounds: Range | None = None,
         confidence: float = 0.95,
     ) -> Estimate:
         """The mean, probability, quantile (at level `q`) or standard deviation of f.
 
-        `f` as in `expectation`. The interval of a quantile is Woodruff's (1952): the quantiles at
-        the two ends of the interval of the level.
+        `f` and `bounds` as in `expectation`; see `lmppl.posterior.statistics` for the intervals.
         """
         if isinstance(f, str) and statistic == "mean":
             asked = getattr(self._data["evaluator"], "asked", None)
             if asked is not None:
                 statistic, f, q = asked(f)
+        x, known = self._numbers(f, statistic, bounds)
+        return self._statistic(x, statistic, q, self._extended(known, x), confidence)
+
+    def _numbers(
+        self, f: Function | str | Any, statistic: Statistic, bounds: Range | None
+    ) -> tuple[Floats, Range]:
+        """The values of f `[draws]`, 0 where the weight is, and the range that is known of it."""
         values = self.values_of(f)
         is_condition = values.dtype.kind == "b"
         if statistic == "probability" and not is_condition:
@@ -598,15 +649,49 @@ class Posterior:
         alive = self.log_weights > -math.inf
         if not np.isfinite(x[alive]).all():
             raise ValueError("the function is not a finite number on every draw")
-        x = np.where(alive, x, 0.0)
+        if bounds is None:
+            bounds = (0.0, 1.0) if is_condition else self._range_of(f)
+        return np.where(alive, x, 0.0), bounds
+
+    def _range_of(self, f: Function | str | Any) -> Range:
+        if not isinstance(f, str):
+            return ANYTHING
+        ranges: dict[str, Range] = self._data["ranges"]
+        if f.strip() in ranges and f.strip() in self:
+            return ranges[f.strip()]
+        range_of = getattr(self._data["evaluator"], "range_of", None)
+        return ANYTHING if range_of is None else range_of(f)
+
+    def _statistic(
+        self, x: Floats, statistic: Statistic, q: float | None, bounds: Range, confidence: float
+    ) -> Estimate:
+        sample = self._sample()
         if statistic == "quantile":
             if q is None or not 0.0 <= q <= 1.0:
                 raise ValueError(f"a quantile needs a level q in [0, 1], not {q}")
-            return self._quantile(x, q, confidence)
+            return statistics.quantile(sample, x, q, bounds, confidence)
         if statistic == "std":
-            return self._standard_deviation(x, confidence)
-        mean = self._mean(x, confidence)
-        return self._condition(x, mean, confidence) if is_condition else mean
+            return statistics.standard_deviation(sample, x, bounds, confidence)
+        return statistics.mean(sample, x, bounds, confidence)
+
+    def _extended(self, known: Range, x: Floats) -> Range:
+        """The range with what is not known of it assumed, where the draws say anything of it."""
+        sample = self._sample()
+        return known if sample.is_single else statistics.extended(known, x[sample.alive])
+
+    def _sample(self) -> Sample:
+        return Sample(
+            self.weights, self.clusters, self.num_chains, self.enumerated, self.unseen, self._mixing
+        )
+
+    def _mixing(self) -> float:
+        """The smallest effective sample size of what can be told of the chains' draws."""
+        chains = self.num_chains or 1
+        sizes = [autocorrelation_ess(x.reshape(chains, -1)) for x in text_features(self).values()]
+        if self._data["log_prior"] is not None:
+            sizes.append(autocorrelation_ess(self.log_density.reshape(chains, -1)))
+        known = [size for size in sizes if not math.isnan(size)]
+        return min(known) if known else float(chains)
 
     def values_of(self, f: Function | str | Any) -> NDArray[Any]:
         """The values of f on the draws, `[draws]`, boolean where they are conditions.
@@ -644,107 +729,6 @@ class Posterior:
             f" knows the names {', '.join([*self.names])}; give a Python function of a draw instead"
         )
 
-    def _mean(self, x: Floats, confidence: float) -> Estimate:
-        weights = self.weights
-        mean = float(np.sum(weights * x))
-        # Rounding may carry a mean of equal values out of their range.
-        mean = min(max(mean, float(x[weights > 0].min())), float(x[weights > 0].max()))
-        if self.enumerated:
-            return Estimate.exact(mean)
-        error, degrees = self._error(x, mean)
-        return Estimate.from_error(mean, error, degrees=degrees, confidence=confidence)
-
-    def _error(self, x: Floats, mean: float) -> tuple[float, float]:
-        """The standard error of the weighted mean of x, and its degrees of freedom."""
-        if self.num_chains is not None:
-            return self._chain_error(x)
-        shares = cluster_sums(self.weights, self.clusters)
-        influence = cluster_sums(self.weights * (x - mean), self.clusters)
-        size = 1.0 / float(np.sum(shares**2))
-        total = float(np.sum(influence**2))
-        if size <= 1.0 + 1e-9:
-            # One independent draw says nothing about its own error.
-            return math.inf, 0.0
-        if np.ptp(x[self.log_weights > -math.inf]) == 0.0:
-            return 0.0, math.inf
-        return math.sqrt(total * size / (size - 1.0)), size - 1.0
-
-    def _chain_error(self, x: Floats) -> tuple[float, float]:
-        chains = x.reshape(self.num_chains or 1, -1)
-        if np.ptp(x) == 0.0:
-            return 0.0, math.inf
-        size = autocorrelation_ess(chains)
-        if not math.isnan(size):
-            return float(x.std(ddof=1)) / math.sqrt(size), max(size - 1.0, 0.0)
-        # Chains that stand still, or are too short: each counts as one draw.
-        means = chains.mean(axis=1)
-        if means.size < 2:
-            return math.inf, 0.0
-        return float(means.std(ddof=1)) / math.sqrt(means.size), means.size - 1.0
-
-    def _independent_draws(self, x: Floats, mean: Estimate) -> float:
-        """How many independent draws the mean of a condition is worth."""
-        p = mean.value
-        if 0.0 < p < 1.0 and mean.standard_error > 0.0:
-            return max(1.0, p * (1.0 - p) / mean.standard_error**2)
-        if self.num_chains is None:
-            return 1.0 / float(np.sum(cluster_sums(self.weights, self.clusters) ** 2))
-        # A condition that never changes says nothing of mixing; the log density may.
-        size = math.nan
-        if self._data["log_prior"] is not None:
-            size = autocorrelation_ess(self.log_density.reshape(self.num_chains, -1))
-        return float(self.num_chains) if math.isnan(size) else min(size, float(self._rows))
-
-    def _condition(self, x: Floats, mean: Estimate, confidence: float) -> Estimate:
-        if mean.kind == "exact":
-            return mean
-        size = self._independent_draws(x, mean)
-        p = min(max(mean.value, 0.0), 1.0)
-        lower, upper = proportion_interval(p * size, size, confidence)
-        return Estimate(p, mean.standard_error, lower, upper, "consistent", confidence)
-
-    def _standard_deviation(self, x: Floats, confidence: float) -> Estimate:
-        mean = float(np.sum(self.weights * x))
-        squares = (x - mean) ** 2
-        deviation = math.sqrt(float(np.sum(self.weights * squares)))
-        if self.enumerated or deviation == 0.0:
-            variance = Estimate.exact(0.0) if self.enumerated else self._mean(squares, confidence)
-        else:
-            variance = self._mean((squares - deviation**2) / (2.0 * deviation), confidence)
-        if self.enumerated:
-            return Estimate.exact(deviation)
-        made = Estimate(
-            deviation,
-            variance.standard_error,
-            deviation + (variance.lower - variance.value),
-            deviation + (variance.upper - variance.value),
-            "consistent",
-            confidence,
-        )
-        return made.clipped(0.0, math.inf)
-
-    def _quantile(self, x: Floats, q: float, confidence: float) -> Estimate:
-        order = np.argsort(x, kind="stable")
-        order = order[self.weights[order] > 0.0]
-        sorted_x, cumulative = x[order], np.cumsum(self.weights[order])
-
-        def at(level: float) -> float:
-            # A level that a cumulative weight reaches up to rounding counts as reached.
-            index = int(np.searchsorted(cumulative, level - 1e-12))
-            return float(sorted_x[min(index, sorted_x.size - 1)])
-
-        value = at(q)
-        if self.enumerated:
-            return Estimate.exact(value)
-        below = self._mean((x <= value).astype(np.float64), confidence)
-        size = self._independent_draws(x, below)
-        low, high = proportion_interval(min(max(q, 0.0), 1.0) * size, size, confidence)
-        lower = at(low) if low > 0.0 else -math.inf
-        upper = at(high) if high < 1.0 else math.inf
-        z = normal_quantile(0.5 + 0.5 * confidence)
-        error = (upper - lower) / (2.0 * z)
-        return Estimate(value, error, lower, upper, "consistent", confidence)
-
     def judge(
         self,
         label: str,
@@ -755,22 +739,61 @@ class Posterior:
         bound: float,
         *,
         q: float | None = None,
+        bounds: Range | None = None,
         confidence: float = 0.99,
     ) -> ExpectationResult:
         """Whether a claim `statistic(values) operator bound` holds of the posterior.
 
-        `values` as in `expectation`. It holds, or fails, where the interval at `confidence` lies
-        on one side of the bound, and is undecided otherwise.
+        `values` and `bounds` as in `expectation`. It holds, or fails, where the interval at
+        `confidence` lies on one side of the bound, and is undecided otherwise: also where the
+        interval rests on an assumed range, or on draws that cannot have seen all that matters.
         """
-        estimate = self.statistic(values, statistic, q=q, confidence=confidence)
+        bases = self.claim_estimates(statistic, values, q=q, bounds=bounds, confidence=confidence)
+        return self.verdict_on(label, source, statistic, bases, operator, bound)
+
+    def claim_estimates(
+        self,
+        statistic: Statistic,
+        values: Function | str | Any,
+        *,
+        q: float | None = None,
+        bounds: Range | None = None,
+        confidence: float = 0.99,
+    ) -> tuple[Estimate, Estimate]:
+        """What a claim is judged by: the estimate that is shown, and one that assumes no range."""
+        x, known = self._numbers(values, statistic, bounds)
+        extended = self._extended(known, x)
+        shown = self._statistic(x, statistic, q, extended, confidence)
+        if extended == known:
+            return shown, shown
+        return shown, self._statistic(x, statistic, q, known, confidence)
+
+    def verdict_on(
+        self,
+        label: str,
+        source: str,
+        statistic: Statistic,
+        bases: tuple[Estimate, Estimate],
+        operator: str,
+        bound: float,
+    ) -> ExpectationResult:
+        """The verdict of `judge`, from what `claim_estimates` gave."""
+        shown, strict = bases
+        verdict, reason = verdict_of(shown, operator, bound), ""
+        if verdict != "undecided" and not self.enumerated:
+            if self.unseen is not None and self.unseen.reason:
+                reason = self.unseen.reason
+            elif verdict_of(strict, operator, bound) == "undecided":
+                reason = "the range of its values is not known: declare that of the reward"
         return ExpectationResult(
             label=label,
             source=source,
-            estimate=estimate,
-            verdict=verdict_of(estimate, operator, bound),
+            estimate=shown,
+            verdict="undecided" if reason else verdict,
             statistic=statistic,
             operator=operator,
             bound=float(bound),
+            reason=reason,
         )
 
     # Fewer, other or fresh draws ----------------------------------------------------------------
@@ -919,6 +942,10 @@ class _Selected:
     def asked(self, source: str) -> tuple[Statistic, str, float | None]:
         asked = getattr(self.evaluator, "asked", None)
         return ("mean", source, None) if asked is None else asked(source)
+
+    def range_of(self, source: str) -> Range:
+        range_of = getattr(self.evaluator, "range_of", None)
+        return ANYTHING if range_of is None else range_of(source)
 
 
 def _rows_of(column: Any, rows: NDArray[np.int64]) -> Any:

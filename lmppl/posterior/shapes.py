@@ -104,6 +104,23 @@ def _estimate(name: str, value: Any, size: int) -> None:
             raise ValueError(f"{each} of {name} is no number")
 
 
+def _unseen(name: str, value: Any, size: int) -> None:
+    if value is None:
+        return
+    for each, found in _items(name, value):
+        wanted = str if each == "reason" else float
+        if not isinstance(found, wanted) or found != found:
+            raise ValueError(f"{each} of {name} is {found!r}")
+
+
+def _ranges(name: str, value: Any, size: int) -> None:
+    for each, pair in _items(name, value):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise ValueError(f"{name} {each} are not a least and a largest value")
+        if not all(isinstance(end, float) for end in pair) or not pair[0] <= pair[1]:
+            raise ValueError(f"{name} {each} are {pair}")
+
+
 def _expectations(name: str, value: Any, size: int) -> None:
     if not isinstance(value, list):
         raise ValueError(f"{name} is no list")
@@ -164,6 +181,8 @@ _CHECKS: dict[str, Callable[[str, Any, int], None]] = {
     "log_potentials": _log_potentials,
     "log_evidence": _estimate,
     "log_evidence_reason": _is(str, "text"),
+    "unseen": _unseen,
+    "ranges": _ranges,
     "clusters": _clusters,
     "num_chains": _num_chains,
     "enumerated": _is(bool, "truth value"),

@@ -29,6 +29,7 @@ from lmppl.posterior.directory import (
 from lmppl.posterior.estimate import Estimate
 from lmppl.posterior.expectation import ExpectationResult
 from lmppl.posterior.shapes import check_fields
+from lmppl.posterior.unseen import Unseen
 
 if TYPE_CHECKING:
     from lmppl.posterior.posterior import Posterior
@@ -93,6 +94,8 @@ def load_posterior(directory: str | os.PathLike[str]) -> Posterior:
         check_fields(fields)
         if fields["log_evidence"] is not None:
             fields["log_evidence"] = Estimate.from_dict(fields["log_evidence"])
+        if fields.get("unseen") is not None:
+            fields["unseen"] = Unseen.from_dict(fields["unseen"])
         fields["expectations"] = [
             ExpectationResult.from_dict(each) for each in fields["expectations"]
         ]
@@ -197,7 +200,7 @@ def _encode(value: Any, path: str, arrays: dict[str, NDArray[Any]]) -> Any:
             name += "'"
         arrays[name] = value
         return {"__array__": name}
-    if isinstance(value, (Estimate, ExpectationResult)):
+    if isinstance(value, (Estimate, ExpectationResult, Unseen)):
         return _encode(value.to_dict(), path, arrays)
     if isinstance(value, dict):
         coded = {key: _encode(item, f"{path}/{key}", arrays) for key, item in value.items()}

@@ -156,7 +156,7 @@ def facts(posterior: Posterior) -> list[tuple[str, str]]:
         alive = values[posterior.log_weights > -math.inf]
         if np.isfinite(alive).all() and np.ptp(alive) > 0.0:
             values = np.where(np.isfinite(values), values, 0.0)
-            rows.append((f"mean of {label}", str(posterior.expectation(values))))
+            rows.append((f"mean of {label}", str(posterior.factor_mean(label))))
             if posterior.enumerated or posterior.method == "importance":
                 before = posterior.prior_expectation(values)
                 rows.append((f"mean of {label} before", f"{before}, under the prior"))
@@ -264,8 +264,9 @@ def heading(posterior: Posterior) -> str:
 
 
 def claim(result: Any) -> str:
-    """The verdict on an `expect` line with its estimate."""
-    return f"{result.verdict}: {result.estimate}"
+    """The verdict on an `expect` line with its estimate, and why it is undecided."""
+    because = f"; {result.reason}" if result.reason else ""
+    return f"{result.verdict}: {result.estimate}{because}"
 
 
 def format_weight(weight: float) -> str:

@@ -11,20 +11,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from lmppl import __version__
 from lmppl.cli import main
 from lmppl.cli.arguments import COMMANDS
-from lmppl.cli.comparing import comparison_table, disagreements
 from lmppl.cli.outcome import UsageError
 from lmppl.cli.parsing import option_names
 from lmppl.cli.streams import has_colour, say_diagnostics, show_summary
 from lmppl.cli.values import read_options, read_value, split_pair
 from lmppl.inference import METHODS
 from lmppl.ir.types import BOOL, INT, REAL, STRING
-from lmppl.posterior import Estimate, load_posterior
+from lmppl.posterior import load_posterior
 
 PRIOR = {
     "tokens": ["a", "b", "c"],
@@ -513,7 +511,7 @@ def test_an_interrupted_run_saves_what_it_has(
         "def score(t):\n"
         "    global calls\n"
         "    calls += 1\n"
-        "    if calls == 60:\n"
+        "    if calls == 80:\n"
         "        signal.raise_signal(signal.SIGINT)\n"
         "    return 0.5\n"
     )
@@ -630,7 +628,7 @@ def test_compare_finds_methods_that_agree(tiny: Path, capsys: pytest.CaptureFixt
     assert header.split() == methods.split(",")
     assert any(row.startswith("log evidence") for row in rows)
     assert any(row.startswith("mean of tone") for row in rows)
-    assert "The methods agree within their errors." in captured.out
+    assert "The methods agree within their errors;" in captured.out
 
 
 def test_compare_goes_on_after_a_refusal(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -665,7 +663,7 @@ def test_draws_that_are_all_alike_do_not_disagree_with_what_they_may_have_missed
     # The enumeration is whole: 0.999 is no share of 20 draws.
     assert "-0.001001 (exact)" in out and "0.9990 (exact)" in out
     assert "0 ± 0" in out
-    assert "The methods agree within their errors." in out
+    assert "The methods agree within their errors;" in out
 
 
 def test_compare_gives_an_option_to_the_methods_that_have_it(
@@ -697,62 +695,6 @@ def test_more_threads_than_a_process_can_have_are_refused(
 ) -> None:
     assert main(["run", str(tiny), "--threads", "100000"]) == 2
     assert "--threads 100000 is too many" in capsys.readouterr().err
-
-
-def test_compare_says_where_nothing_could_be_compared(
-    tiny: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ["--num-samples", "1", "--seed", "1"]
-    tiny.write_text(PROGRAM.replace("prior.json", "free.json"))
-    (tiny.parent / "free.json").write_text(json.dumps({**PRIOR, "eos": "c"}))
-    assert main(["compare", str(tiny), "--methods", "exact,importance", *options]) == 0
-    assert "Nothing could be compared" in capsys.readouterr().out
-
-
-def _results(**estimates: Estimate) -> dict[str, dict[str, Estimate]]:
-    return {name: {"log evidence": estimate} for name, estimate in estimates.items()}
-
-
-def test_compare_finds_methods_that_disagree() -> None:
-    exact = Estimate.exact(-1.0)
-    wrong = Estimate.from_error(-1.5, 0.1, kind="unbiased")
-    right = Estimate.from_error(-1.15, 0.1, kind="unbiased")
-    found = disagreements(_results(exact=exact, wrong=wrong, right=right))
-    assert [(each.first, each.second) for each in found] == [("exact", "wrong")]
-    assert found[0].sigmas == pytest.approx(5.0, rel=1e-3)
-    assert disagreements(_results(exact=exact, same=Estimate.exact(-1.0 + 1e-9))) == []
-    assert disagreements(_results(exact=exact, other=Estimate.exact(-1.1))) != []
-
-
-def test_a_lower_bound_may_be_below_but_not_above() -> None:
-    exact = Estimate.exact(-1.0)
-    below = Estimate.from_error(-9.0, 0.1, kind="lower bound")
-    above = Estimate.from_error(-0.5, 0.1, kind="lower bound")
-    assert disagreements(_results(exact=exact, svi=below)) == []
-    assert disagreements(_results(svi=below, exact=exact)) == []
-    assert len(disagreements(_results(exact=exact, svi=above))) == 1
-    assert len(disagreements(_results(svi=above, exact=exact))) == 1
-    assert "≥ -9.00 ± 0.10" in comparison_table(_results(svi=below))
-
-
-def test_an_unknown_error_is_not_compared() -> None:
-    unknown = Estimate.from_runs([-3.0])
-    assert disagreements(_results(exact=Estimate.exact(-1.0), one=unknown)) == []
-
-
-def test_agreeing_methods_rarely_seem_to_disagree() -> None:
-    rng = np.random.default_rng(0)
-    trials = 2000
-    alarms = 0
-    for _ in range(trials):
-        values = rng.normal(size=3)
-        table = {
-            name: {"x": Estimate.from_error(value, 1.0)}
-            for name, value in zip("abc", values, strict=True)
-        }
-        alarms += bool(disagreements(table))
-    # Bonferroni keeps the rate below 1 %; 4 standard errors of a binomial on top.
-    assert alarms / trials < 0.01 + 4 * (0.01 * 0.99 / trials) ** 0.5
 
 
 def test_check_tells_likely_mistakes_only_when_asked(

@@ -200,7 +200,6 @@ def test_weights_are_diagnosed_with_a_reason_where_k_hat_has_none() -> None:
         ("ess", 3.0, 300.0),
         ("max_weight", 0.9, 0.01),
         ("pareto_k", 0.9, 0.4),
-        ("num_independent_draws", 1.5, 64.0),
         ("r_hat", 1.3, 1.001),
         ("ess_bulk", 20.0, 900.0),
         ("ess_tail", 20.0, 900.0),
@@ -248,7 +247,6 @@ def test_assessing_keeps_what_the_engine_said_and_adds_the_rest() -> None:
     found = assess(posterior)
     assert found.diagnostics["ess"] == 77.0
     assert found.diagnostics["num_unique_draws"] == 1
-    assert found.diagnostics["num_independent_draws"] == pytest.approx(1.0)
     assert found.warnings[0] == "engine says hello"
     assert any("carries" in sentence for sentence in found.warnings)
     assert any("every draw is the same" in sentence for sentence in found.warnings)

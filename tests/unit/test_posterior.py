@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lmppl.posterior import Draw, Estimate, ExpectationResult, Posterior, TextDraw, load_posterior
+from lmppl.posterior import (
+    Draw,
+    Estimate,
+    ExpectationResult,
+    Posterior,
+    TextDraw,
+    Unseen,
+    load_posterior,
+)
 
 
 def _posterior(**changes: Any) -> Posterior:
@@ -244,7 +252,7 @@ def test_never_seen_is_not_impossible() -> None:
     post = Posterior(sites={"bad": np.zeros(100, dtype=bool)}, log_weights=np.zeros(100))
     found = post.statistic("bad", "probability", confidence=0.95)
     assert (found.value, found.lower) == (0.0, 0.0)
-    assert found.upper == pytest.approx(1 - 0.025 ** (1 / 100))
+    assert found.upper == pytest.approx(1 - 0.025 ** (1 / 100), rel=5e-3)
     with pytest.raises(ValueError, match="true or false"):
         _posterior().statistic(lambda draw: len(draw), "probability")
 
@@ -267,10 +275,58 @@ def test_quantiles_and_deviations_come_with_intervals() -> None:
 def test_a_claim_is_judged_at_its_confidence() -> None:
     x = np.random.default_rng(0).normal(1.0, 1.0, size=400)
     post = Posterior(sites={"x": x}, log_weights=np.zeros(400))
-    assert post.judge("a", "mean(x) >= 0", "mean", "x", ">=", 0.0).verdict == "holds"
-    assert post.judge("a", "mean(x) >= 2", "mean", "x", ">=", 2.0).verdict == "fails"
-    close = post.judge("a", "mean(x) >= 1", "mean", "x", ">=", float(x.mean()))
-    assert (close.verdict, close.estimate.confidence) == ("undecided", 0.99)
+    bounds = (-5.0, 5.0)
+    judged = [
+        post.judge("a", f"mean(x) >= {level}", "mean", "x", ">=", level, bounds=bounds)
+        for level in (0.0, 2.0, float(x.mean()))
+    ]
+    assert [each.verdict for each in judged] == ["holds", "fails", "undecided"]
+    assert judged[2].estimate.confidence == 0.99
+
+
+def test_a_claim_about_values_of_unknown_range_is_undecided_and_says_so() -> None:
+    x = np.random.default_rng(0).normal(1.0, 1.0, size=400)
+    post = Posterior(sites={"x": x}, log_weights=np.zeros(400))
+    found = post.judge("a", "mean(x) >= 0", "mean", "x", ">=", 0.0)
+    assert found.verdict == "undecided" and "range" in found.reason
+    # A lower bound is all that a claim of a lower bound needs.
+    assert post.judge("a", "", "mean", "x", ">=", 0.0, bounds=(-5.0, math.inf)).verdict == "holds"
+
+
+def test_values_that_are_all_alike_have_no_width_of_zero() -> None:
+    post = Posterior(sites={"x": np.ones(100)}, log_weights=np.zeros(100))
+    for statistic in ("mean", "std"):
+        found = post.statistic("x", statistic, bounds=(0.0, 5.0), confidence=0.99)
+        assert found.lower < found.upper and found.standard_error > 0.0
+    unknown = post.expectation("x")
+    assert (unknown.lower, unknown.upper) == (-math.inf, math.inf)
+    assert "± unknown" in str(unknown)
+    median = post.statistic("x", "quantile", q=0.5)
+    assert (median.lower, median.upper) == (1.0, 1.0)
+    # That one in a thousand differs, a hundred draws cannot rule out.
+    assert post.statistic("x", "quantile", q=0.999, bounds=(0.0, 5.0)).upper == 5.0
+
+
+def test_what_no_draw_showed_counts_with_all_that_it_could_weigh() -> None:
+    x = np.zeros(200, dtype=bool)
+    for log_further, highest in ((-math.log(200), 0.03), (0.0, 0.85), (20.0, 1.0)):
+        post = Posterior(
+            sites={"x": x}, log_weights=np.zeros(200), unseen=Unseen(log_further=log_further)
+        )
+        found = post.statistic("x", "probability", confidence=0.99)
+        assert 0.6 * highest < found.upper <= highest
+        claim = post.judge("a", "", "probability", "x", "<=", 0.5)
+        assert claim.verdict == ("holds" if highest < 0.5 else "undecided")
+
+
+def test_where_the_draws_cannot_settle_a_claim_the_verdict_says_why() -> None:
+    post = Posterior(
+        sites={"x": np.zeros(200, dtype=bool)},
+        log_weights=np.zeros(200),
+        unseen=Unseen(log_further=math.inf, reason="the guide may have missed a mode"),
+    )
+    found = post.judge("a", "", "probability", "x", "<=", 0.5)
+    assert (found.verdict, found.reason) == ("undecided", "the guide may have missed a mode")
 
 
 # Resampling
