@@ -42,3 +42,7 @@ ci:
 # Measure against plain generation; arguments go to benchmarks/run.py
 bench *arguments: setup
     OMP_NUM_THREADS=1 .venv/bin/python benchmarks/run.py {{arguments}}
+
+# Count what intervals and verdicts miss; arguments go to tests.exactness.coverage
+coverage *arguments: setup
+    OMP_NUM_THREADS=1 .venv/bin/python -m tests.exactness.coverage {{arguments}}

@@ -27,7 +27,7 @@ from tests.exactness.coverage.counting import (
     read_runs,
     too_many,
 )
-from tests.exactness.coverage.tables import tables
+from tests.exactness.coverage.tables import PAGE, tables, write
 
 FALSE_ALARM = 1e-4
 SHORTENED = Setting(MIXED, "importance", {"num_samples": 300})
@@ -143,3 +143,15 @@ def test_a_small_excess_in_every_setting_is_seen_in_the_pool(runner: Runner) -> 
     alone = [count for setting, runs in runs_of.values() for count in counts_of(setting, runs)]
     assert too_many(alone, FALSE_ALARM) == []
     assert too_many(pooled(runs_of), FALSE_ALARM) != []
+
+
+def test_tables_go_between_their_marks_in_the_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+    write(page, "a table with a backslash \\1\n")
+    once = page.read_text(encoding="utf-8")
+    assert "-->\n\na table with a backslash \\1\n\n<!--" in once
+    write(page, "another\n")
+    assert page.read_text(encoding="utf-8") == once.replace(
+        "a table with a backslash \\1", "another"
+    )
