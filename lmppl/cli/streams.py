@@ -47,8 +47,12 @@ def say(message: str) -> None:
 
     Where nobody reads standard error, it is lost.
     """
+    _print(harmless(message))
+
+
+def _print(text: str) -> None:
     with contextlib.suppress(BrokenPipeError):
-        print(harmless(message), file=sys.stderr)
+        print(text, file=sys.stderr)
 
 
 def show(text: str) -> None:
@@ -97,9 +101,11 @@ def show_summary(text: str) -> None:
 
 def say_diagnostics(text: str) -> None:
     """Rendered diagnostics to standard error, their heads in colour on a terminal."""
+    text = harmless(text)
     if has_colour(sys.stderr):
+        # Only these may act on the terminal: whatever was in the text has been made harmless.
         text = _HEAD.sub(lambda m: f"{_COLOURS[m[1]]}{m[0]}{_RESET}", text)
-    say(text)
+    _print(text)
 
 
 def has_colour(stream: TextIO) -> bool:
