@@ -12,7 +12,6 @@ from typing import Any
 
 from lmppl.errors import Diagnostic, LmpError
 from lmppl.fence import fenced
-from lmppl.inference.claims import judged
 from lmppl.inference.doubts import Doubts
 from lmppl.inference.listening import listening
 from lmppl.inference.loop import Budget, run
@@ -62,7 +61,6 @@ def execute(
             )
             for group, draws in enumerate(outcome.draws)
         ]
-        found = [judged(posterior, target, group) for group, posterior in enumerate(found)]
     # After the expectations, whose rewards may not have been asked before.
     doubts.require_functions()
     warnings = doubts.warnings()

@@ -276,13 +276,17 @@ def _unseen(bound: WeightBound, coverage: Coverage, log_evidence: float) -> Unse
     what those have missed too. Where they cannot tell, intervals are of what the guide covers."""
     share = coverage.unseen
     if share >= 1.0:
-        return Unseen(math.inf, reason=coverage.reason or bound.reason)
+        return Unseen(math.inf, reason=_of_the_guide(coverage.reason) or bound.reason)
     found = bound.unseen(log_evidence, coverage.num_draws)
     return Unseen(
         found.log_further,
         log_missing=math.log(max(share, 1e-300) / (1.0 - share)),
-        reason=coverage.reason or found.reason,
+        reason=_of_the_guide(coverage.reason) or found.reason,
     )
+
+
+def _of_the_guide(reason: str) -> str:
+    return f"they would be of what the guide covers, and {reason}" if reason else ""
 
 
 def _divergence(state: State) -> str:

@@ -13,6 +13,7 @@ import torch
 import lmppl
 from lmppl.inference.coverage import Coverage, coverage_of, num_check_draws
 from lmppl.inference.keeping import Best, is_sound
+from lmppl.posterior import Posterior
 from tests.exactness.cases import CASES, MIXED, TILT, Case
 
 _TWO_MODES = """
@@ -104,7 +105,7 @@ def test_a_guide_that_fits_raises_no_alarm(case: Case) -> None:
     assert coverage["log_evidence"] == pytest.approx(case.log_z, abs=0.5)
 
 
-@pytest.mark.parametrize(("bound", "verdict"), [(0.3, "holds"), (0.115, "undecided")])
+@pytest.mark.parametrize(("bound", "verdict"), [(0.7, "holds"), (0.115, "undecided")])
 def test_claims_leave_room_for_what_is_unseen(bound: float, verdict: str) -> None:
     program = TILT.program.replace(
         "return text", f'expect starts: probability(starts_with(text, "a")) <= {bound}\nreturn text'
@@ -114,7 +115,11 @@ def test_claims_leave_room_for_what_is_unseen(bound: float, verdict: str) -> Non
     post = lmppl.infer(model, method="svi", seed=0, **options)
     (claim,) = post.expectations
     coverage = post.diagnostics["guide_coverage"]
-    assert claim.estimate.upper < bound and 0.0 < coverage["unseen"] < 0.1
+    assert 0.0 < coverage["unseen"] < 0.1
+    # The interval reaches further than the guide's own draws would have it.
+    among = Posterior(sites={"x": post["text"]}, log_weights=post.log_weights)
+    starts = np.array([text.startswith("a") for text in post.texts])
+    assert among.statistic(starts, "probability", confidence=0.99).upper < bound
     assert claim.verdict == verdict, (claim, coverage)
 
 
