@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmppl.posterior.estimate import Estimate
+from lmppl.posterior.estimate import Estimate, cluster_sums
 
 if TYPE_CHECKING:
     from lmppl.posterior.posterior import Posterior
@@ -26,8 +26,9 @@ _FROM_THE_PRIOR = ("importance",)
 def kl_to_prior(posterior: Posterior, confidence: float = 0.95) -> Estimate | None:
     """KL(posterior ‖ prior) = E[Σ log potentials] − log evidence, in nats; None without evidence.
 
-    The two terms come from the same draws: their standard errors are added up, which no dependence
-    exceeds, and so are their chances to miss. The interval starts at 0 or above.
+    The two terms come from the same draws: the standard error is that of their difference by the
+    delta method. The interval adds the two terms' intervals and their chances to miss, which no
+    dependence exceeds; it starts at 0 or above.
     """
     if not posterior.potential_labels:
         return Estimate.exact(0.0)
@@ -46,12 +47,25 @@ def kl_to_prior(posterior: Posterior, confidence: float = 0.95) -> Estimate | No
     missed = sum(1.0 - each.confidence for each in (mean, evidence) if each.kind != "exact")
     return Estimate(
         max(0.0, mean.value - evidence.value),
-        mean.standard_error + evidence.standard_error,
+        _error_of_difference(posterior, mean, evidence),
         mean.lower - evidence.upper,
         mean.upper - evidence.lower,
         "consistent",
         max(0.0, 1.0 - missed),
     ).clipped(0.0, math.inf)
+
+
+def _error_of_difference(posterior: Posterior, mean: Estimate, evidence: Estimate) -> float:
+    """The standard error of E[Σ log potentials] − log Ẑ, both from the weights of these draws."""
+    if posterior.num_chains is not None or evidence.kind == "exact":
+        return mean.standard_error + evidence.standard_error
+    weights = posterior.weights
+    influence = weights * (total_log_potential(posterior) - mean.value)
+    influence -= weights - 1.0 / weights.size
+    units = cluster_sums(influence, posterior.clusters)
+    if units.size < 2 or not units.any():
+        return mean.standard_error + evidence.standard_error
+    return math.sqrt(float(np.sum(units**2)) * units.size / (units.size - 1.0))
 
 
 def evidence_estimate(posterior: Posterior) -> Estimate | None:
