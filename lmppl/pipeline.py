@@ -388,7 +388,12 @@ def _judged(posterior: Posterior) -> Posterior:
         return assessed
     r_hat, limit = (assessed.diagnostics.get(name) for name in ("r_hat", "r_hat_limit"))
     agree = r_hat is not None and r_hat <= limit
-    return assessed.replace(checks={**assessed.checks, "chains agree (R-hat)": agree})
+    claims = assessed.expectations
+    if not agree:
+        # What chains that disagree agree in, they may agree in by chance.
+        claims = tuple(each.undecided("the chains do not agree with each other") for each in claims)
+    checks = {**assessed.checks, "chains agree (R-hat)": agree}
+    return assessed.replace(checks=checks, expectations=claims)
 
 
 def _unique(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:

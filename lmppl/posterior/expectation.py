@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from lmppl.posterior.estimate import Estimate
@@ -30,6 +30,12 @@ class ExpectationResult:
     operator: str = ">="
     bound: float = math.nan
     reason: str = ""
+
+    def undecided(self, reason: str) -> ExpectationResult:
+        """The same estimate without a verdict, for a reason; what is undecided keeps its own."""
+        if self.verdict == "undecided":
+            return self
+        return replace(self, verdict="undecided", reason=reason)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, the estimate as a mapping."""

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 import lmppl
+from lmppl import pipeline
 from lmppl.inference.execution import parse_budget
 from lmppl.inference.loop import Budget
 from lmppl.pipeline import _settings
+from lmppl.posterior import Posterior
 
 SOURCE = """
 model two(p: real[] = [0.5, 0.5]) {{
@@ -334,3 +336,24 @@ def test_a_plain_number_is_a_budget_of_seconds(budget: object) -> None:
 def test_what_is_no_budget_is_told_what_one_is(budget: object) -> None:
     with pytest.raises(lmppl.LmpError, match="LMP405"):
         parse_budget(budget)  # type: ignore[arg-type]
+
+
+def test_chains_that_disagree_decide_no_claim() -> None:
+    rng = np.random.default_rng(0)
+    density = rng.normal(size=400)
+    y = rng.random(400) < 0.9
+
+    def judged(log_prior: np.ndarray) -> Posterior:
+        post = Posterior(
+            sites={"y": y}, log_weights=np.zeros(400), log_prior=log_prior, num_chains=2
+        )
+        claim = post.judge("often", "probability(y) >= 0.5", "probability", "y", ">=", 0.5)
+        assert claim.verdict == "holds"
+        return pipeline._judged(post.replace(expectations=[claim]))
+
+    assert judged(density).expectations[0].verdict == "holds"
+    # Another quantity shows that the chains are at different places.
+    apart = judged(density + np.repeat([0.0, 9.0], 200))
+    assert not apart.checks["chains agree (R-hat)"]
+    assert apart.expectations[0].verdict == "undecided"
+    assert "chains do not agree" in apart.expectations[0].reason
