@@ -269,3 +269,32 @@ def test_an_enumerated_posterior_has_nothing_to_warn_of() -> None:
     exact = Posterior(sites={"text": ["a", "b"]}, log_weights=np.log([0.99, 0.01]), enumerated=True)
     assert assess(exact) is exact
     assert num_unique_draws(exact) == 2
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.1, 0.9])
+def test_chain_statistics_agree_with_arviz_stats(memory: float) -> None:
+    """ArviZ's take seconds to import, so a run has its own; they are held to ArviZ's here."""
+    from arviz_stats.base import array_stats
+
+    rng = np.random.default_rng(0)
+    x = np.empty((4, 300))
+    x[:, 0] = rng.normal(size=4)
+    for step in range(1, 300):
+        x[:, step] = memory * x[:, step - 1] + rng.normal(size=4)
+    axes = {"chain_axis": 0, "draw_axis": 1}
+    assert r_hat(x) == pytest.approx(float(array_stats.rhat(x, **axes)), rel=1e-9)
+    # The sums of autocorrelations are cut off at slightly different lags.
+    bulk = float(array_stats.ess(x, method="bulk", **axes))
+    tail = float(array_stats.ess(x, method="tail", prob=(0.05, 0.95), **axes))
+    assert bulk_ess(x) == pytest.approx(bulk, rel=0.05)
+    assert tail_ess(x) == pytest.approx(tail, rel=0.05)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.5, 3.0])
+def test_the_shape_of_a_tail_agrees_with_arviz_stats(scale: float) -> None:
+    from arviz_stats.base import array_stats
+
+    log_w = scale * np.random.default_rng(1).normal(size=1000)
+    # ArviZ takes log likelihoods, whose weights are their reciprocals.
+    expected = float(array_stats.psislw(-log_w, axis=0)[1])
+    assert pareto_tail(log_w).k == pytest.approx(expected, abs=0.05)
