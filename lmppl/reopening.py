@@ -155,6 +155,14 @@ class _Program:
 
         return within(partial(self._evaluate, source))
 
+    def range_of(self, source: str) -> tuple[float, float]:
+        """The least and largest value that an expression can have."""
+        from lmppl.checker import check_expression
+        from lmppl.factors.ranges import range_of
+
+        model = self.compiled.model
+        return range_of(check_expression(model, source), model, self.values)
+
     def _evaluate(self, source: str) -> NDArray[Any]:
         from lmppl.checker import check_expression
         from lmppl.target.reopening import evaluating_target, names_called, traces_of

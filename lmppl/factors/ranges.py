@@ -23,6 +23,17 @@ from lmppl.ir.model import Model
 from lmppl.ir.types import Interval
 
 
+def range_of(expr: Expr, model: Model, values: Mapping[str, object]) -> tuple[float, float]:
+    """The least and largest value of any expression: 0 and 1 of a condition, infinite where it is
+    no number."""
+    if expr.type.kind == "bool":
+        return 0.0, 1.0
+    if not expr.type.is_number:
+        return -math.inf, math.inf
+    found = expr_range(expr, model, values)
+    return found.lower, found.upper
+
+
 def expr_range(expr: Expr, model: Model, values: Mapping[str, object]) -> Interval:
     """An interval that holds every value the number `expr` can take, given the parameters.
 

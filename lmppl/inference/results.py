@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from lmppl.errors import InternalError
-from lmppl.factors.ranges import expr_range
+from lmppl.factors.ranges import range_of
 from lmppl.fence import fenced
 from lmppl.inference.loop import Draws, Outcome
 from lmppl.inference.settings import Settings
@@ -139,12 +139,7 @@ def _prompts(target: Target, traces: Traces) -> dict[str, str | list[str]]:
 
 def _range_of(expr: Expr, target: Target, group: int) -> tuple[float, float]:
     """The least and largest value of an expression, for the parameters of a binding."""
-    if expr.type.kind == "bool":
-        return 0.0, 1.0
-    if not expr.type.is_number:
-        return -math.inf, math.inf
-    found = expr_range(expr, target.model, target.bindings[group])
-    return found.lower, found.upper
+    return range_of(expr, target.model, target.bindings[group])
 
 
 def _ranges(target: Target, group: int) -> dict[str, tuple[float, float]]:

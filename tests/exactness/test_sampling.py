@@ -363,11 +363,12 @@ def test_chains_that_start_cold_reach_the_posterior(case: Case) -> None:
 def test_mcmc_without_the_length_term_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     true_decide = moves._decide
 
-    def without_lengths(old, proposal, log_ratio, stream, name, num_tokens, cut):  # type: ignore[no-untyped-def]
+    def without_lengths(chains, old, proposal, log_ratio, stream, name, num_tokens, cut):  # type: ignore[no-untyped-def]
         lengths = (
             old.texts[name].lengths.double().log() - proposal.texts[name].lengths.double().log()
         )
-        return true_decide(old, proposal, log_ratio - lengths, stream, name, num_tokens, cut)
+        log_ratio = log_ratio - lengths
+        return true_decide(chains, old, proposal, log_ratio, stream, name, num_tokens, cut)
 
     monkeypatch.setattr(moves, "_decide", without_lengths)
     assert invariance_p_value(ENDS, suffix_kernel) < ALPHA
@@ -399,9 +400,10 @@ def test_mcmc_that_forgets_the_old_proposal_of_a_block_is_rejected(
 ) -> None:
     true_decide = moves._decide
 
-    def forgetful(old, proposal, log_ratio, stream, name, num_tokens, cut):  # type: ignore[no-untyped-def]
+    def forgetful(chains, old, proposal, log_ratio, stream, name, num_tokens, cut):  # type: ignore[no-untyped-def]
         gain = moves._log_prior(proposal.texts[name]) - moves._log_prior(old.texts[name])
-        return true_decide(old, proposal, log_ratio + gain, stream, name, num_tokens, cut)
+        log_ratio = log_ratio + gain
+        return true_decide(chains, old, proposal, log_ratio, stream, name, num_tokens, cut)
 
     monkeypatch.setattr(moves, "_decide", forgetful)
     assert invariance_p_value(TILT, block_kernel) < ALPHA

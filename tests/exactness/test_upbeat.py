@@ -49,7 +49,7 @@ def test_the_methods_agree_on_the_mean_reward(posteriors: dict[str, lmppl.Poster
     reference = posteriors["importance"].expectation(REWARD)
     for name in ("smc", "rejection", "mcmc"):
         found = posteriors[name].expectation(REWARD)
-        assert found.standard_error < 0.1
+        assert found.standard_error < 0.15
         assert agree(found, reference), name
 
 

@@ -284,7 +284,7 @@ def test_every_field_is_checked_although_the_digests_agree(tmp_path: Path) -> No
             else:
                 # What is let through is of the right kind.
                 assert type(back.fields()[name]) is type(_posterior().fields()[name]) or (
-                    name in ("log_evidence", "log_prior", "clusters", "num_chains")
+                    name in ("log_evidence", "log_prior", "clusters", "num_chains", "unseen")
                 )
         path.write_bytes(sealed({**document, "fields": whole["fields"] | {"unheard": 1}}))
         with pytest.raises(StorageError, match="unheard"):

@@ -10,7 +10,7 @@ import torch
 import lmppl
 from lmppl.inference.execution import execute
 from lmppl.inference.settings import Importance
-from lmppl.target import Automata, Target, target
+from lmppl.target import Automata, Target, target, texts
 
 torch.set_num_threads(1)
 
@@ -99,7 +99,8 @@ def test_a_host_function_is_asked_once_for_each_text(lookahead: str) -> None:
         lmppl.compile(program)(tone=tone), method="smc", num_particles=32, seed=0,
         lookahead=lookahead, lookahead_every=1, progress=False,
     )  # fmt: skip
-    assert len(asked) == len(set(asked)) > 5
+    # The first few calls are made twice, to see whether it is a function.
+    assert 5 < len(set(asked)) and len(asked) <= len(set(asked)) + 8
 
 
 def test_the_results_of_a_host_function_that_are_kept_are_bounded(
@@ -144,7 +145,9 @@ def test_a_reward_scores_each_text_of_a_run_once() -> None:
         lmppl.compile(program)(tone=tone), method="smc", num_particles=64, seed=0,
         lookahead="prefix", lookahead_every=1, progress=False,
     )  # fmt: skip
-    assert len(asked) == len(set(asked)) == post.manifest["rewards"]["tone"]["num_scored"]
+    # A few texts of the first batches are asked again, to see whether it is a function.
+    assert len(set(asked)) == post.manifest["rewards"]["tone"]["num_scored"]
+    assert len(asked) <= len(set(asked)) + 32
 
 
 def test_a_requirement_too_large_for_an_automaton_is_judged_on_the_finished_text() -> None:
@@ -160,9 +163,9 @@ def test_a_requirement_too_large_for_an_automaton_is_judged_on_the_finished_text
     bound = lmppl.compile(large)()
     for method in ("importance", "smc", "rejection"):
         post = lmppl.infer(bound, method=method, seed=0, progress=False)
-        texts = post["text"]
-        assert all("the" not in text and "." not in text for text in texts)
-        assert len(texts) > 1 and {text[-10] for text in texts} == {"a", "e"}
+        found = post["text"]
+        assert all("the" not in text and "." not in text for text in found)
+        assert len(found) > 1 and {text[-10] for text in found} == {"a", "e"}
         followed = post.manifest["constraints"]["text"]
         assert followed["at_end"] == {"hard": "its automaton is too large"}
         assert followed["over_budget"] == ["hard"] and not followed["exact"]
@@ -200,9 +203,9 @@ def test_a_result_says_how_its_constraints_were_followed() -> None:
 
 
 def test_automata_without_a_table_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    compile_constraint = target.compile_constraint
+    compile_constraint = texts.compile_constraint
     monkeypatch.setattr(
-        target,
+        texts,
         "compile_constraint",
         lambda *arguments, **options: compile_constraint(*arguments, **options, table_budget=50),
     )
@@ -228,7 +231,8 @@ def test_a_result_says_what_share_of_the_time_rewards_took() -> None:
     manifest = post.manifest
     assert manifest["rewards"]["slow"]["num_scored"] == 2
     assert 1.0 < manifest["reward_seconds"] == manifest["rewards"]["slow"]["seconds"]
-    assert 0.5 < manifest["reward_share"] <= 1.0
+    # That it was asked again, to see whether it is a function, is not counted.
+    assert 0.2 < manifest["reward_share"] <= 1.0
     assert manifest["reward_share"] == manifest["reward_seconds"] / manifest["seconds"]
     assert "for 2 distinct texts" in post.summary()
     quick = manifest_of("factor vowels(text)")
