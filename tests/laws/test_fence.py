@@ -237,6 +237,9 @@ def test_a_default_dtype_of_one_thread_does_not_reach_the_runs_of_another(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals by a POSIX timer")
+# An interrupt may strike inside a callback of the garbage collector or a destructor, where Python
+# can only print it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("method", ["svi", "smc"])
 def test_an_interrupt_at_any_moment_leaves_every_switch_as_it_was(method: str) -> None:
     bound = _small()
