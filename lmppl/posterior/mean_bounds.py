@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr
 
@@ -69,13 +69,6 @@ def upper_end(units: Units, highest: float, tail: float) -> float:
 def lower_end(units: Units, lowest: float, tail: float) -> float:
     """What E[w f] / E[w] is below with probability `tail` at most, where no f is below `lowest`."""
     return -_upper_end(_Candidates(units, -lowest, negate=True), tail)
-
-
-def total_interval(totals: ArrayLike, largest: float, confidence: float) -> tuple[float, float]:
-    """An interval for the mean of independent numbers `[units]` that lie in [0, largest]."""
-    x = np.asarray(totals, dtype=np.float64)
-    each = np.full(x.size, 1.0 / x.size)
-    return mean_interval(Units(each, x / x.size, further=1.0 / x.size), 0.0, largest, confidence)
 
 
 class _Candidates:

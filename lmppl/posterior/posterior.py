@@ -79,7 +79,7 @@ _NO_GUIDE = (
 # Diagnostics that describe a set of draws, and say nothing of others taken from it.
 _OF_THESE_DRAWS = frozenset(
     (
-        "ess max_weight pareto_k pareto_k_reason num_unique_draws num_independent_draws"
+        "ess max_weight pareto_k pareto_k_reason num_unique_draws r_hat_limit"
         " r_hat ess_bulk ess_tail chains num_chains_that_never_moved"
     ).split()
 )
