@@ -1266,7 +1266,8 @@ Right:
         "a prompt that this model cannot read",
         """\
 A Markov chain and a function of the host start from nothing and take no prompt. An n-gram model
-takes one, but only of characters or words that its corpus has.
+takes one, but only of characters or words that its corpus has. A model whose tokenizer was extended
+after it was trained takes prompts, but not the tokens that it never had.
 """,
     ),
     "LMP919": Explanation(
@@ -1432,18 +1433,21 @@ others need not be in the file. Save the directory again with `model.save_pretra
     "LMP941": Explanation(
         "an end token outside the vocabulary",
         """\
-The `eos_token_id` of config.json or generation_config.json is not the number of any token that the
-model can draw. Every text would run on to `max_tokens`, and the prior would be another one than was
-trained. Correct the number.
+The `eos_token_id` of config.json, of generation_config.json or of the tokenizer is not the number
+of any token that the model can draw, or a stop string spells such a token. Texts would run on past
+where they should end, and the prior would be another one than was trained. Correct the number.
 """,
     ),
     "LMP942": Explanation(
-        "the spelling of a special token in a requirement",
+        "the spelling of a special token, looked for in a text",
         """\
-A special token (the end of a turn, padding, …) adds nothing to the text that is drawn, so that a
-requirement on its spelling never sees it: `never` would forbid nothing, and `contains` would ask
-for its characters one by one. As a stop string the spelling means the token: the text ends where it
-is drawn. This is said when the language model is loaded, before anything is drawn.
+A special token (the end of a turn, padding, …) adds nothing to the text that is drawn, so that what
+looks for its spelling never sees it: `never` would forbid nothing, `count` would be 0, and
+`contains` would ask for its characters one by one. That is an error wherever it stands, in a
+requirement, a factor, an `expect` or what is returned. As a stop string the spelling means the
+token: the text ends where it is drawn; a longer stop string with the spelling in it would end
+nothing, and is an error too. This is said when the language model is loaded, before anything is
+drawn.
 
 Wrong:
     require never(text, "<|turn|>")

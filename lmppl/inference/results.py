@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmppl.errors import InternalError
+from lmppl.errors import InferenceError, InternalError
 from lmppl.factors.ranges import range_of
 from lmppl.fence import fenced
 from lmppl.inference.loop import Draws, Outcome
@@ -24,6 +24,7 @@ from lmppl.posterior import Estimate, ExpectationResult, Posterior
 from lmppl.posterior.expectation import Statistic
 from lmppl.target import ChoiceStage, Target, TextStage, Traces
 from lmppl.target.reopening import kept_program
+from lmppl.target.spelling import spelled_in_expressions
 
 _PACKAGES = ("lmppl", "torch", "transformers", "pyro-ppl", "numpy")
 
@@ -106,6 +107,8 @@ class _Evaluator:
     @fenced
     def __call__(self, source: str) -> np.ndarray:
         expr = self.parse(source)
+        if spelled := spelled_in_expressions(self.target, [expr]):
+            raise InferenceError(spelled, {None: source})
         values = self.target.evaluate(expr, self.traces)
         return values.astype(bool) if expr.type.kind == "bool" else values
 

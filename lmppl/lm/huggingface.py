@@ -370,7 +370,29 @@ class HuggingFaceLM:
     def _prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
         if (ids := self._encoded.get(prompt)) is None:
             ids = self._encoded[prompt] = tuple(self._encode(prompt))
+            self._require_known(ids, prompt)
         return ids
+
+    def _require_known(self, ids: Sequence[int], prompt: Prompt) -> None:
+        """No token beyond the embedding: a tokenizer that was extended, with a model that was not.
+
+        Raises:
+            InferenceError: LMP918.
+        """
+        embedding = self.model.get_input_embeddings()
+        size = int(embedding.weight.shape[0]) if hasattr(embedding, "weight") else self.vocab.size
+        if max(ids) < size:
+            return
+        token = max(ids)
+        shown = repr(prompt) if len(repr(prompt)) <= 60 else repr(prompt)[:57] + "..."
+        raise refusal(
+            "LMP918",
+            f"the prompt has the token {token} ({self.tokenizer.convert_ids_to_tokens(token)!r}),"
+            f" and {self.name} knows {size} tokens only",
+            notes=(f"the prompt is {shown}",),
+            help="its tokenizer was extended after it was trained: leave that token out, or resize"
+            " and train its embedding",
+        )
 
     def _sequences(
         self, prompts: Sequence[Prompt], tokens: Tensor, lengths: Tensor
@@ -1044,13 +1066,14 @@ def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
             declared = getattr(source, name, None)
             found = {declared} if isinstance(declared, int) else set(declared or ())
             outside = sorted(token for token in found if not 0 <= token < size)
-            if outside and name == "eos_token_id" and source is not tokenizer:
+            if outside and name == "eos_token_id":
                 raise refusal(
                     "LMP941",
                     f"the end token {outside[0]} is outside the {size} tokens of the model, so that"
-                    " no text would ever end",
+                    " no text would ever end there",
                     notes=(f"it is the eos_token_id of its {type(source).__name__}",),
-                    help="correct eos_token_id in config.json and generation_config.json",
+                    help="correct eos_token_id in config.json and generation_config.json, and the"
+                    " eos_token of the tokenizer",
                 )
             ids |= found
     return frozenset(token for token in ids if 0 <= token < size)

@@ -77,7 +77,8 @@ def vocabulary_of(tokenizer: Any, size: int, eos_ids: frozenset[int]) -> Vocabul
 
 
 def special_tokens_of(tokenizer: Any, vocabulary: Vocabulary) -> dict[str, int]:
-    """The tokens that add nothing to a text, by their spelling."""
+    """The tokens that add nothing to a text, by their spelling; also those that no model draws,
+    because their number is beyond its vocabulary."""
     found = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
     found.update(
         (str(token), number)
@@ -87,7 +88,7 @@ def special_tokens_of(tokenizer: Any, vocabulary: Vocabulary) -> dict[str, int]:
     return {
         spelling: number
         for spelling, number in found.items()
-        if spelling and number < vocabulary.size and not vocabulary.token_bytes[number]
+        if spelling and not (number < vocabulary.size and vocabulary.token_bytes[number])
     }
 
 

@@ -27,7 +27,8 @@ from lmppl.lm.tables import load_markov, load_ngram
 from lmppl.progress import ProgressEvent, ProgressListener
 from lmppl.sequences.drawing import Warp
 from lmppl.target.choices import ChoiceStage
-from lmppl.target.possible import impossibilities, spelled_tokens
+from lmppl.target.possible import impossibilities
+from lmppl.target.spelling import ending_at, spelled_tokens
 from lmppl.target.target import Target
 from lmppl.target.texts import TextStage
 
@@ -228,11 +229,7 @@ def bind_site(
     top_k, top_p = value("top_k"), value("top_p")
     stops = (stop,) if isinstance(stop, str) else tuple(stop or ())  # type: ignore[arg-type]
     lm = _language_model(model, site, value, externs, device, dtype)
-    special: Mapping[str, int] = getattr(lm, "special_tokens", {})
-    if ends := [special[each] for each in stops if each in special]:
-        # No text has the spelling of a special token: it stands for the token.
-        lm = lm.ending_at(ends)  # type: ignore[attr-defined]
-        stops = tuple(each for each in stops if each not in special)
+    lm, stops = ending_at(model, site, lm, stops)
     return TextStage(
         name=site.name,
         lm=lm,

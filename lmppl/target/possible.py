@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,44 +48,6 @@ def impossibilities(target: Target) -> list[Diagnostic]:
                 found.append(_diagnostic(target, stage, lost))
                 break
     return found
-
-
-def spelled_tokens(target: Target) -> list[Diagnostic]:
-    """LMP942 for each requirement that spells a special token, which adds nothing to a text."""
-    found: dict[str, Diagnostic] = {}
-    for number, stage in enumerate(target.stages):
-        special = getattr(stage.lm, "special_tokens", {}) if isinstance(stage, TextStage) else {}
-        watched = target.watched(number) if special else ()
-        if not watched:
-            continue
-        for group in range(target.num_groups):
-            for row in _rows_of(target, number, watched, group):
-                for potential, predicate in target.required(number, watched, row):
-                    token = _spelled(predicate, special)
-                    if token is not None and potential.label not in found:
-                        found[potential.label] = _not_text(stage.name, potential, token)
-    return list(found.values())
-
-
-def _spelled(predicate: Predicate, special: Iterable[str]) -> str | None:
-    """The first special token whose spelling is asked for."""
-    asked: list[str] = []
-    for leaf in leaves(predicate):
-        asked.extend(getattr(leaf, "words", ()))
-        if (pattern := getattr(leaf, "pattern", None)) is not None:
-            asked.extend((pattern, re.sub(r"\\(.)", r"\1", pattern)))
-    return next((token for token in special for each in asked if token in each), None)
-
-
-def _not_text(site: str, potential: Potential, token: str) -> Diagnostic:
-    return Diagnostic(
-        "LMP942",
-        "error",
-        f"{token!r} is the spelling of a special token, which adds nothing to `{site}`:"
-        f" `{potential.label}` would not see it",
-        potential.span,
-        help=f"to end the text at that token, write `stop=[{json.dumps(token)}]`",
-    )
 
 
 def _rows_of(

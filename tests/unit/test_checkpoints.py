@@ -147,6 +147,17 @@ def test_an_end_token_outside_the_vocabulary_is_refused(saved, tmp_path, file, n
     assert str(worst) in diagnostic.message
 
 
+def test_an_end_token_of_the_tokenizer_outside_the_vocabulary_is_refused(saved, tmp_path):
+    place = damaged(saved / "llama", tmp_path / "endless", None, {})
+    tokenizer = transformers.AutoTokenizer.from_pretrained(place)
+    tokenizer.add_special_tokens({"additional_special_tokens": [f"<|{n}|>" for n in range(8)]})
+    tokenizer.eos_token = "<|7|>"
+    tokenizer.save_pretrained(place)
+    diagnostic = refused(load_language_model, place)
+    assert diagnostic.code == "LMP941"
+    assert "Tokenizer" in diagnostic.notes[0]
+
+
 @pytest.mark.parametrize(
     ("style", "load", "code"),
     [("llama", load_language_model, "LMP911"), ("reward", reward_model, "LMP919")],

@@ -234,6 +234,18 @@ def test_multi_label_classes_are_independent_probabilities(tmp_path: Path) -> No
     assert np.allclose(scores, 1 / (1 + np.exp(-logits[:, 0])), atol=1e-5)
 
 
+def test_a_token_that_the_model_never_had_is_an_error(tmp_path: Path) -> None:
+    path = save(tmp_path / "extended", "llama", 1)
+    words = transformers.AutoTokenizer.from_pretrained(path)
+    words.add_tokens([f"zebra{number}" for number in range(20)])
+    words.save_pretrained(path)
+    scorer = load(path, "reward_model")
+    assert np.isfinite(scorer.score(["the cat"])).all()
+    with pytest.raises(InferenceError, match="knows 40 tokens only") as caught:
+        scorer.score(["the cat", "the zebra19"])
+    assert caught.value.diagnostics[0].code == "LMP929"
+
+
 def test_a_text_that_is_too_long_is_an_error_unless_truncation_is_asked_for(
     tmp_path: Path,
 ) -> None:

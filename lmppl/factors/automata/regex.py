@@ -170,7 +170,7 @@ def _trie(nfa: Nfa, words: Iterable[str], ignore_case: bool, accept: int) -> int
 @lru_cache(maxsize=4096)
 def _letter(char: str, ignore_case: bool) -> Charset:
     flags = re.UNICODE | (re.IGNORECASE if ignore_case else 0)
-    return _characters(sre.LITERAL, ord(char), flags)
+    return characters(sre.LITERAL, ord(char), flags)
 
 
 _REFUSED = {
@@ -208,14 +208,14 @@ class Translation:
 
     def item(self, op: Any, argument: Any, flags: int, then: int) -> int:
         if op in _SINGLE_CHARACTERS:
-            return self.nfa.read(_characters(op, argument, flags), then)
+            return self.nfa.read(characters(op, argument, flags), then)
         if op is sre.BRANCH:
             return self.nfa.branch(
                 tuple(self.sequence(branch, flags, then) for branch in argument[1])
             )
         if op is sre.SUBPATTERN:
             _, added, removed, body = argument
-            return self.sequence(body, _combine_flags(flags, added, removed), then)
+            return self.sequence(body, combine_flags(flags, added, removed), then)
         if op in (sre.MAX_REPEAT, sre.MIN_REPEAT):
             low, high, body = argument
             return self.repeat(low, high, body, flags, then, lazy=op is sre.MIN_REPEAT)
@@ -245,7 +245,7 @@ class Translation:
         return node
 
 
-def _characters(op: Any, argument: Any, flags: int) -> Charset:
+def characters(op: Any, argument: Any, flags: int) -> Charset:
     plain = _plain_characters(op, argument, flags)
     if not flags & re.IGNORECASE or op is sre.ANY:
         return plain
@@ -300,7 +300,7 @@ def _assertion(where: Any, flags: int) -> Assertion:
     return Assertion.TEXT_START if where is sre.AT_BEGINNING_STRING else Assertion.TEXT_END
 
 
-def _combine_flags(flags: int, added: int, removed: int) -> int:
+def combine_flags(flags: int, added: int, removed: int) -> int:
     # (?a:...) and (?u:...) exclude each other.
     if added & (re.ASCII | re.UNICODE | re.LOCALE):
         flags &= ~(re.ASCII | re.UNICODE | re.LOCALE)

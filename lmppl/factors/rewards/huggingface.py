@@ -161,6 +161,7 @@ class ClassifierSource:
         }
         if not inputs["input_ids"]:
             inputs = {"input_ids": [self._token_for_nothing()]}
+        self._require_known(max(inputs["input_ids"]), row)
         length = len(inputs["input_ids"])
         if limit is not None and length > limit:
             raise failure(
@@ -171,6 +172,19 @@ class ClassifierSource:
                 + ("" if is_chat else ": truncate=true"),
             )
         return inputs
+
+    def _require_known(self, token: int, row: tuple[Any, ...]) -> None:
+        embedding = self.classifier.model.get_input_embeddings()
+        size = int(embedding.weight.shape[0]) if hasattr(embedding, "weight") else None
+        if size is not None and token >= size:
+            raise failure(
+                "LMP929",
+                f"{self.classifier.name} knows {size} tokens only, and its tokenizer reads the"
+                f" token {token} here",
+                notes=tuple(shorten(repr(text)) for text in row),
+                help="its tokenizer was extended after it was trained: take the pair that belongs"
+                " together",
+            )
 
     def _token_for_nothing(self) -> int:
         """What stands for the empty text where the tokenizer gives no token at all."""
