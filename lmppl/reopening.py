@@ -159,9 +159,11 @@ class _Program:
         """The least and largest value that an expression can have."""
         from lmppl.checker import check_expression
         from lmppl.factors.ranges import range_of
+        from lmppl.target.reach import KeptRanges
 
         model = self.compiled.model
-        return range_of(check_expression(model, source), model, self.values)
+        texts = KeptRanges(self.kept.get("ranges", {}))
+        return range_of(check_expression(model, source), model, self.values, texts)
 
     def _evaluate(self, source: str) -> NDArray[Any]:
         from lmppl.checker import check_expression

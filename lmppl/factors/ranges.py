@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TypeGuard
+from typing import Protocol, TypeGuard
 
 from lmppl.factors import builtin as builtin_named
 from lmppl.factors.risk_ranges import rule_range
@@ -23,22 +23,37 @@ from lmppl.ir.model import Model
 from lmppl.ir.types import Interval
 
 
-def range_of(expr: Expr, model: Model, values: Mapping[str, object]) -> tuple[float, float]:
+class TextRanges(Protocol):
+    """What is known of numbers on texts once language models and rewards are loaded."""
+
+    def reward(self, name: str, site: str | None) -> Interval | None:
+        """The range of a reward on the text of a site, or on any text; None where none is known."""
+
+    def length(self, unit: str, site: str) -> Interval | None:
+        """The range of the length of the text of a site."""
+
+
+def range_of(
+    expr: Expr, model: Model, values: Mapping[str, object], texts: TextRanges | None = None
+) -> tuple[float, float]:
     """The least and largest value of any expression: 0 and 1 of a condition, infinite where it is
     no number."""
     if expr.type.kind == "bool":
         return 0.0, 1.0
     if not expr.type.is_number:
         return -math.inf, math.inf
-    found = expr_range(expr, model, values)
+    found = expr_range(expr, model, values, texts)
     return found.lower, found.upper
 
 
-def expr_range(expr: Expr, model: Model, values: Mapping[str, object]) -> Interval:
+def expr_range(
+    expr: Expr, model: Model, values: Mapping[str, object], texts: TextRanges | None = None
+) -> Interval:
     """An interval that holds every value the number `expr` can take, given the parameters.
 
-    `values` maps parameters to their values. Anything not known better has the range of its type,
-    which the checker found for all permitted parameters.
+    `values` maps parameters to their values; `texts` knows what follows from the language models.
+    Anything not known better has the range of its type, which the checker found for all permitted
+    parameters.
     """
 
     found: dict[str, Interval] = {}
@@ -46,8 +61,8 @@ def expr_range(expr: Expr, model: Model, values: Mapping[str, object]) -> Interv
     used = {node.name for node in model.nodes(expr) if _is_let(node)}
     for let in model.lets:
         if let.name in used:
-            found[let.name] = _range(let.expr, model, values, found)
-    return _range(expr, model, values, found)
+            found[let.name] = _range(let.expr, model, values, found, texts)
+    return _range(expr, model, values, found, texts)
 
 
 def _is_let(node: Expr) -> TypeGuard[Reference]:
@@ -55,10 +70,14 @@ def _is_let(node: Expr) -> TypeGuard[Reference]:
 
 
 def _range(
-    expr: Expr, model: Model, values: Mapping[str, object], lets: Mapping[str, Interval]
+    expr: Expr,
+    model: Model,
+    values: Mapping[str, object],
+    lets: Mapping[str, Interval],
+    texts: TextRanges | None,
 ) -> Interval:
     def of(part: Expr) -> Interval:
-        return _range(part, model, values, lets)
+        return _range(part, model, values, lets, texts)
 
     match expr:
         case Constant():
@@ -79,6 +98,8 @@ def _range(
             return result
         case Call():
             builtin = builtin_named(expr.function)
+            if builtin.name == "length":
+                return _length_range(expr, model, texts)
             numbers = {
                 name: of(value)
                 for name, value in expr.arguments
@@ -95,9 +116,34 @@ def _range(
                 range = builtin.result_range(numbers)
             return _intersection(range, expr.type.range)
         case RewardCall():
-            return model.rewards[expr.reward].type.range
+            declared = model.rewards[expr.reward].type.range
+            derived = None if texts is None else _reward_range(expr, model, texts)
+            return declared if derived is None else _intersection(declared, derived)
         case _:
             return expr.type.range
+
+
+def _reward_range(expr: RewardCall, model: Model, texts: TextRanges) -> Interval | None:
+    site = _text_of(expr.arguments[0], model) if len(expr.arguments) == 1 else None
+    return texts.reward(expr.reward, site)
+
+
+def _length_range(expr: Call, model: Model, texts: TextRanges | None) -> Interval:
+    unit = expr.argument("unit")
+    site = _text_of(expr.arguments[0][1], model) if expr.arguments else None
+    derived = None
+    if texts is not None and site is not None and (unit is None or isinstance(unit, Constant)):
+        derived = texts.length("tokens" if unit is None else str(unit.value), site)
+    known = _intersection(Interval(0.0, math.inf), expr.type.range)
+    return known if derived is None else _intersection(known, derived)
+
+
+def _text_of(expr: Expr, model: Model) -> str | None:
+    """The site whose text an expression is."""
+    expr = model.resolve(expr)
+    if isinstance(expr, Reference) and expr.role == "site" and model.site(expr.name).is_text:
+        return expr.name
+    return None
 
 
 def _operated(node: Binary, left: Interval, right: Interval) -> Interval:

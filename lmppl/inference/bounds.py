@@ -1,22 +1,30 @@
-"""The largest log weight that the declared ranges of a program allow."""
+"""The largest log weight that the ranges of a program allow: declared, or found at binding."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from lmppl.factors.ranges import expr_range
 from lmppl.ir.model import Potential
 from lmppl.posterior import Unseen
 from lmppl.target import Target
 
+# A bound that nobody declared says nothing where this share of the posterior may be unseen.
+_SAYS_NOTHING = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class WeightBound:
-    """`log_bound` is an upper bound of Σ log φ in nats, inf where `unbounded` is a factor."""
+    """`log_bound` is an upper bound of Σ log φ in nats, inf where `unbounded` is a factor.
+
+    `derived` is the factor with the largest bound among those that the program does not bound, and
+    the vocabulary with `max_tokens` does; `largest` is that bound.
+    """
 
     log_bound: float
     unbounded: Potential | None = None
+    derived: Potential | None = None
+    largest: float = 0.0
 
     @property
     def reason(self) -> str:
@@ -32,24 +40,32 @@ class WeightBound:
         """What draws may have missed that weigh exp(`log_total`) each, on average.
 
         `num_looks` independent draws of the prior have looked; `log_missing`, in nats, is what is
-        known to have been lost.
+        known to have been lost. A derived bound so large that it says nothing is no bound here.
         """
-        return Unseen(
-            log_further=self.log_bound - log_total - math.log(max(num_looks, 1.0)),
-            log_missing=log_missing - log_total,
-            reason=self.reason,
-        )
+        log_further = self.log_bound - log_total - math.log(max(num_looks, 1.0))
+        reason = self.reason
+        if self.derived is not None and Unseen(log_further).share() > _SAYS_NOTHING:
+            log_further = math.inf
+            reason = (
+                f"no range is declared that bounds factor {self.derived.label}, and as far as the"
+                f" vocabulary and max_tokens tell it may reach {self.largest:.4g} nats, so what no"
+                " draw showed could weigh more than all that were drawn; declare the range of its"
+                " reward"
+            )
+        return Unseen(log_further, log_missing - log_total, reason)
 
 
 def weight_bound(target: Target, group: int) -> WeightBound:
     """The bound of Σ log φ for one binding of the parameters: a requirement adds at most 0."""
-    values = target.bindings[group]
-    total = 0.0
+    total, largest = 0.0, -math.inf
+    derived = None
     for potential in target.model.potentials:
         if potential.kind != "factor":
             continue
-        upper = expr_range(potential.expr, target.model, values).upper
+        upper = target.number_range(potential.expr, group).upper
         if upper == math.inf:
             return WeightBound(math.inf, potential)
         total += upper
-    return WeightBound(total)
+        if upper > largest and target.declared_range(potential.expr, group).upper == math.inf:
+            derived, largest = potential, upper
+    return WeightBound(total, derived=derived, largest=largest)

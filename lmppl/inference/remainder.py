@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from lmppl.errors import Diagnostic, InferenceError
-from lmppl.factors.ranges import expr_range
 from lmppl.inference.bounds import weight_bound
 from lmppl.inference.loop import Draws
 from lmppl.inference.proposing import Proposals, go_on
@@ -172,6 +171,5 @@ def _log_largest(target: Target, remainder: Remainder, group: int) -> float:
     for potential in target.model.potentials:
         if largest > -math.inf and potential.kind == "factor":
             if potential.stage >= remainder.stage:
-                values = target.bindings[group]
-                largest += expr_range(potential.expr, target.model, values).upper
+                largest += target.number_range(potential.expr, group).upper
     return largest

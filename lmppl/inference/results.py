@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from lmppl.errors import InferenceError, InternalError
-from lmppl.factors.ranges import range_of
 from lmppl.fence import fenced
 from lmppl.inference.loop import Draws, Outcome
 from lmppl.inference.settings import Settings
@@ -113,7 +112,7 @@ class _Evaluator:
         return values.astype(bool) if expr.type.kind == "bool" else values
 
     def range_of(self, source: str) -> tuple[float, float]:
-        return _range_of(self.parse(source), self.target, self.group)
+        return self.target.range_of(self.parse(source), self.group)
 
     def asked(self, source: str) -> Asked:
         """The statistic that a text asks for, the expression that it is of, and its level."""
@@ -140,18 +139,13 @@ def _prompts(target: Target, traces: Traces) -> dict[str, str | list[str]]:
     return found
 
 
-def _range_of(expr: Expr, target: Target, group: int) -> tuple[float, float]:
-    """The least and largest value of an expression, for the parameters of a binding."""
-    return range_of(expr, target.model, target.bindings[group])
-
-
 def _ranges(target: Target, group: int) -> dict[str, tuple[float, float]]:
     """The ranges of what is returned and of the factors, by name."""
     model = target.model
     found = {
-        p.label: _range_of(p.expr, target, group) for p in model.potentials if p.kind == "factor"
+        p.label: target.range_of(p.expr, group) for p in model.potentials if p.kind == "factor"
     }
-    return found | {o.name: _range_of(o.expr, target, group) for o in model.outputs}
+    return found | {o.name: target.range_of(o.expr, group) for o in model.outputs}
 
 
 def _evidence(target: Target, draws: Draws) -> Estimate | None:
@@ -199,7 +193,7 @@ def _expectations(
             values = values.astype(bool)
         bound = float(target.evaluate(claim.bound, draws.traces)[0])
         q = None if claim.q is None else float(target.evaluate(claim.q, draws.traces)[0])
-        bounds = _range_of(claim.expr, target, group)
+        bounds = target.range_of(claim.expr, group)
         key = (claim.statistic, q, bounds, values.dtype.str, values.tobytes())
         if key not in found:
             found[key] = posterior.claim_estimates(claim.statistic, values, q=q, bounds=bounds)

@@ -11,6 +11,8 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import LongTensor, Tensor
 
+from lmppl.lm.sizes import TokenSizes
+
 
 @dataclass(frozen=True, slots=True)
 class Chat:
@@ -53,6 +55,11 @@ class Vocabulary:
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of a generated suffix; U+FFFD stands for what is not UTF-8."""
         return self.decode_bytes(token_ids).decode("utf-8", errors="replace")
+
+    @cached_property
+    def sizes(self) -> TokenSizes:
+        """How much one token can add to a text."""
+        return TokenSizes.of(self.token_bytes)
 
     @cached_property
     def digest(self) -> str:

@@ -26,7 +26,8 @@ _TABLES = ("markov", "ngram")
 def kept_program(target: Target, traces: Traces) -> dict[str, Any]:
     """What a posterior keeps of its program, so that expressions can be evaluated on it later.
 
-    The source, where its files lie, and what the ids of each text do not tell.
+    The source, where its files lie, what the ids of each text do not tell, and the ranges that
+    follow from the language models.
     """
     model = target.model
     return {
@@ -34,6 +35,7 @@ def kept_program(target: Target, traces: Traces) -> dict[str, Any]:
         "path": model.path,
         "base_dir": os.path.abspath(model.base_dir),
         "allow": list(model.allow),
+        "ranges": target.text_ranges.to_dict(),
         "texts": {
             name: {
                 "finished": text.finished.cpu().numpy(),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
@@ -23,12 +24,15 @@ from lmppl.factors.automata.ends import conjuncts
 from lmppl.factors.automata.predicates import Predicate
 from lmppl.factors.constraints import asks_of_text, required_predicate
 from lmppl.factors.evaluation import Environment, TextColumn, evaluate
+from lmppl.factors.ranges import expr_range, range_of
 from lmppl.factors.rewards import Scorer
 from lmppl.factors.rewards.scorer import REMEMBERED
 from lmppl.ir.expr import Array, Call, Constant, Expr
 from lmppl.ir.model import Model, Potential
+from lmppl.ir.types import Interval
 from lmppl.lm.protocol import Chat, LanguageModel, Prompt
 from lmppl.target.choices import ChoiceStage, normalise_weights
+from lmppl.target.reach import BoundRanges
 from lmppl.target.texts import Automata, TextRun, TextStage
 from lmppl.target.traces import TextBatch, Traces
 
@@ -100,6 +104,25 @@ class Target:
     def start(self, group: Tensor) -> Traces:
         """Executions that have drawn nothing yet, one per entry of `group` (LongTensor)."""
         return self.apply_potentials(Traces(group=group.to(self.device)), -1)
+
+    # ------------------------------------------------------------------ ranges
+
+    @cached_property
+    def text_ranges(self) -> BoundRanges:
+        """What the language models and the rewards say of numbers on texts."""
+        return BoundRanges(self.stages, self.scorers)
+
+    def number_range(self, expr: Expr, group: int) -> Interval:
+        """An interval that holds every value of a number, under one binding."""
+        return expr_range(expr, self.model, self.bindings[group], self.text_ranges)
+
+    def range_of(self, expr: Expr, group: int) -> tuple[float, float]:
+        """The least and largest value of any expression, under one binding."""
+        return range_of(expr, self.model, self.bindings[group], self.text_ranges)
+
+    def declared_range(self, expr: Expr, group: int) -> Interval:
+        """What is known of a number from the program alone."""
+        return expr_range(expr, self.model, self.bindings[group])
 
     # ------------------------------------------------------------------ evaluation
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Literal
 
 import numpy as np
 
-from lmppl.factors.rewards.scorer import Noted, Source, Tokens
+from lmppl.factors.reach import Reach
+from lmppl.factors.rewards.scorer import Noted, Ranged, Source, Tokens
 from lmppl.factors.rewards.texts import fingerprint
 from lmppl.factors.risk import UncertainScores
+from lmppl.ir.types import UNBOUNDED, Interval
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +35,14 @@ class EnsembleSource:
         """What the members say, each thing once."""
         noted = (member.notes for member in self.members if isinstance(member, Noted))
         return tuple(dict.fromkeys(note for notes in noted for note in notes))
+
+    def range(self, reach: Reach | None) -> Interval:
+        """From the least to the largest that a member can say."""
+        found = [
+            member.range(reach) if isinstance(member, Ranged) else UNBOUNDED
+            for member in self.members
+        ]
+        return reduce(Interval.union, found)
 
     def scores(self, columns: Sequence[Sequence[Any]], tokens: Tokens | None) -> UncertainScores:
         """The scores of all members for the same batch."""

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmppl.errors import Diagnostic, InferenceError, Span
+from lmppl.factors.reach import Reach
 from lmppl.factors.risk import UncertainScores
 from lmppl.ir.model import Reward
+from lmppl.ir.types import Interval
 
 # One pair per text argument: ids int64 `[batch, length]`, padded, and lengths int64 `[batch]`.
 Tokens: TypeAlias = tuple[tuple[NDArray[np.int64], NDArray[np.int64]], ...]
@@ -48,6 +50,14 @@ class Source(Protocol):
     def scores(
         self, columns: Sequence[Sequence[Any]], tokens: Tokens | None
     ) -> NDArray[np.float64] | UncertainScores: ...
+
+
+@runtime_checkable
+class Ranged(Protocol):
+    """A source of which it is known how far its scores reach."""
+
+    def range(self, reach: Reach | None) -> Interval:
+        """The range of the scores of texts within a reach; of any texts where that is None."""
 
 
 @runtime_checkable

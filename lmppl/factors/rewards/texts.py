@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from lmppl.factors.automata.dfa import TooManyStates
 from lmppl.factors.automata.regex import NotRegular
 from lmppl.factors.automata.searching import counter
+from lmppl.factors.reach import Reach
 from lmppl.factors.rewards.scorer import Tokens, failure, shorten
 from lmppl.files import Files, Unreadable
+from lmppl.ir.types import Interval
 from lmppl.jsons import NotJson, half_character, read_json
 
 
@@ -44,6 +46,19 @@ class LexiconSource:
     @property
     def cost(self) -> Literal["cheap", "model"]:
         return "cheap"
+
+    def range(self, reach: Reach | None) -> Interval:
+        """Every word scores between the extremes, and a text of few tokens has few words."""
+        low, high = min(0.0, *self.words.values()), max(0.0, *self.words.values())
+        if self.reduce != "sum":
+            return Interval(low, high)
+        if reach is None:
+            return Interval(-math.inf if low else 0.0, math.inf if high else 0.0)
+        most = reach.num_tokens * reach.sizes.most_pieces(self._num_words)
+        return Interval(low * most, high * most)
+
+    def _num_words(self, text: str) -> int:
+        return len(self._word.findall(text.lower() if self.ignore_case else text))
 
     def scores(
         self, columns: Sequence[Sequence[Any]], tokens: Tokens | None
@@ -182,6 +197,12 @@ class CountSource:
     @property
     def cost(self) -> Literal["cheap", "model"]:
         return "cheap"
+
+    def range(self, reach: Reach | None) -> Interval:
+        """As many matches as fit."""
+        if reach is None:
+            return Interval(0.0, math.inf)
+        return reach.count(self.pattern, self.ignore_case)
 
     def scores(
         self, columns: Sequence[Sequence[Any]], tokens: Tokens | None
