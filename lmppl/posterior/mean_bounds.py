@@ -29,6 +29,7 @@ Floats = NDArray[np.float64]
 
 _NEAR_ZERO = 1e-3
 _NEGLIGIBLE = 1e-100
+_FAR = 1e3
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +129,23 @@ def log_tail(y: Floats, shape: Floats, shift: float = 0.0) -> float:
         return 0.0 if shift >= 0.0 else -math.inf
     if y.max() < 0.0 and shift <= 0.0:
         return -math.inf
+    y, shift = y / np.abs(y).max(), shift / float(np.abs(y).max())
+    # By Chernoff's bound a shift that far beyond what the terms against it weigh decides alone; the
+    # saddlepoint would lie nearer to a pole than numbers can tell.
+    against = np.where(y * shift < 0.0, np.abs(y), 0.0)
+    largest, sum_against = float(against.max()), float(np.sum(shape * against))
+    if abs(shift) > 2.0 * sum_against + _FAR * largest:
+        if shift > 0.0:
+            return 0.0
+        return (0.5 * shift + math.log(2.0) * sum_against) / largest
     s = _saddlepoint(y, shape, shift)
     rest = 1.0 - s * y
     generating = float(-np.sum(shape * np.log(rest)) + s * shift)
     curvature = float(np.sum(shape * (y / rest) ** 2))
     if generating >= 0.0 or abs(s) * math.sqrt(curvature) < _NEAR_ZERO:
         third = float(np.sum(2.0 * shape * (y / rest) ** 3)) / curvature**1.5
-        return math.log(0.5 - third / (6.0 * math.sqrt(2.0 * math.pi)))
+        # Less than a tenth of a term is beyond the formula; too large a probability is too wide.
+        return math.log(max(0.5 - third / (6.0 * math.sqrt(2.0 * math.pi)), 0.05))
     root = math.copysign(math.sqrt(-2.0 * generating), s)
     u = s * math.sqrt(curvature)
     # P = Φ(−r) + φ(r) (1/u − 1/r), in logs where Φ(−r) is tiny.
@@ -186,7 +197,8 @@ def _root_between_poles(slope: Callable[[float], float], low: float, high: float
             high *= 4.0
     else:
         high = _next_to(slope, high, low, negative=False)
-    return float(brentq(slope, low, high, xtol=1e-300, rtol=1e-12, maxiter=200))
+    # Halving takes a thousand steps where the answer lies many orders of magnitude within.
+    return float(brentq(slope, low, high, xtol=1e-300, rtol=1e-12, maxiter=5000))
 
 
 def _next_to(

@@ -140,3 +140,32 @@ def test_weighted_means_and_totals_miss_no_more_often_than_they_say(scale: float
     limit = scipy.stats.binom.isf(1e-4, repeats, 0.05)
     assert missed_means <= limit
     assert missed_totals <= limit
+
+
+def test_weights_and_ends_of_any_size_have_an_interval_around_the_mean() -> None:
+    """A text that can hardly be finished weighs e^-50 of its promise: sizes differ without limit."""
+    rng = np.random.default_rng(3)
+    for _ in range(100):
+        size = int(rng.integers(1, 20))
+        weight = 10.0 ** rng.uniform(-rng.choice([0, 5, 60]), 0, size)
+        weight /= weight.sum()
+        value = rng.choice([0.0, 1.0, -3.0, 1e-9], size)
+        units = Units(
+            weight,
+            weight * value,
+            shape=float(rng.choice([1.0, 0.2, 1e-3])),
+            further=float(rng.choice([0.0, 1.0, 10.0 ** rng.uniform(-200, 30)])),
+            missing=float(rng.choice([0.0, 10.0 ** rng.uniform(-60, 0)])),
+        )
+        end = 10.0 ** rng.uniform(1, rng.choice([3, 40, 290]))
+        low, high = mean_interval(units, -end, end, 0.95)
+        mean = float(units.total.sum())
+        rounding = 1e-9 * abs(mean) + 1e-30
+        assert -end <= low <= mean + rounding
+        assert mean - rounding <= high <= end
+
+
+def test_a_shift_that_outweighs_all_terms_decides_alone() -> None:
+    y = np.array([-5e-23] * 15 + [1.0])
+    assert log_tail(y, np.ones(16), 0.0125) == 0.0
+    assert log_tail(-y, np.ones(16), -0.0125) < -1e19
