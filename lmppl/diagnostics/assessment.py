@@ -15,6 +15,7 @@ from lmppl.diagnostics.weights import effective_sample_size, max_weight
 from lmppl.posterior import Posterior
 from lmppl.posterior.estimate import cluster_sums
 from lmppl.posterior.features import text_features
+from lmppl.posterior.meaning import total_log_potential
 from lmppl.posterior.pareto import pareto_tail
 
 _FEW = 10
@@ -54,6 +55,7 @@ def _words(posterior: Posterior, diagnostics: Mapping[str, Any]) -> list[str]:
     words: list[str | None] = []
     unseen = posterior.unseen
     # Draws that are independent and exact have honest errors, however few they are.
+    scored = not posterior.potential_labels or bool(total_log_potential(posterior).any())
     exact = unseen is None and posterior.clusters is None and np.ptp(posterior.log_weights) == 0.0
     for name in ADVISED:
         if name in ("num_unique_draws", "max_weight") and len(posterior) < _FEW:
@@ -70,11 +72,13 @@ def _words(posterior: Posterior, diagnostics: Mapping[str, Any]) -> list[str]:
                 posterior.method,
                 num_draws=len(posterior),
                 limit=diagnostics.get("r_hat_limit"),
+                scored=scored,
             )
         )
     if posterior.num_chains is not None and diagnostics.get("r_hat") is None:
         words.append(no_r_hat_advice())
-    words.append(unseen_advice(unseen, posterior.method))
+    claimed = bool(posterior.expectations)
+    words.append(unseen_advice(unseen, posterior.method, scored=scored, claimed=claimed))
     return [sentence for sentence in words if sentence is not None]
 
 

@@ -32,7 +32,7 @@ class WeightBound:
         if self.unbounded is None:
             return ""
         return (
-            f"factor {self.unbounded.label} has no upper bound, so what no draw showed could weigh"
+            f"`{self.unbounded.source}` has no upper bound, so what no draw showed could weigh"
             " anything; declare the range of its reward"
         )
 

@@ -463,11 +463,19 @@ class SMCEngine:
             return -math.inf, None
         prior = float(log_mean_exp(state.given_up_prior[here]))
         share = math.exp(min(given_up - value, 0.0))
-        return prior + bound.log_bound, (
-            f"the lookahead was misled: texts that it gave up were worth {share:.0%} of the"
-            " evidence by its own guess, and more if that was wrong of them too; use"
-            ' lookahead="none", or more particles'
-        )
+        if any(potential.kind == "factor" for potential in self.target.model.potentials):
+            words = (
+                f"the lookahead was misled: texts that it gave up were worth {share:.0%} of the"
+                " evidence by its own guess, and more if that was wrong of them too; use"
+                ' lookahead="none", or more particles'
+            )
+        else:
+            words = (
+                f"texts that were given up on the way were worth {share:.0%} of the evidence then:"
+                " most of those that were kept met the requirements only by unlikely words, and"
+                " the others might have met them by likely ones; use more particles"
+            )
+        return prior + bound.log_bound, words
 
     def _tails(self, state: State, here: slice) -> dict[str, float]:
         """The worst k-hat and the largest share of one particle over all weights that were used:

@@ -46,16 +46,18 @@ class Estimate:
     def __str__(self) -> str:
         if self.kind == "exact":
             return f"{_digits(self.value)} (exact)"
-        places = _places(self.standard_error)
+        error = self.standard_error
+        # Of an unknown error, three digits of the value.
+        places = _places(
+            abs(self.value) / 10.0 if self.kind != "bracket" and math.isinf(error) else error
+        )
         lower, upper = _digits(self.lower, places), _digits(self.upper, places)
         if self.kind == "bracket":
             return f"between {lower} and {upper} (bracket, {_percent(self.confidence)})"
-        error = (
-            "unknown" if math.isinf(self.standard_error) else _digits(self.standard_error, places)
-        )
+        error_in_words = "unknown" if math.isinf(error) else _digits(error, places)
         value = _digits(self.value, places)
         kind = "" if self.kind == "consistent" else f"{_KIND_IN_WORDS[self.kind]}; "
-        return f"{value} ± {error} ({kind}{_percent(self.confidence)}: {lower} to {upper})"
+        return f"{value} ± {error_in_words} ({kind}{_percent(self.confidence)}: {lower} to {upper})"
 
     @classmethod
     def exact(cls, value: float) -> Estimate:
@@ -389,7 +391,7 @@ def _digits(value: float, places: int | None = None) -> str:
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     if places is not None and places <= 6:
-        return f"{value:.{places}f}"
+        return f"{value:z.{places}f}"  # no "-0.00"
     if value == 0.0:
         return "0"
     return f"{value:.4g}" if abs(value) < 1e-2 or abs(value) >= 1e6 else f"{value:.4f}"

@@ -179,8 +179,9 @@ def _from_the_prior(posterior: Posterior) -> list[tuple[str, str]]:
     is_event = bool(posterior.potential_labels) and not total_log_potential(posterior).any()
     evidence = evidence_estimate(posterior)
     if is_event and evidence is not None and evidence.value < 0.0:
-        share = one_in(-evidence.value)
-        rows.append(("prior draws that pass", f"about {share} satisfies every require"))
+        passing = -evidence.value < 0.05
+        words = "nearly all satisfy" if passing else f"about {one_in(-evidence.value)} satisfies"
+        rows.append(("prior draws that pass", f"{words} every require"))
     elif posterior.potential_labels and alive.any():
         distance = posterior.kl_to_prior
         if distance is None:

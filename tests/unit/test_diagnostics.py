@@ -27,7 +27,8 @@ from lmppl.diagnostics import (
     tail_ess,
     weight_diagnostics,
 )
-from lmppl.posterior import Posterior
+from lmppl.diagnostics.advice import unseen_advice
+from lmppl.posterior import Posterior, Unseen
 
 
 def test_the_effective_sample_size_counts_equal_weights() -> None:
@@ -227,6 +228,22 @@ def test_no_method_is_told_to_use_itself(name: str) -> None:
         assert "svi" not in str(advice("ess", 3.0, method))
     assert "num_particles" in str(advice("ess", 3.0, "smc"))
     assert "smc" in str(advice("ess", 3.0, "importance"))
+
+
+def test_a_program_without_factors_is_not_told_to_change_them() -> None:
+    for name, bad in (("ess", 3.0), ("max_weight", 0.9), ("acceptance_rate", 0.001)):
+        sentence = advice(name, bad, "smc", scored=False)
+        assert sentence is not None
+        assert "factor" not in sentence and "lookahead" not in sentence
+    unseen = Unseen(log_further=5.0)
+    assert "rewards" in str(unseen_advice(unseen, "smc"))
+    assert "rewards" not in str(unseen_advice(unseen, "smc", scored=False))
+
+
+def test_verdicts_are_spoken_of_only_where_something_is_claimed() -> None:
+    unseen = Unseen(log_further=math.inf, reason="a factor has no upper bound")
+    assert unseen_advice(unseen, "smc") == "verdicts are undecided: a factor has no upper bound"
+    assert unseen_advice(unseen, "smc", claimed=False) == "a factor has no upper bound"
 
 
 def test_every_rule_is_tested_above_and_unknown_names_are_quiet() -> None:

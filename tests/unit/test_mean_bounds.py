@@ -143,7 +143,7 @@ def test_weighted_means_and_totals_miss_no_more_often_than_they_say(scale: float
 
 
 def test_weights_and_ends_of_any_size_have_an_interval_around_the_mean() -> None:
-    """A text that can hardly be finished weighs e^-50 of its promise: sizes differ without limit."""
+    """A text that can hardly be finished weighs e^-50 of its promise: sizes know no limit."""
     rng = np.random.default_rng(3)
     for _ in range(100):
         size = int(rng.integers(1, 20))

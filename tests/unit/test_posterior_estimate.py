@@ -268,6 +268,10 @@ def test_a_bracket_is_not_inverted() -> None:
 
 def test_an_estimate_reads_like_a_sentence() -> None:
     assert str(Estimate.exact(-1.25)) == "-1.2500 (exact)"
+    tiny = Estimate(-1e-9, 0.03, -0.12, -1e-5, "unbiased")
+    assert str(tiny) == "0.000 ± 0.030 (unbiased in Z; 95%: -0.120 to 0.000)"
+    vague = Estimate(14.1987, math.inf, 1.0, math.inf, "consistent")
+    assert str(vague) == "14.2 ± unknown (95%: 1.0 to ∞)"
     text = str(Estimate(-12.3456, 0.0123, -12.37, -12.32, "unbiased"))
     assert text == "-12.346 ± 0.012 (unbiased in Z; 95%: -12.370 to -12.320)"
     assert str(Estimate(0.5, 0.25, -math.inf, math.inf, "consistent")) == (

@@ -183,6 +183,15 @@ def test_a_requirement_alone_says_how_many_prior_draws_pass(tmp_path: Path) -> N
     assert "prior draws that pass  about 1 in 12 satisfies every require" in post.summary()
 
 
+def test_a_requirement_that_nearly_all_meet_is_not_one_in_one(tmp_path: Path) -> None:
+    (tmp_path / "prior.json").write_text(json.dumps(TOKENS))
+    program = 'model m() { t ~ markov("prior.json", max_tokens=2) require length(t) <= 2 return t }'
+    post = lmppl.infer(lmppl.compile(program, base_dir=tmp_path), num_particles=8, seed=0)
+    assert "prior draws that pass" not in post.summary()
+    almost = post.replace(log_evidence=Estimate(-0.01, 0.01, -0.1, 0.0, "unbiased"))
+    assert "prior draws that pass  nearly all satisfy every require" in almost.summary()
+
+
 def test_what_is_known_survives_selection_and_saving(model: Any, tmp_path: Path) -> None:
     post = lmppl.infer(model, method="importance", num_samples=50, seed=0)
     post.save(tmp_path / "result")
