@@ -19,7 +19,7 @@ from lmppl.diagnostics import effective_sample_size, pareto_tail
 from lmppl.errors import InferenceError
 from lmppl.inference.proposing import propose
 from lmppl.lowering.fitted import FittedGuide
-from lmppl.posterior import Estimate
+from lmppl.posterior.estimate import log_mean_exp
 from lmppl.posterior.intervals import proportion_interval
 from lmppl.rng import Stream
 from lmppl.target import Target
@@ -77,16 +77,12 @@ def coverage_of(guide: ArrayLike, prior: ArrayLike, ratio: ArrayLike, num_draws:
     num_beyond = int(beyond.sum())
     if log_v.size == 0:
         return unknown(num_draws, "no draw of the prior satisfies every requirement")
-    every = np.concatenate([log_v, np.full(num_draws - log_v.size, -math.inf)])
-    evidence = Estimate.from_weights(every, confidence=CONFIDENCE)
-    inside = Estimate.from_weights(own, confidence=CONFIDENCE)
+    log_evidence = float(np.logaddexp.reduce(log_v)) - math.log(num_draws)
+    log_inside = log_mean_exp(own)
     missing = 0.0
     if num_beyond:
         log_beyond = float(np.logaddexp.reduce(log_v[beyond])) - math.log(num_draws)
-        missing = _share(log_beyond, inside.value)
-    if evidence.lower > inside.upper:
-        # More evidence than the guide's draws allow, wherever it lies.
-        missing = max(missing, 1.0 - math.exp(inside.upper - evidence.lower))
+        missing = _share(log_beyond, log_inside)
     ess = effective_sample_size(log_v)
     tail = pareto_tail(log_v)
     unseen, reason, warning = 1.0, "", ""
@@ -97,7 +93,8 @@ def coverage_of(guide: ArrayLike, prior: ArrayLike, ratio: ArrayLike, num_draws:
         )
     else:
         share = float(np.exp(log_v - np.logaddexp.reduce(log_v))[beyond].sum())
-        unseen = proportion_interval(share * ess, ess, CONFIDENCE)[1]
+        # All of them may add up to a little more than 1.
+        unseen = proportion_interval(min(share, 1.0) * ess, ess, CONFIDENCE)[1]
     if missing > _WORTH_SAYING:
         reason = (
             f"draws of the prior find {100 * missing:.0f}% of the posterior where the guide"
@@ -110,7 +107,7 @@ def coverage_of(guide: ArrayLike, prior: ArrayLike, ratio: ArrayLike, num_draws:
         )
         unseen = max(unseen, missing)
     return Coverage(
-        missing, unseen, float(ess), num_draws, num_beyond, evidence.value, reason, warning
+        missing, unseen, float(ess), num_draws, num_beyond, log_evidence, reason, warning
     )
 
 

@@ -66,6 +66,14 @@ def test_draws_of_the_prior_that_are_worth_little_show_nothing() -> None:
     assert found.unseen == 1.0 and "too few" in found.reason
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_guide_that_reaches_nothing_is_told_so_whatever_the_rounding(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    log_v = random.normal(size=int(random.integers(60, 400)))
+    found = coverage_of(np.zeros(64), log_v, np.full(log_v.size, math.inf), log_v.size)
+    assert found.unseen == 1.0 and "lost a part" in found.warning
+
+
 def test_draws_of_weight_zero_count() -> None:
     some = coverage_of(np.zeros(100), np.full(100, math.log(2.0)), np.zeros(100), 200)
     assert some.log_evidence == pytest.approx(0.0) and some.num_draws == 200
