@@ -348,6 +348,10 @@ def honest_error(error: float, lower: float, upper: float, confidence: float) ->
     return error if 0.0 < error < math.inf and half <= _MUCH_MORE * error else half
 
 
+# Means of equal numbers differ by less than this, relative to them.
+_ROUNDING = 1e-12
+
+
 def _share_explained(run_means: Floats, totals: Floats) -> float:
     """The share of the variance between runs `[runs]` that families `[runs, particles]` explain.
 
@@ -359,10 +363,9 @@ def _share_explained(run_means: Floats, totals: Floats) -> float:
         return 1.0
     within = float(totals.var(axis=1, ddof=1).mean()) / size
     between = float(run_means.var(ddof=1))
-    if within == 0.0:
-        return 1.0
     surprising = float(fdtri(runs - 1, runs * (size - 1), 0.99))
-    if between <= surprising * within:
+    # Families that are all alike, one of each first particle, explain nothing; rounding is nothing.
+    if between <= max(surprising * within, (_ROUNDING * float(run_means.mean())) ** 2):
         return 1.0
     return float(min(1.0, float(totals.var(ddof=1)) / size / between))
 

@@ -228,6 +228,20 @@ def test_runs_that_differ_by_more_than_their_families_explain_have_a_larger_erro
     assert Estimate.from_genealogy(log_w, eves).standard_error < 0.2 * found.standard_error
 
 
+@pytest.mark.parametrize("size", [2, 8, 100])
+def test_families_that_are_all_alike_explain_no_difference_between_runs(size: int) -> None:
+    # As where systematic resampling left every first particle one descendant.
+    runs = np.array([0.0, 0.7, 2.0])
+    found = Estimate.from_genealogy(
+        np.repeat(runs[:, None], size, axis=1), np.tile(np.arange(size), (3, 1))
+    )
+    z = np.exp(runs)
+    assert found.standard_error >= 0.9 * z.std(ddof=1) / z.mean() / math.sqrt(3)
+    same = np.full((3, size), 0.1)
+    alike = Estimate.from_genealogy(same, np.tile(np.arange(size), (3, 1)), log_bound=0.2)
+    assert alike.lower == Estimate.from_weights(same, log_bound=0.2).lower
+
+
 def test_the_genealogical_variance_is_calibrated_under_systematic_resampling() -> None:
     """A toy filter of six steps whose weights ignore the past, the worst case for the estimate: it
     errs on the safe side by less than 60 %, and the multinomial correction on the other side."""
