@@ -100,6 +100,8 @@ class Sample:
             size = self._chain_size(x)
             if size <= 1.0 or x.size < 2:
                 return math.inf
+            if np.ptp(x) == 0.0:
+                return 0.0
             if math.isnan(autocorrelation_ess(chains)):
                 return float(chains.mean(axis=1).std(ddof=1)) / math.sqrt(self.num_chains)
             return float(x.std(ddof=1)) / math.sqrt(size)
@@ -147,8 +149,9 @@ def standard_deviation(sample: Sample, x: Floats, bounds: Range, confidence: flo
     far = max((bounds[0] - centre) ** 2, (bounds[1] - centre) ** 2)
     tail = 1.0 - confidence
     _, upper = _interval(sample, squares, (0.0, far), confidence)
+    # Half of the misses are the lower end's, of which both ends of the mean take their part.
     lower, _ = _interval(sample, squares, (0.0, far), 1.0 - (1.0 - _MEAN_PART) * tail)
-    ends = _interval(sample, x, bounds, 1.0 - _MEAN_PART * tail)
+    ends = _interval(sample, x, bounds, 1.0 - 0.5 * _MEAN_PART * tail)
     away = max(abs(end - centre) for end in ends)
     lower = math.sqrt(max(0.0, lower - away**2)) if math.isfinite(away) else 0.0
     # Nothing is further apart than the two ends of its range.

@@ -272,6 +272,29 @@ def test_quantiles_and_deviations_come_with_intervals() -> None:
         post.statistic("x", "quantile")
 
 
+def test_the_two_parts_of_a_deviations_lower_end_miss_half_as_often_as_allowed_together() -> None:
+    x = np.random.default_rng(3).random(50)
+    post = Posterior(sites={"x": x}, log_weights=np.zeros(50))
+    std = post.statistic("x", "std", bounds=(0.0, 1.0), confidence=0.9)
+    centre = float(x.mean())
+    far = max(centre, 1.0 - centre) ** 2
+    # Of 0.05, 0.04 for the mean square and 0.01 for the mean: an interval has two ends.
+    square = post.expectation((x - centre) ** 2, bounds=(0.0, far), confidence=1.0 - 2 * 0.04)
+    mean = post.expectation(x, bounds=(0.0, 1.0), confidence=1.0 - 0.01)
+    away = max(mean.upper - centre, centre - mean.lower)
+    assert std.lower == pytest.approx(math.sqrt(square.lower - away**2), rel=1e-6)
+
+
+def test_values_that_never_change_in_a_single_chain_have_the_error_of_what_it_missed() -> None:
+    density = np.random.default_rng(0).normal(size=40)
+    post = Posterior(
+        sites={"x": np.ones(40)}, log_weights=np.zeros(40), log_prior=density, num_chains=1
+    )
+    for statistic in ("mean", "std"):
+        found = post.statistic("x", statistic, bounds=(0.0, 5.0))
+        assert 0.0 < found.standard_error < math.inf and found.lower < found.upper
+
+
 def test_a_claim_is_judged_at_its_confidence() -> None:
     x = np.random.default_rng(0).normal(1.0, 1.0, size=400)
     post = Posterior(sites={"x": x}, log_weights=np.zeros(400))
