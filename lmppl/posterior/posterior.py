@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import math
 import operator
@@ -817,8 +818,13 @@ class Posterior:
         return np.asarray(np.searchsorted(cumulative, points, side="right"), dtype=np.int64)
 
     def select(self, indices: Any, *, weighted: bool = True) -> Posterior:
-        """The draws at some indices, in that order, with their weights or with equal ones."""
-        rows = np.asarray(indices, dtype=np.int64)
+        """The draws at some indices, in that order, with their weights or with equal ones.
+
+        `indices` may also be a truth value for each draw, `[draws]`.
+
+        Raises: IndexError, TypeError where they are none of these draws; ValueError for no draw.
+        """
+        rows = self._rows_at(indices)
         if self.enumerated and not weighted:
             clusters = None
         elif self.num_chains is not None:
@@ -843,6 +849,7 @@ class Posterior:
             clusters=clusters,
             num_chains=None,
             enumerated=False,
+            unseen=self._unseen_beside(rows) if weighted else self.unseen,
             program=_program_of(data["program"], rows),
             diagnostics={
                 name: value
@@ -850,6 +857,28 @@ class Posterior:
                 if name not in _OF_THESE_DRAWS
             },
             evaluator=None if evaluator is None else _Selected(evaluator, rows),
+        )
+
+    def _rows_at(self, indices: Any) -> NDArray[np.int64]:
+        given = np.asarray(indices)
+        if given.dtype.kind == "b":
+            if given.shape != (self._rows,):
+                raise IndexError(f"{given.size} truth values for {self._rows} draws")
+            return np.flatnonzero(given)
+        if given.size and given.dtype.kind not in "iu":
+            raise TypeError("draws are selected by their numbers, or by a truth value for each")
+        return given.astype(np.int64)
+
+    def _unseen_beside(self, rows: NDArray[np.int64]) -> Unseen | None:
+        """What may have been missed, relative to what only these draws weigh."""
+        log_kept = float(np.logaddexp.reduce(self.log_weights[np.unique(rows % self._rows)]))
+        # All of them weigh 1 but for rounding; of draws of weight zero nothing is made.
+        if self.unseen is None or not -math.inf < log_kept < -1e-9:
+            return self.unseen
+        return dataclasses.replace(
+            self.unseen,
+            log_further=self.unseen.log_further - log_kept,
+            log_missing=self.unseen.log_missing - log_kept,
         )
 
     def sample(self, n: int, seed: int = 0) -> Posterior:

@@ -342,6 +342,33 @@ def test_what_no_draw_showed_counts_with_all_that_it_could_weigh() -> None:
         assert claim.verdict == ("holds" if highest < 0.5 else "undecided")
 
 
+def test_draws_are_selected_by_number_or_by_a_truth_value_for_each() -> None:
+    post = Posterior(sites={"x": np.arange(4.0)}, log_weights=np.zeros(4))
+    mask = post["x"] > 1.0
+    assert post.select(mask)["x"].tolist() == post.select([2, -1])["x"].tolist() == [2.0, 3.0]
+    for wrong, error in ((mask[:2], IndexError), ([4], IndexError), ([1.0], TypeError)):
+        with pytest.raises(error):
+            post.select(wrong)
+    with pytest.raises(ValueError, match="at least one draw"):
+        post.select(~mask & mask)
+
+
+def test_what_was_not_seen_is_more_beside_fewer_draws() -> None:
+    x = np.arange(100.0)
+    whole = Posterior(
+        sites={"x": x}, log_weights=np.zeros(100), unseen=Unseen(math.log(0.05), math.log(0.01))
+    )
+    tenth = whole.select(np.arange(10))
+    assert tenth.unseen == Unseen(pytest.approx(math.log(0.5)), pytest.approx(math.log(0.1)))
+    assert whole.select(np.arange(-10, 0)).unseen == tenth.unseen
+    for same in (
+        whole.select(np.arange(100)[::-1]),
+        whole.resample(10),
+        whole.select([*range(100)]),
+    ):
+        assert same.unseen == whole.unseen
+
+
 def test_where_the_draws_cannot_settle_a_claim_the_verdict_says_why() -> None:
     post = Posterior(
         sites={"x": np.zeros(200, dtype=bool)},
