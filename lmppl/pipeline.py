@@ -171,7 +171,7 @@ def _compile(
     try:
         program = parse(text, path)
     except SyntaxFailure as failure:
-        raise _with_other_errors(failure, path, base_dir) from None
+        raise _with_other_errors(failure, path, base_dir, allow) from None
     source = program.source
     errors: list[Diagnostic] = []
     try:
@@ -191,14 +191,16 @@ def _compile(
     return CompiledModel(model, source, path, tuple(warnings))
 
 
-def _with_other_errors(failure: SyntaxFailure, path: str | None, base_dir: str) -> LmpError:
+def _with_other_errors(
+    failure: SyntaxFailure, path: str | None, base_dir: str, allow: Iterable[AnyPath]
+) -> LmpError:
     """The syntax errors of a program and what is wrong with the meaning of all that is left."""
     left = failure.remains()
     if left is None:
         return failure
     program, lost, declares = left
     found = [
-        *check_remains(program, lost, declares, base_dir=base_dir),
+        *check_remains(program, lost, declares, base_dir=base_dir, allow=allow),
         *_infer_mistakes_of(program),
     ]
     # The main file's text is the one that was written; imported files keep their own.

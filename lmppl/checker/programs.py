@@ -79,7 +79,12 @@ _ABSENCES = frozenset(("LMP101", "LMP116", "LMP201", "LMP220", "LMP223"))
 
 
 def check_remains(
-    program: ast.Program, lost: Container[str], declares: bool, *, base_dir: str = "."
+    program: ast.Program,
+    lost: Container[str],
+    declares: bool,
+    *,
+    base_dir: str = ".",
+    allow: Iterable[str | os.PathLike[str]] = (),
 ) -> tuple[Diagnostic, ...]:
     """The errors in what is left of a program that has syntax errors elsewhere.
 
@@ -87,7 +92,7 @@ def check_remains(
     `declares`, under another name too: then only a name that is almost a known one is unknown.
     """
     try:
-        check(program, base_dir=base_dir)
+        check(program, base_dir=base_dir, allow=allow)
     except LmpError as failure:
         return tuple(
             each

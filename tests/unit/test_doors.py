@@ -91,10 +91,16 @@ def test_the_refusal_names_the_path_the_folder_and_the_remedy(folder: Path) -> N
 @pytest.mark.parametrize("way", [0, 1, 6])
 def test_the_host_can_allow_more(way: int, folder: Path) -> None:
     outside = folder.parent / "outside"
-    source = ways("../outside/secret.txt")[way].replace("return text", "return text")
+    source = ways("../outside/secret.txt")[way]
     for allow in (outside, str(outside), [outside], [str(folder.parent)]):
         compiled = lmppl.compile(source, base_dir=folder, allow=allow)
     assert len(lmppl.infer(compiled, method="importance", num_samples=3, seed=0)["text"]) == 3
+
+
+def test_what_is_allowed_is_no_mistake_beside_a_syntax_error(folder: Path) -> None:
+    source = 'let x = file("../outside/secret.txt", format="text")\nlet y =\n' + BODY
+    assert "LMP135" in refused(source, folder)
+    assert "LMP135" not in refused(source, folder, allow=folder.parent)
 
 
 def test_an_allowed_import_reads_beside_itself(folder: Path) -> None:
