@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -125,18 +126,32 @@ def _wanted(
 
 
 def _rescue(posterior: Posterior) -> None:
-    """Saves a result to a new directory, wherever there is room for one."""
-    for place in dict.fromkeys((tempfile.gettempdir(), str(Path.home()), os.getcwd())):
-        try:
-            directory = tempfile.mkdtemp(prefix="lmppl-result-", dir=place)
-        except OSError:
-            continue
-        try:
-            posterior.save(directory)
-        except OSError:
-            # Nothing was left in it.
-            os.rmdir(directory)
-            continue
-        say(f"the result is saved to {directory} instead (read it with lmppl.load_posterior)")
-        return
+    """Saves a result to a new directory, wherever there is room for one; if need be without its
+    guide, which is by far the largest part."""
+    kept = [(posterior, "the result")]
+    if posterior.fields()["guide"] is not None:
+        bare = posterior.replace(guide=None, sampler=None)
+        kept.append((bare, "the result without its guide"))
+    for each, what in kept:
+        for place in dict.fromkeys((tempfile.gettempdir(), str(Path.home()), os.getcwd())):
+            directory = _saved_in(place, each)
+            if directory is not None:
+                how = "read it with lmppl.load_posterior"
+                say(f"{what} is saved to {directory} instead ({how})")
+                return
     say("error: the result could not be saved anywhere else either; it is only shown")
+
+
+def _saved_in(place: str, posterior: Posterior) -> str | None:
+    """The new directory in `place` that a posterior was saved to; None where that failed."""
+    try:
+        directory = tempfile.mkdtemp(prefix="lmppl-result-", dir=place)
+    except OSError:
+        return None
+    try:
+        posterior.save(directory)
+        return directory
+    except Exception:
+        # Whatever a library raises: the summary is still to be shown.
+        shutil.rmtree(directory, ignore_errors=True)
+        return None

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from lmppl.cli import main
+from lmppl.cli.delivering import deliver
+from lmppl.cli.parsing import Arguments
 from lmppl.posterior import Posterior, load_posterior
 
 PROGRAM = """\
@@ -103,6 +105,31 @@ def test_where_nothing_can_be_saved_the_result_is_shown(
     captured = capsys.readouterr()
     assert "only shown" in captured.err and "exact of coin" in captured.out
     assert not list(program.parent.glob("lmppl-result-*"))
+
+
+class _Unwritable:
+    """A guide that no library can write."""
+
+    def save_pretrained(self, place: Path) -> None:
+        raise RuntimeError("tensors share memory")
+
+
+def test_a_guide_that_cannot_be_saved_costs_no_draws(
+    program: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = Arguments(
+        out=str(program.parent / "out"), jsonl=None, report=None, quiet=False, show=2
+    )
+    places = program.parent / "tmp"
+    places.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(places))
+    posterior = Posterior(sites={"x": [1.0, 2.0]}, log_weights=[0.0, 0.0], guide=_Unwritable())
+    assert deliver(posterior, arguments) == 3
+    captured = capsys.readouterr()
+    assert "tensors share memory" in captured.err and "2 draws" in captured.out
+    found = re.search(r"without its guide is saved to (\S+) instead", captured.err)
+    assert found is not None and len(load_posterior(found[1])) == 2
+    assert [path.name for path in places.iterdir()] == [Path(found[1]).name]
 
 
 def test_a_place_that_will_not_do_is_found_out_before_the_run(
