@@ -1408,8 +1408,9 @@ Right:
         "stopped before there was anything to return",
         """\
 The run was interrupted, or its budget was spent, before the first draws were complete. Unfinished
-texts and chains in their warmup are not draws of the posterior and are not returned. `smc` and
-`exact` hurry to an end, and give up where even the fewest draws do not fit in twice the budget.
+texts and chains in their warmup are not draws of the posterior and are not returned. All methods
+but `mcmc` and `svi` hurry to an end, and give up where even the fewest draws do not fit in twice
+the budget. The note says how far the run was.
 """,
     ),
     "LMP931": Explanation(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from lmppl.inference.batches import Batch, numbers_of, room_for
 from lmppl.inference.bounds import weight_bound
 from lmppl.inference.loop import Draws, Info
-from lmppl.inference.proposing import Proposals, propose
+from lmppl.inference.proposing import Proposals, advance, begin, completed, is_complete
 from lmppl.inference.settings import Importance
 from lmppl.inference.zero_mass import zero_mass
 from lmppl.posterior import Estimate
@@ -19,8 +20,15 @@ from lmppl.target import Target, concatenate
 
 @dataclass(frozen=True, slots=True)
 class State:
+    """The batches that are complete, with `num_done` draws of every binding, and the one at work.
+
+    `limit` draws are wanted: those that were asked for, or as many as there is time for.
+    """
+
     batches: tuple[Proposals, ...]
     num_done: int
+    limit: int
+    batch: Batch | None = None
 
 
 class ImportanceEngine:
@@ -34,27 +42,48 @@ class ImportanceEngine:
         self.settings, self.target, self.stream = settings, target, stream
 
     def init(self) -> State:
-        return State((), 0)
+        return State((), 0, self.settings.num_samples)
 
     def is_done(self, state: State) -> bool:
-        return state.num_done >= self.settings.num_samples
+        return state.batch is None and state.num_done >= state.limit
 
     def step(self, state: State) -> tuple[State, Info]:
-        total = self.settings.num_samples
-        size = min(self.settings.batch_size, total - state.num_done)
-        groups = torch.arange(self.target.num_groups).repeat_interleave(size)
-        draws = torch.arange(state.num_done, state.num_done + size)
-        # A binding draws what it would draw alone.
-        counters = draws.repeat(self.target.num_groups)
-        proposals = propose(
-            self.target,
-            groups,
-            counters,
-            self.stream,
-            masked=self.settings.proposal == "masked",
-        )
-        new = State((*state.batches, proposals), state.num_done + size)
-        return new, Info("draws", new.num_done, total, num_tokens=proposals.num_tokens)
+        """One token, or choice, more of every draw of a batch."""
+        target, batch = self.target, state.batch
+        if batch is None:
+            size = min(self.settings.batch_size, state.limit - state.num_done)
+            groups = tuple(range(target.num_groups))
+            batch = Batch(begin(target, *numbers_of(groups, state.num_done, size)), groups, size)
+        before = batch.unfinished.num_tokens
+        unfinished = batch.unfinished
+        if not is_complete(target, unfinished):
+            masked = self.settings.proposal == "masked"
+            unfinished = advance(target, unfinished, self.stream, masked=masked)
+        num_tokens = unfinished.num_tokens - before
+        if not is_complete(target, unfinished):
+            new = replace(state, batch=replace(batch, unfinished=unfinished))
+        else:
+            batches = (*state.batches, completed(unfinished))
+            new = replace(state, batches=batches, num_done=state.num_done + batch.size, batch=None)
+        return new, Info("draws", new.num_done, self.settings.num_samples, num_tokens=num_tokens)
+
+    def hurry(self, state: State, *, spent: float, left: float) -> State:
+        """Fewer draws, as many as can be finished; not before half of the budget is spent."""
+        if spent < left:
+            return state
+        if state.batch is not None:
+            stream = self.stream.child("hurry", state.num_done)
+            batch = state.batch.hurried(self.target, stream, left)
+            if batch is state.batch:
+                return state
+            return replace(state, batch=batch, limit=state.num_done + batch.size)
+        size = min(self.settings.batch_size, state.limit - state.num_done)
+        room = room_for(self.target, self.target.num_groups, left, state.num_done, spent)
+        return state if room >= size else replace(state, limit=state.num_done + room)
+
+    def recover(self, state: State) -> State:
+        batch = state.batch
+        return state if batch is None else replace(state, batch=batch.recovered(self.target))
 
     def result(self, state: State, *, complete: bool) -> list[Draws]:
         if not state.batches:

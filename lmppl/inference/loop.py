@@ -42,7 +42,8 @@ class Draws:
 
     `log_weight` `[draws]` is unnormalised; draws of weight zero are left out. `clusters` and
     `num_chains` say how draws depend on each other, and `unseen` what they may have missed (see
-    `Posterior`).
+    `Posterior`). Where there are no draws yet, `lacking` says how far the run was and what would
+    give some, in two sentences.
     """
 
     traces: Traces
@@ -60,6 +61,7 @@ class Draws:
     complete: bool = True
     guide: Any = None
     sampler: Any = None
+    lacking: tuple[str, str] | None = None
 
 
 class Engine(Protocol[State]):
@@ -80,7 +82,7 @@ class Engine(Protocol[State]):
 
 @runtime_checkable
 class Hurrying(Protocol[State]):
-    """An engine that has no draws before the end, and can come to an end sooner."""
+    """An engine that has no draws before the end of many steps, and can come there sooner."""
 
     def hurry(self, state: State, *, spent: float, left: float) -> State:
         """The state, or one from which about `left` tokens are enough to the end.
@@ -141,8 +143,8 @@ def run(
 ) -> Outcome:
     """Steps the engine until it is done, the budget is spent, or the user interrupts.
 
-    An engine that has draws only at its end is told to hurry: with a budget in time for its end,
-    after Ctrl-C within some seconds. A second Ctrl-C stops it at once.
+    An engine that has draws only after many steps is told to hurry: with a budget in time for
+    their end, after Ctrl-C within some seconds. A second Ctrl-C stops it at once.
     `check` is called after every step, to raise where there is no use in going on.
 
     Raises:
@@ -194,13 +196,18 @@ def run(
         progress(ProgressEvent("judging", 0, None, num_tokens=num_tokens))
     draws = engine.result(state, complete=stopped_by is None)
     if stopped_by is not None and all(d.traces.num_rows == 0 for d in draws):
+        reached, remedy = next(
+            (each.lacking for each in draws if each.lacking is not None),
+            (clock.reached, "allow more time, or ask for fewer or shorter texts"),
+        )
         raise InferenceError(
             [
                 Diagnostic(
                     "LMP930",
                     "error",
                     f"{stopped_by} before the first draws were complete",
-                    help="allow more time, or ask for fewer or shorter texts",
+                    notes=(reached,) if reached else (),
+                    help=remedy,
                 )
             ]
         )
@@ -221,6 +228,7 @@ class _Clock:
     def __init__(self, began: float, budget: Budget) -> None:
         self.began, self.budget = began, budget
         self.num_tokens = self.num_steps = 0
+        self.reached = ""
         self.interrupted = False
         self._until = began + budget.seconds
         self._last = time.perf_counter()
@@ -233,6 +241,11 @@ class _Clock:
         self._last = now
         self.num_steps += 1
         self.num_tokens += info.num_tokens
+        total = "" if info.total is None else f" of {info.total:,}"
+        self.reached = (
+            f"{info.stage}: {info.done:,}{total}, with {self.num_tokens:,} tokens drawn in"
+            f" {now - self.began:.3g} s"
+        )
 
     def interrupt(self) -> str:
         """Ends the run soon, and says why."""

@@ -191,10 +191,27 @@ class MCMCEngine:
     def result(self, state: State, *, complete: bool) -> list[Draws]:
         if not state.kept:
             nothing = state.traces.select(torch.zeros(0, dtype=torch.long))
-            return [Draws(nothing, nothing.log_density(), None, complete=False)] * (
-                self.target.num_groups
+            empty = Draws(
+                nothing,
+                nothing.log_density(),
+                None,
+                complete=False,
+                lacking=self._lacking(state.num_steps),
             )
+            return [empty] * self.target.num_groups
         return [self._of_group(state, group, complete) for group in range(self.target.num_groups)]
+
+    def _lacking(self, num_steps: int) -> tuple[str, str]:
+        """Why there are no draws yet: where a chain is in its warmup is where it was started."""
+        warmup, thinning = self.settings.warmup_steps, self.settings.thinning
+        first = warmup + thinning
+        return (
+            f"{num_steps:,} steps were done, of which warmup is {warmup:,}; a chain's states count"
+            f" as draws after that, the first after {first:,} steps",
+            "allow more time"
+            + (f", or write `warmup_steps={num_steps // 2}`" if 2 <= num_steps <= warmup else "")
+            + ", or use smc, which ends in the time that there is",
+        )
 
     def _of_group(self, state: State, group: int, complete: bool) -> Draws:
         chains, draws = self.settings.num_chains, len(state.kept)

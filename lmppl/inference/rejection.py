@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from lmppl.errors import Diagnostic, InferenceError
+from lmppl.inference.batches import Batch, numbers_of, room_for
 from lmppl.inference.bounds import weight_bound
 from lmppl.inference.loop import Draws, Info
-from lmppl.inference.proposing import propose
+from lmppl.inference.proposing import advance, begin, completed, is_complete
 from lmppl.inference.settings import Rejection
 from lmppl.inference.zero_mass import zero_mass
 from lmppl.posterior import Estimate
@@ -26,12 +27,17 @@ _SLACK = 1e-9
 @dataclass(frozen=True, slots=True)
 class State:
     """Per binding: the accepted executions, the number of the attempt that gave each, and the
-    log probability of acceptance of every attempt, in batches."""
+    log probability of acceptance of every attempt, in batches.
+
+    `num_attempts` are complete, `batch` is at work, and more than `limit` are not made.
+    """
 
     accepted: tuple[Traces, ...]
     attempts: tuple[tuple[int, ...], ...]
     log_ratios: tuple[tuple[Tensor, ...], ...]
     num_attempts: int
+    limit: int
+    batch: Batch | None = None
 
 
 class RejectionEngine:
@@ -70,45 +76,86 @@ class RejectionEngine:
     def init(self) -> State:
         nothing = self.target.start(torch.zeros(0, dtype=torch.long))
         groups = self.target.num_groups
-        return State((nothing,) * groups, ((),) * groups, ((),) * groups, 0)
+        most = self.settings.max_attempts
+        return State((nothing,) * groups, ((),) * groups, ((),) * groups, 0, most)
 
     def is_done(self, state: State) -> bool:
-        wanted = self.settings.num_samples
-        return state.num_attempts >= self.settings.max_attempts or all(
-            len(numbers) >= wanted for numbers in state.attempts
+        return state.batch is None and (
+            state.num_attempts >= state.limit or not self._wanting(state)
         )
 
+    def _wanting(self, state: State) -> tuple[int, ...]:
+        """The bindings that have not enough draws yet."""
+        wanted = self.settings.num_samples
+        return tuple(g for g, numbers in enumerate(state.attempts) if len(numbers) < wanted)
+
     def step(self, state: State) -> tuple[State, Info]:
-        settings, target = self.settings, self.target
-        size = min(settings.batch_size, settings.max_attempts - state.num_attempts)
-        wanting = [
-            g for g, numbers in enumerate(state.attempts) if len(numbers) < settings.num_samples
-        ]
-        groups = torch.tensor(wanting).repeat_interleave(size)
-        numbers = torch.arange(state.num_attempts, state.num_attempts + size).repeat(len(wanting))
-        # A binding draws what it would draw alone.
-        proposals = propose(target, groups, numbers, self.stream, masked=False)
-        log_ratio = self._log_ratio(proposals.traces, proposals.log_weight)
-        kept = self._accept(log_ratio, numbers[proposals.rows.cpu()])
-        every = torch.full((groups.shape[0],), -math.inf, dtype=torch.float64)
-        every[proposals.rows.cpu()] = log_ratio.cpu()
-        traces = proposals.traces.select(kept)
-        attempt = numbers[proposals.rows[kept].cpu()]
-        accepted, attempts = list(state.accepted), list(state.attempts)
-        log_ratios = list(state.log_ratios)
-        for position, group in enumerate(wanting):
-            log_ratios[group] += (every[position * size : (position + 1) * size],)
-            at = (traces.group == group).nonzero().squeeze(-1)
-            at = at[: settings.num_samples - len(attempts[group])]
-            if at.shape[0]:
-                found = traces.select(at)
-                old = accepted[group]
-                accepted[group] = concatenate([old, found]) if old.num_rows else found
-                attempts[group] = attempts[group] + tuple(attempt[at.cpu()].tolist())
-        new = State(tuple(accepted), tuple(attempts), tuple(log_ratios), state.num_attempts + size)
+        """One token, or choice, more of every attempt of a batch."""
+        target, batch = self.target, state.batch
+        if batch is None:
+            size = min(self.settings.batch_size, state.limit - state.num_attempts)
+            groups = self._wanting(state)
+            rows, numbers = numbers_of(groups, state.num_attempts, size)
+            batch = Batch(begin(target, rows, numbers), groups, size)
+        unfinished = batch.unfinished
+        if not is_complete(target, unfinished):
+            unfinished = advance(target, unfinished, self.stream, masked=False)
+        num_tokens = unfinished.num_tokens - batch.unfinished.num_tokens
+        batch = replace(batch, unfinished=unfinished)
+        is_whole = is_complete(target, unfinished)
+        new = self._judged(state, batch) if is_whole else replace(state, batch=batch)
         done = min(len(numbers) for numbers in new.attempts)
         message = f"{new.num_attempts} attempts"
-        return new, Info("draws", done, settings.num_samples, message, proposals.num_tokens)
+        return new, Info("draws", done, self.settings.num_samples, message, num_tokens)
+
+    def _judged(self, state: State, batch: Batch) -> State:
+        """The state with the attempts of a complete batch, kept or not."""
+        proposals, counters = completed(batch.unfinished), batch.unfinished.counters
+        at = proposals.rows
+        log_ratio = self._log_ratio(proposals.traces, proposals.log_weight)
+        kept = self._accept(log_ratio, counters[at])
+        every = torch.full((proposals.num_rows,), -math.inf, dtype=torch.float64)
+        every[at.cpu()] = log_ratio.cpu()
+        traces = proposals.traces.select(kept)
+        attempt = state.num_attempts + at[kept].cpu() % batch.size
+        accepted, attempts = list(state.accepted), list(state.attempts)
+        log_ratios = list(state.log_ratios)
+        for position, group in enumerate(batch.groups):
+            log_ratios[group] += (every[position * batch.size : (position + 1) * batch.size],)
+            here = (traces.group == group).nonzero().squeeze(-1)
+            here = here[: self.settings.num_samples - len(attempts[group])]
+            if here.shape[0]:
+                found = traces.select(here)
+                old = accepted[group]
+                accepted[group] = concatenate([old, found]) if old.num_rows else found
+                attempts[group] = attempts[group] + tuple(attempt[here.cpu()].tolist())
+        return replace(
+            state,
+            accepted=tuple(accepted),
+            attempts=tuple(attempts),
+            log_ratios=tuple(log_ratios),
+            num_attempts=state.num_attempts + batch.size,
+            batch=None,
+        )
+
+    def hurry(self, state: State, *, spent: float, left: float) -> State:
+        """Fewer attempts, as many as can be finished; not before half of the budget is spent."""
+        if spent < left:
+            return state
+        if state.batch is not None:
+            stream = self.stream.child("hurry", state.num_attempts)
+            batch = state.batch.hurried(self.target, stream, left)
+            if batch is state.batch:
+                return state
+            return replace(state, batch=batch, limit=state.num_attempts + batch.size)
+        size = min(self.settings.batch_size, state.limit - state.num_attempts)
+        num_groups = len(self._wanting(state))
+        room = room_for(self.target, num_groups, left, state.num_attempts, spent)
+        return state if room >= size else replace(state, limit=state.num_attempts + room)
+
+    def recover(self, state: State) -> State:
+        batch = state.batch
+        return state if batch is None else replace(state, batch=batch.recovered(self.target))
 
     def _log_ratio(self, traces: Traces, log_weight: Tensor) -> Tensor:
         """The log probability of acceptance of the executions, `[rows]`."""
@@ -136,6 +183,12 @@ class RejectionEngine:
         return (uniforms.log() < log_ratio).nonzero().squeeze(-1)
 
     def result(self, state: State, *, complete: bool) -> list[Draws]:
+        if not complete and not any(state.attempts):
+            nothing = self.target.start(torch.zeros(0, dtype=torch.long))
+            tried = f"none of {state.num_attempts:,} complete attempts was accepted"
+            lacking = (tried, "allow more time, or use smc")
+            empty = Draws(nothing, nothing.log_density(), None, complete=False, lacking=lacking)
+            return [empty] * self.target.num_groups
         return [self._of_group(state, group, complete) for group in range(self.target.num_groups)]
 
     def _nothing_accepted(self, group: int, attempts: int, upper: float) -> InferenceError:

@@ -520,14 +520,30 @@ class TextStage:
     ) -> tuple[TextRun, Tensor]:
         """Draws until no row is open; returns the log mass of the masks met, `[rows]`."""
         log_mass = torch.zeros(run.num_rows, dtype=torch.float64, device=self.device)
-        every = torch.arange(run.num_rows, device=self.device)
         number = 0
         while run.num_open:
-            run, step = self.step(run, uniforms(every, number), masked=masked)
-            log_mass = log_mass.index_add(0, step.rows, step.log_mass)
-            if not run.automata.is_trivial and run.num_open:
-                run = run.close(self._alive(run, log_mass, masked=masked))
+            run, log_mass = self.advance(run, log_mass, uniforms, number, masked=masked)
             number += 1
+        return run, log_mass
+
+    def advance(
+        self,
+        run: TextRun,
+        log_mass: Tensor,
+        uniforms: Uniforms,
+        number: int,
+        *,
+        masked: bool = True,
+    ) -> tuple[TextRun, Tensor]:
+        """One token more for every open row, the `number`-th since the run was begun or taken up.
+
+        `log_mass` `[rows]` is that of the masks met so far; rows that are dead are closed.
+        """
+        every = torch.arange(run.num_rows, device=self.device)
+        run, step = self.step(run, uniforms(every, number), masked=masked)
+        log_mass = log_mass.index_add(0, step.rows, step.log_mass)
+        if not run.automata.is_trivial and run.num_open:
+            run = run.close(self._alive(run, log_mass, masked=masked))
         return run, log_mass
 
     def _alive(self, run: TextRun, log_mass: Tensor, *, masked: bool) -> Tensor:

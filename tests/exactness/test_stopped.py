@@ -1,4 +1,4 @@
-"""What smc and exact return where they are stopped before their end is right all the same."""
+"""What methods return where they are stopped before their end is right all the same."""
 
 from __future__ import annotations
 
@@ -17,11 +17,16 @@ import torch
 import lmppl
 from lmppl.errors import InferenceError
 from lmppl.inference import loop
+from lmppl.inference.batches import Batch
 from lmppl.inference.exact import ExactEngine
 from lmppl.inference.exact import State as ExactState
+from lmppl.inference.importance import ImportanceEngine
+from lmppl.inference.importance import State as ImportanceState
 from lmppl.inference.loop import Budget, Info
+from lmppl.inference.rejection import RejectionEngine
+from lmppl.inference.rejection import State as RejectionState
 from lmppl.inference.remainder import with_remainder
-from lmppl.inference.settings import SMC, Exact
+from lmppl.inference.settings import SMC, Exact, Importance, Rejection
 from lmppl.inference.smc import SMCEngine
 from lmppl.inference.smc import State as SMCState
 from lmppl.progress import ProgressEvent
@@ -124,6 +129,162 @@ def test_a_step_that_is_broken_off_is_made_again() -> None:
     assert info.num_tokens == 8 and again.run is not None and state.run is not None
     kept = again.run.tokens[:, : state.run.position]
     assert torch.equal(kept, state.run.tokens[:, : state.run.position])
+
+
+# ----------------------------------------------------------------------- importance and rejection
+
+
+Run = tuple[float, np.ndarray, np.ndarray]
+
+
+def hurried_runs(case: Case, method: str, at: int, num_runs: int) -> list[Run]:
+    """Runs of 12 draws that are told to hurry before step `at`, with time for half of the tokens.
+
+    How many draws stay hangs on how many texts have ended, which is what a bias would come of.
+    """
+    target, runs = case.target(), []
+    for seed in range(num_runs):
+        stream = Stream.from_seed(1_000 * at + seed)
+        if method == "importance":
+            engine = ImportanceEngine(Importance(num_samples=12), target, stream)
+        else:
+            settings = Rejection(num_samples=12, max_attempts=12)
+            engine = RejectionEngine(settings, target, stream)
+        state = engine.init()
+        for _ in range(at):
+            state, _ = engine.step(state)
+        left = 0.5 * state.batch.unfinished.most_tokens_to_come(target) if state.batch else 0.0
+        state = engine.hurry(state, spent=math.inf, left=left)
+        while not engine.is_done(state):
+            state, _ = engine.step(state)
+        if method == "importance":
+            runs.append(run_of_importance(case, target, state))
+        else:
+            runs.append(run_of_rejection(case, target, state, engine))
+    return runs
+
+
+def run_of_importance(case: Case, target: Target, state: ImportanceState) -> Run:
+    (batch,) = state.batches
+    rows = rows_of(case, target, batch.traces) if batch.rows.numel() else np.zeros(0, int)
+    log_z = float(torch.logsumexp(batch.log_weight, 0)) - math.log(state.num_done)
+    return log_z, rows, batch.log_weight.softmax(-1).numpy()
+
+
+def run_of_rejection(
+    case: Case, target: Target, state: RejectionState, engine: RejectionEngine
+) -> Run:
+    (traces,), (numbers,) = state.accepted, state.attempts
+    assert all(0 <= number < state.num_attempts for number in numbers)
+    if not numbers:
+        return -math.inf, np.zeros(0, int), np.zeros(0)
+    share = len(numbers) / state.num_attempts
+    weights = np.full(len(numbers), 1.0 / len(numbers))
+    return math.log(share) + float(engine.log_bound[0]), rows_of(case, target, traces), weights
+
+
+@pytest.mark.parametrize("case", [TILT, ENDS, HARD, MIXED], ids=lambda case: case.name)
+def test_draws_of_importance_that_are_hurried_stay_unbiased(case: Case) -> None:
+    assert p_value_of_weighted_runs(case, hurried_runs(case, "importance", 3, 200)) > ALPHA
+
+
+@pytest.mark.parametrize("case", [TILT, ENDS], ids=lambda case: case.name)
+def test_attempts_of_rejection_that_are_hurried_stay_unbiased(case: Case) -> None:
+    assert p_value_of_weighted_runs(case, hurried_runs(case, "rejection", 3, 200)) > ALPHA
+
+
+def test_a_batch_that_keeps_what_ended_first_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended_first(self: Batch, target: Target, stream: Stream, left: float) -> Batch:
+        needed = self.unfinished.most_tokens_to_come(target)
+        fewer = max(int(0.9 * self.size * left / needed), 4)
+        order = self.unfinished.run.positions.argsort(stable=True)
+        kept = self.unfinished.rows[order[:fewer]].sort().values
+        return replace(self, unfinished=self.unfinished.thinned(kept), size=kept.shape[0])
+
+    monkeypatch.setattr(Batch, "hurried", ended_first)
+    assert p_value_of_weighted_runs(ENDS, hurried_runs(ENDS, "importance", 3, 300)) < ALPHA
+
+
+@pytest.mark.parametrize("method", ["importance", "rejection"])
+def test_a_batch_needs_no_more_tokens_than_there_are(
+    letters: lmppl.CompiledModel, method: str
+) -> None:
+    for tokens in (1000, 5000):
+        post = lmppl.infer(
+            letters(tone=lambda texts: [6.0 - each for each in tone(texts)]),
+            method=method,
+            num_samples=200,
+            seed=3,
+            budget=f"{tokens} tokens",
+        )
+        assert not post.complete and all(len(text) == 30 for text in post.texts)
+        assert 0.5 * tokens <= post.manifest["num_tokens"] <= tokens
+        assert any(f"the budget of {tokens} tokens was spent" in w for w in post.warnings)
+    with pytest.raises(InferenceError, match=r"(?s)LMP930.*(draws: 0 of 200|none of 0 complete)"):
+        lmppl.infer(letters(tone=tone), method=method, num_samples=200, budget="9 tokens")
+
+
+def test_batches_that_are_complete_are_kept_and_another_is_not_begun(
+    letters: lmppl.CompiledModel,
+) -> None:
+    events: list[int] = []
+
+    def impatient(event: ProgressEvent) -> None:
+        events.append(event.done)
+        if event.stage == "draws" and events.count(40) == 1 and event.done == 40:
+            signal.raise_signal(signal.SIGINT)
+
+    post = lmppl.infer(
+        letters(tone=tone),
+        method="importance",
+        num_samples=200,
+        batch_size=20,
+        seed=3,
+        progress=impatient,
+    )
+    whole = lmppl.infer(letters(tone=tone), method="importance", num_samples=40, seed=3)
+    assert not post.complete and post.texts == whole.texts
+    assert post.log_evidence == whole.log_evidence
+
+
+def test_every_binding_of_a_hurried_batch_keeps_the_draws_it_would_keep_alone(
+    letters: lmppl.CompiledModel,
+) -> None:
+    post, same = lmppl.infer(
+        [letters(tone=tone)] * 2, method="importance", num_samples=60, seed=3, budget="1200 tokens"
+    )
+    assert 4 <= len(post) < 60 and post.texts == same.texts
+    whole = lmppl.infer(letters(tone=tone), method="importance", num_samples=60, seed=3)
+    assert set(post.texts) <= set(whole.texts)
+
+
+def test_a_batch_that_is_broken_off_is_gone_on_with() -> None:
+    program = "extern lm prior\nmodel m() { text ~ prior(max_tokens=8)\nreturn text }"
+    target = lmppl.compile(program)(prior=tiny_lm("gpt2")).target()
+    engine = ImportanceEngine(Importance(num_samples=8), target, Stream.from_seed(3))
+    state, ahead = engine.init(), engine.init()
+    for _ in range(5):
+        state, _ = engine.step(state)
+    engine.step(state)  # spends the prefixes that the state holds
+    again = engine.recover(state)
+    while not engine.is_done(again):
+        again, _ = engine.step(again)
+    while not engine.is_done(ahead):
+        ahead, _ = engine.step(ahead)
+    texts = [each.batches[0].traces.texts["text"].strings for each in (again, ahead)]
+    assert texts[0] == texts[1]
+
+
+def test_a_chain_in_its_warmup_says_how_far_it_is(letters: lmppl.CompiledModel) -> None:
+    def impatient(event: ProgressEvent) -> None:
+        if event.stage == "warmup" and event.done == 30:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(InferenceError, match="LMP930") as caught:
+        lmppl.infer(letters(tone=tone), method="mcmc", warmup_steps=100, seed=1, progress=impatient)
+    (diagnostic,) = caught.value.diagnostics
+    assert "30 steps were done, of which warmup is 100" in diagnostic.notes[0].replace("29", "30")
+    assert diagnostic.help is not None and "warmup_steps=1" in diagnostic.help
 
 
 # ----------------------------------------------------------------------------------------- exact
@@ -261,7 +422,7 @@ def test_smc_keeps_a_budget_of_seconds(letters: lmppl.CompiledModel) -> None:
     assert not post.complete and post.diagnostics["num_particles"] < 64
 
 
-@pytest.mark.parametrize("method", ["smc", "exact"])
+@pytest.mark.parametrize("method", ["smc", "exact", "importance", "rejection"])
 def test_ctrl_c_returns_what_can_be_finished(letters: lmppl.CompiledModel, method: str) -> None:
     calls = 0
 
@@ -274,9 +435,10 @@ def test_ctrl_c_returns_what_can_be_finished(letters: lmppl.CompiledModel, metho
     before = signal.getsignal(signal.SIGINT)
     options = {"num_particles": 50} if method == "smc" else {}
     post = lmppl.infer(letters(tone=tone), method=method, seed=2, progress=impatient, **options)
+    kind = "consistent" if method == "rejection" else "unbiased"
     assert signal.getsignal(signal.SIGINT) is before
     assert not post.complete and any("interrupted" in warning for warning in post.warnings)
-    assert post.log_evidence is not None and post.log_evidence.kind == "unbiased"
+    assert post.log_evidence is not None and post.log_evidence.kind == kind
     assert not post.enumerated and all(len(text) == 30 for text in post.texts)
     assert post.log_evidence.lower <= exact_evidence() <= post.log_evidence.upper
 

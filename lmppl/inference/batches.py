@@ -1,0 +1,73 @@
+"""Batches of draws from the prior that can come to an end sooner, for methods that go by them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lmppl.inference.proposing import Unfinished
+from lmppl.rng import Stream
+from lmppl.target import ChoiceStage, Target, TextStage
+
+# Fewer than this say nothing about their own error.
+FEWEST_DRAWS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The next `size` draws of every binding in `groups`, row by row: all of one binding, then all
+    of the next."""
+
+    unfinished: Unfinished
+    groups: tuple[int, ...]
+    size: int
+
+    def hurried(self, target: Target, stream: Stream, left: float) -> Batch:
+        """The batch, or one of so few draws that about `left` tokens are enough for them.
+
+        Which draws stay is drawn too, and not what ended first: short texts would be too many. So
+        whatever their number hangs on, the mean of what they weigh is unbiased. All bindings keep
+        the same, as each would alone.
+        """
+        needed = self.unfinished.most_tokens_to_come(target)
+        if needed <= left:
+            return self
+        # A step takes longer for each text, the fewer there are.
+        fewer = max(int(0.9 * self.size * left / needed), min(FEWEST_DRAWS, self.size))
+        if fewer >= self.size:
+            return self
+        order = stream.child("thin").uniforms(torch.arange(self.size), fewer).argsort()
+        kept = order[:fewer].sort().values
+        first = self.size * torch.arange(len(self.groups)).unsqueeze(-1)
+        at = (first + kept).view(-1).to(target.device)
+        return replace(self, unfinished=self.unfinished.thinned(at), size=fewer)
+
+    def recovered(self, target: Target) -> Batch:
+        """The batch before a step that was broken off, good to be gone on with."""
+        unfinished = self.unfinished
+        if unfinished.run is None:
+            return self
+        stage = target.stages[unfinished.site]
+        assert isinstance(stage, TextStage)
+        prompts = target.prompts(unfinished.site, unfinished.traces)
+        run = stage.recomputed(unfinished.run, prompts)
+        return replace(self, unfinished=replace(unfinished, run=run))
+
+
+def room_for(target: Target, num_groups: int, left: float, num_done: int, spent: float) -> int:
+    """How many more draws of every binding may be begun: those that `left` tokens are enough for,
+    whatever their length, and none after an interruption; but the fewest where there are none."""
+    fewest = 0 if num_done else FEWEST_DRAWS
+    if math.isinf(spent) and num_done:
+        return 0
+    longest = sum(s.max_tokens for s in target.stages if not isinstance(s, ChoiceStage))
+    return max(int(min(left / max(1, longest * num_groups), 2**31)), fewest)
+
+
+def numbers_of(groups: tuple[int, ...], first: int, size: int) -> tuple[Tensor, Tensor]:
+    """The bindings and the numbers of the next `size` draws of each of them, `[rows]`."""
+    numbers = torch.arange(first, first + size).repeat(len(groups))
+    return torch.tensor(groups, dtype=torch.long).repeat_interleave(size), numbers
