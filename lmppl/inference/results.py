@@ -18,6 +18,7 @@ from lmppl.fence import fenced
 from lmppl.inference.loop import Draws, Outcome
 from lmppl.inference.settings import Settings
 from lmppl.ir.expr import Expr
+from lmppl.ir.model import Expectation
 from lmppl.lm.protocol import Chat
 from lmppl.posterior import Estimate, ExpectationResult, Posterior
 from lmppl.posterior.expectation import Statistic
@@ -184,17 +185,32 @@ def _verify(target: Target, draws: Draws) -> None:
 def _expectations(
     target: Target, draws: Draws, posterior: Posterior, group: int
 ) -> list[ExpectationResult]:
-    """Each `expect` of the file, estimated at 99 % confidence; claims about one number once."""
+    """Each `expect` of the file, estimated at 99 % confidence; claims about one number once.
+
+    What has no value on some draw leaves its claim undecided: a claim must not lose a result.
+    """
     results = []
     found: dict[tuple[object, ...], tuple[Estimate, Estimate]] = {}
     for claim in target.model.expectations:
-        values = target.evaluate(claim.expr, draws.traces)
+        try:
+            values = target.evaluate(claim.expr, draws.traces)
+            bound = float(target.evaluate(claim.bound, draws.traces)[0])
+            q = None if claim.q is None else float(target.evaluate(claim.q, draws.traces)[0])
+        except InferenceError as error:
+            results.append(_without_value(claim, error.diagnostics[0].message))
+            continue
         if claim.expr.type.kind == "bool":
             values = values.astype(bool)
-        bound = float(target.evaluate(claim.bound, draws.traces)[0])
-        q = None if claim.q is None else float(target.evaluate(claim.q, draws.traces)[0])
+        infinite = int(np.isneginf(values[posterior.log_weights > -math.inf]).sum())
+        if infinite and claim.statistic != "mean":
+            sentence = f"it is −∞ on {infinite:,} of {len(posterior):,} draws"
+            results.append(_without_value(claim, sentence, bound))
+            continue
         bounds = target.range_of(claim.expr, group)
         key = (claim.statistic, q, bounds, values.dtype.str, values.tobytes())
+        if infinite:
+            # What is −∞ with positive probability, and nowhere ∞, is −∞ on average.
+            found[key] = (Estimate.exact(-math.inf),) * 2
         if key not in found:
             found[key] = posterior.claim_estimates(claim.statistic, values, q=q, bounds=bounds)
         results.append(
@@ -203,6 +219,21 @@ def _expectations(
             )
         )
     return results
+
+
+def _without_value(claim: Expectation, reason: str, bound: float = math.nan) -> ExpectationResult:
+    """A claim that cannot be estimated, undecided for a reason."""
+    nothing = Estimate(math.nan, math.inf, -math.inf, math.inf, "consistent", 0.99)
+    return ExpectationResult(
+        claim.label,
+        claim.source,
+        nothing,
+        "undecided",
+        claim.statistic,
+        claim.operator,
+        bound,
+        f"there is no number to judge: {reason}",
+    )
 
 
 @cache

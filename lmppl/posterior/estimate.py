@@ -288,6 +288,15 @@ class Estimate:
     def __truediv__(self, divisor: float) -> Estimate:
         return scaled(self, 1.0 / divisor) if isinstance(divisor, (int, float)) else NotImplemented
 
+    @property
+    def error_is_of_interval(self) -> bool:
+        """Whether the standard error is half the interval in units of the normal's, or infinite,
+        because the spread of the draws is not believed (see `honest_error`)."""
+        if self.kind == "exact" or math.isinf(self.standard_error):
+            return self.kind != "exact"
+        half = (self.upper - self.lower) / (2.0 * normal_quantile(0.5 + 0.5 * self.confidence))
+        return math.isclose(self.standard_error, half, rel_tol=1e-9)
+
     def clipped(self, lower: float, upper: float) -> Estimate:
         """The same estimate with its interval cut to a range that is known beforehand."""
         return replace(

@@ -32,8 +32,9 @@ class ExpectationResult:
     reason: str = ""
 
     def undecided(self, reason: str) -> ExpectationResult:
-        """The same estimate without a verdict, for a reason; what is undecided keeps its own."""
-        if self.verdict == "undecided":
+        """The same estimate without a verdict, for a reason; what is undecided keeps its own, and
+        what is exact is no matter of draws."""
+        if self.verdict == "undecided" or self.estimate.kind == "exact":
             return self
         return replace(self, verdict="undecided", reason=reason)
 

@@ -56,8 +56,14 @@ def kl_to_prior(posterior: Posterior, confidence: float = 0.95) -> Estimate | No
 
 
 def _error_of_difference(posterior: Posterior, mean: Estimate, evidence: Estimate) -> float:
-    """The standard error of E[Σ log potentials] − log Ẑ, both from the weights of these draws."""
+    """The standard error of E[Σ log potentials] − log Ẑ, both from the weights of these draws.
+
+    Where the error of one of the two is not believed from the draws, nor is that of the difference:
+    errors of numbers that may depend on each other add up at most.
+    """
     if posterior.num_chains is not None or evidence.kind == "exact":
+        return mean.standard_error + evidence.standard_error
+    if mean.error_is_of_interval or evidence.error_is_of_interval:
         return mean.standard_error + evidence.standard_error
     weights = posterior.weights
     influence = weights * (total_log_potential(posterior) - mean.value)
@@ -92,6 +98,9 @@ def kl_from_guide(posterior: Posterior, confidence: float = 0.95) -> Estimate | 
     # Both means move with the same draws: w/w̄ − 1 in the first, log w − its mean in the second.
     influence = posterior.weights * log_w.size - 1.0 - (log_w - log_w.mean())
     error = float(influence.std(ddof=1)) / math.sqrt(log_w.size)
+    if error <= 1e-12:
+        # Weights that are all alike say nothing of their spread.
+        error = math.inf
     made = Estimate.from_error(max(0.0, gap), error, degrees=log_w.size - 1, confidence=confidence)
     return made.clipped(0.0, math.inf)
 
@@ -152,9 +161,9 @@ def probabilities(posterior: Posterior, name: str, confidence: float = 0.95) -> 
 def prior_expectation(posterior: Posterior, f: Any, confidence: float = 0.95) -> Estimate:
     """The mean of f under the prior, restricted to what every requirement allows.
 
-    The weights without the factors are the prior's. That is so for enumerated draws, and for draws
-    that were proposed by the prior; those of other methods never went where the posterior has no
-    mass, and say nothing of the prior there.
+    A factor of −∞ rules out what a requirement would. The weights without the factors are the
+    prior's. That is so for enumerated draws, and for draws that were proposed by the prior; those
+    of other methods never went where the posterior has no mass, and say nothing of the prior there.
 
     Raises: ValueError for draws of another method.
     """
@@ -181,6 +190,8 @@ def total_log_potential(posterior: Posterior) -> NDArray[np.float64]:
 
 def one_in(nats: float) -> str:
     """e^−nats as a share: "1 in 20", "1 in 10^31"."""
+    if nats == math.inf:
+        return "none"
     if nats > math.log(1e6):
         return f"1 in 10^{round(nats / math.log(10.0))}"
     count = math.exp(max(0.0, nats))

@@ -492,6 +492,7 @@ class Posterior:
     def prior_expectation(self, f: Function | str | Any, *, confidence: float = 0.95) -> Estimate:
         """The mean of f before the factors: under the prior, restricted to every `require`.
 
+        A factor of −∞ rules out what a requirement would.
         `f` as in `expectation`; an expression may name the statistic itself, as
         `"quantile(sentiment(text), 0.9)"`. Only draws of exact (enumerated) and importance tell.
 
@@ -781,7 +782,7 @@ class Posterior:
         """The verdict of `judge`, from what `claim_estimates` gave."""
         shown, strict = bases
         verdict, reason = verdict_of(shown, operator, bound), ""
-        if verdict != "undecided" and not self.enumerated:
+        if verdict != "undecided" and shown.kind != "exact":
             if self.unseen is not None and self.unseen.reason:
                 reason = self.unseen.reason
             elif verdict_of(strict, operator, bound) == "undecided":

@@ -119,7 +119,7 @@ def mean(sample: Sample, x: Floats, bounds: Range, confidence: float) -> Estimat
     See `lmppl.posterior.mean_bounds`. A bound that is infinite gives an infinite end.
     """
     value = sample.expect(x)
-    if sample.enumerated:
+    if sample.enumerated or bounds[0] == bounds[1] == value:
         return Estimate.exact(value)
     lower, upper = _interval(sample, x, bounds, confidence)
     delta = sample.delta_error(x, value)

@@ -15,6 +15,7 @@ from lmppl.errors.plain import acts
 from lmppl.posterior.meaning import evidence_estimate, one_in, total_log_potential
 
 if TYPE_CHECKING:
+    from lmppl.posterior.estimate import Estimate
     from lmppl.posterior.posterior import Posterior
 
 _DEFAULT_WIDTH = 96
@@ -179,9 +180,7 @@ def _from_the_prior(posterior: Posterior) -> list[tuple[str, str]]:
     is_event = bool(posterior.potential_labels) and not total_log_potential(posterior).any()
     evidence = evidence_estimate(posterior)
     if is_event and evidence is not None and evidence.value < 0.0:
-        passing = -evidence.value < 0.05
-        words = "nearly all satisfy" if passing else f"about {one_in(-evidence.value)} satisfies"
-        rows.append(("prior draws that pass", f"{words} every require"))
+        rows.append(("prior draws that pass", _share_that_passes(evidence)))
     elif posterior.potential_labels and alive.any():
         distance = posterior.kl_to_prior
         if distance is None:
@@ -193,6 +192,17 @@ def _from_the_prior(posterior: Posterior) -> list[tuple[str, str]]:
     if any(name in posterior.fields()["log_priors"] for name in posterior.fields()["tokens"]):
         rows.append(("perplexity", f"{posterior.perplexity()} per token, under the prior"))
     return rows
+
+
+def _share_that_passes(evidence: Estimate) -> str:
+    """How many draws of the prior satisfy every requirement, with the interval of the evidence."""
+    about = "" if evidence.kind == "exact" else "about "
+    passing = -evidence.value < 0.05
+    words = "nearly all satisfy" if passing else f"{about}{one_in(-evidence.value)} satisfies"
+    if evidence.kind == "exact":
+        return f"{words} every require"
+    most, fewest = one_in(-min(evidence.upper, 0.0)), one_in(-evidence.lower)
+    return f"{words} every require ({100.0 * evidence.confidence:g}%: {fewest} to {most})"
 
 
 def _probabilities(posterior: Posterior, name: str) -> list[tuple[str, str]]:
