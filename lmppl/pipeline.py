@@ -27,6 +27,7 @@ from lmppl.checker import (
     without_scalars,
 )
 from lmppl.errors import Diagnostic, InferenceError, LmpError
+from lmppl.factors import named
 from lmppl.files import AnyPath
 from lmppl.inference import METHODS, Settings, check_method, method_named, settings_from_options
 from lmppl.inference.declared import foreseen, infer_mistakes
@@ -195,7 +196,7 @@ def _with_other_errors(
     failure: SyntaxFailure, path: str | None, base_dir: str, allow: Iterable[AnyPath]
 ) -> LmpError:
     """The syntax errors of a program and what is wrong with the meaning of all that is left."""
-    left = failure.remains()
+    left = failure.remains(frozenset(named("distribution")))
     if left is None:
         return failure
     program, lost, declares = left

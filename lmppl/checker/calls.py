@@ -142,7 +142,10 @@ class CallChecker:
                 "LMP101",
                 span,
                 f"no function or reward is called `{name}`",
-                help=near and f"did you mean `{near}`?",
+                help=f"did you mean `{near}`?"
+                if near is not None
+                else f"declare a score, as in `reward {name}(t: string): real = vader()`, or a"
+                f" function of the host, `extern function {name}(t: string): real`",
             )
             return True
         return False
@@ -219,6 +222,8 @@ class CallChecker:
         if named_only:
             message = f"`{name}` takes {takes} by place; the others are named"
             help = f"write the name before it, one of {', '.join(named_only)}"
+            if any(formal.name in ("words", "values") for formal in formals):
+                help += '; several words are one list, `["…", "…"]`'
         else:
             message = f"`{name}` takes {takes}"
             help = None
@@ -286,6 +291,9 @@ class CallChecker:
                 f"{what} cannot depend on the choice `{choice}`",
                 labels=[] if symbol is None else [Label(symbol.span, "drawn here")],
                 notes=["it must be known before anything is drawn"],
+                help=f"the text comes first: `{owner}({choice}, …)`"
+                if argument.name in ("words", "pattern")
+                else None,
             )
             return None
         return value if self._check_value(argument, value, what) else None

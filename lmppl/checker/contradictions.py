@@ -95,7 +95,7 @@ def _not_regular(problem: NotRegular, pattern: str, span: Span) -> Diagnostic:
         f"this pattern {problem.reason}",
         span,
         notes=() if problem.position is None else (f"at character {problem.position} of it",),
-        help=REMEDY,
+        help=None if "not a regular expression" in problem.reason else REMEDY,
     )
 
 

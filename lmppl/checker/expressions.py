@@ -21,8 +21,18 @@ from lmppl.ir import expr as ir
 from lmppl.ir.types import BOOL, INT, REAL, STRING, UNKNOWN, Interval, Type
 from lmppl.syntax import ast
 
+_CONDITIONS = ("true", "false")
 _BUILTIN_NAMES = frozenset(each.name for each in FACTORS) | frozenset(PLANNED) | {"file"}
 _DISTRIBUTION_NAMES = frozenset(named("distribution"))
+
+
+def _no_method(node: ast.Attribute) -> str:
+    """What to write for `text.startswith(…)`, which is how other languages say it."""
+    near = closest(node.name, named("predicate", "function"))
+    written = (
+        f"write `{near}({node.value.name}, …)`" if isinstance(node.value, ast.Name) and near else ""
+    )
+    return written or "values have no methods: a dot follows the name of an imported file only"
 
 
 def unknown(span: Span) -> ir.Constant:
@@ -128,16 +138,21 @@ class ExpressionChecker:
             )
             return
         if name in _BUILTIN_NAMES:
+            # Nobody calls a distribution where a number belongs: a name of one's own is missing.
+            own = name in _DISTRIBUTION_NAMES or name in PLANNED
             self.report.error(
                 "LMP111",
                 span,
                 f"`{name}` is a built-in, not a value",
-                help=f"call it: `{name}(…)`",
+                help=f"to have a value of that name, declare it, as in `model m({name}: real)`"
+                if own
+                else f"call it: `{name}(…)`",
             )
             return
         candidates = [
             *self.scope.names("constant", "parameter", "site", "let", "unknown"),
             *self.scope.later,
+            *_CONDITIONS,
         ]
         near = closest(name, candidates)
         if near is not None:
@@ -173,7 +188,7 @@ class ExpressionChecker:
                 f"`{node.value.name}` is {KIND_IN_WORDS[owner.kind]}, not an imported file"
                 if owner is not None
                 else f"nothing is imported as `{node.value.name}`",
-                help=None
+                help=_no_method(node)
                 if owner is not None
                 else did_you_mean(node.value.name, imports)
                 or f'import a file first: `import "….lmp" as {node.value.name}`',

@@ -75,7 +75,7 @@ def check(
 
 
 # Errors about what is missing, which may stand in what could not be read.
-_ABSENCES = frozenset(("LMP101", "LMP116", "LMP201", "LMP220", "LMP223"))
+_ABSENCES = frozenset(("LMP101", "LMP111", "LMP116", "LMP201", "LMP220", "LMP223"))
 
 
 def check_remains(
@@ -106,9 +106,16 @@ def _is_doubtful(diagnostic: Diagnostic, source: str, lost: Container[str], decl
     if diagnostic.code not in _ABSENCES:
         return False
     span = diagnostic.span
-    if span is None or diagnostic.code != "LMP101":
+    if span is None or diagnostic.code not in ("LMP101", "LMP111"):
         return True
-    return source[span.start : span.end] in lost or (declares and diagnostic.help is None)
+    help = diagnostic.help or ""
+    if diagnostic.code == "LMP101":
+        is_vague = not help.startswith("did you mean")
+    else:
+        is_vague = help.startswith("to have a value of that name")
+        if not is_vague:
+            return False
+    return source[span.start : span.end] in lost or (declares and is_vague)
 
 
 def infer_specs(program: ast.Program) -> tuple[InferSpec, ...]:

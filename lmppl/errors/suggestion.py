@@ -15,4 +15,8 @@ def closest(word: str, candidates: Iterable[str]) -> str | None:
     # One wrong letter of three leaves two thirds: `sms` for `smc`.
     cutoff = 0.66 if len(word) == 3 else 0.7
     near = difflib.get_close_matches(word, names, n=1, cutoff=cutoff)
-    return near[0] if near else None
+    if near:
+        return near[0]
+    # An abbreviation, `temp` for `temperature`.
+    begun = [name for name in names if len(word) >= 3 and name.startswith(word.lower())]
+    return begun[0] if len(begun) == 1 else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import cast
 
 from lark import Token, Tree
@@ -49,23 +49,28 @@ class SyntaxFailure(LmpError):
         super().__init__(diagnostics, sources)
         self._scanned = scanned
 
-    def remains(self) -> tuple[ast.Program, frozenset[str], bool] | None:
+    def remains(
+        self, distributions: Container[str] = ()
+    ) -> tuple[ast.Program, frozenset[str], bool] | None:
         """The program without the statements that have the errors; the words in those, and
         whether they declare something under a name that may be unreadable.
 
+        With the names of `distributions`, a statement of which it is plain what was meant stays.
         None where what is left is no program either.
         """
         if self._scanned is None:  # it was pickled
             return None
         reserved = frozenset(keywords())
-        left = remains(self._scanned, self.diagnostics, _tree_or_place)
-        if left is None:
-            return None
-        builder = Builder(self._scanned, reserved)
-        program = builder.program(left.tree, allowances(self._scanned))
-        return (
-            None if builder.diagnostics or program is None else (program, left.lost, left.declares)
-        )
+        # What cannot be mended is left out.
+        for known in (distributions, ()):
+            left = remains(self._scanned, self.diagnostics, _tree_or_place, known)
+            if left is None:
+                continue
+            builder = Builder(self._scanned, reserved)
+            program = builder.program(left.tree, allowances(self._scanned))
+            if program is not None and not builder.diagnostics:
+                return program, left.lost, left.declares
+        return None
 
 
 def build(scanned: Scan) -> tuple[ast.Program | None, list[Diagnostic]]:

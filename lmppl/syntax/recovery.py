@@ -585,9 +585,19 @@ class _Recovery:
         return True
 
     def _mend_model_head(self, token: Token, before: Token | None, accepted: set[str]) -> bool:
-        """The parameter list or the opening brace is missing."""
+        """The parameter list, its end or the opening brace is missing."""
         if before is None:
             return False
+        if token.type == "LBRACE" and self._is("MODEL") and "RPAR" in accepted:
+            self._report(
+                "LMP002",
+                self._after(before),
+                f"this `{self._brackets[-1]}` is never closed",
+                "missing `)`",
+                None,
+                (Label(self._span(self._brackets[-1]), "opened here"),),
+            )
+            return self._feed(_virtual("RPAR"))
         if accepted == {"LBRACE"}:
             self._report(
                 "LMP011",
@@ -774,6 +784,21 @@ class _Recovery:
                     f"write `{self._keyword} {before}: …`",
                 )
                 self._feed(_virtual("COLON"))
+            elif (
+                "EQUAL" in accepted
+                and self._tokens[self._at + 1].start_pos == token.end_pos
+                and (self._tokens[self._at + 1].type == "TILDE")
+            ):
+                text = before if before is not None and before.type == "NAME" else "text"
+                self._report(
+                    "LMP013",
+                    span.to(self._span(self._tokens[self._at + 1])),
+                    "`=~` is not an operator of this language",
+                    "",
+                    f'write `matches({text}, r"…")`, with a pattern for the whole text',
+                )
+                self._feed(_virtual("EQUAL"))
+                self._at += 1
             elif "EQUAL" in accepted:
                 self._report(
                     "LMP007",
@@ -1008,7 +1033,7 @@ class _Recovery:
         """One token is missing, and with it everything goes on."""
         if before is None:
             return False
-        if accepted == {"COLON"} and token.type in ("COMMA", "RPAR", "EQUALS"):
+        if accepted == {"COLON"} and token.type in ("COMMA", "RPAR", "EQUALS", "LBRACE"):
             self._report(
                 "LMP020",
                 self._after(before),
