@@ -57,6 +57,7 @@ def _words(posterior: Posterior, diagnostics: Mapping[str, Any]) -> list[str]:
     # Draws that are independent and exact have honest errors, however few they are.
     scored = not posterior.potential_labels or bool(total_log_potential(posterior).any())
     exact = unseen is None and posterior.clusters is None and np.ptp(posterior.log_weights) == 0.0
+    few = False
     for name in ADVISED:
         if name in ("num_unique_draws", "max_weight") and len(posterior) < _FEW:
             continue
@@ -65,16 +66,19 @@ def _words(posterior: Posterior, diagnostics: Mapping[str, Any]) -> list[str]:
         if name == "pareto_k" and unseen is not None and math.isfinite(unseen.log_further):
             # A known bound of the weights says more than the shape of their tail.
             continue
-        words.append(
-            advice(
-                name,
-                diagnostics.get(name),
-                posterior.method,
-                num_draws=len(posterior),
-                limit=diagnostics.get("r_hat_limit"),
-                scored=scored,
-            )
+        sentence = advice(
+            name,
+            diagnostics.get(name),
+            posterior.method,
+            num_draws=len(posterior),
+            limit=diagnostics.get("r_hat_limit"),
+            scored=scored,
         )
+        if name == "ess_tail" and few:
+            # Of chains that are worth few draws altogether, the tails need not be told.
+            continue
+        few = few or (name == "ess_bulk" and sentence is not None)
+        words.append(sentence)
     if posterior.num_chains is not None and diagnostics.get("r_hat") is None:
         words.append(no_r_hat_advice())
     claimed = bool(posterior.expectations)

@@ -6,17 +6,21 @@ Everything follows Vehtari, Gelman, Simpson, Carpenter and Bürkner (2021), arXi
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import fdtri
 
-from lmppl.posterior.chains import autocorrelation_ess
+from lmppl.posterior.chains import autocorrelation_ess, autocovariance, integrated_time
 
 Floats = NDArray[np.float64]
 
 _NORMAL = NormalDist()
+_MOST_BY_CHANCE = 1.2
+# What is hidden in longer pieces is scaled from these.
+_LONGEST_PIECE = 256
 
 
 def split_chains(chains: ArrayLike) -> Floats:
@@ -61,19 +65,51 @@ def r_hat(chains: ArrayLike) -> float:
 def r_hat_limit(chains: ArrayLike, probability: float) -> float:
     """The R-hat of `[chains, draws]` that chains which agree exceed with 1 − `probability`.
 
-    Between 1.01 and 1.1. With m half chains, each worth e independent draws by its own
+    Between 1.01 and 1.2, where half a chain is worth hardly more than two draws and nothing can be
+    said of agreement. With m half chains, each worth e independent draws by its own
     autocorrelation, the variance between them is to that within as F / e, F of m − 1 and m (e − 1)
     degrees of freedom: with few draws, R-hat is above 1.01 by chance alone.
     """
     halves = split_chains(chains)
     number, length = halves.shape
-    if length < 2:
-        return 1.01
-    sizes = [autocorrelation_ess(half[None, :]) for half in halves]
-    known = [min(size, float(length)) for size in sizes if not math.isnan(size)]
-    size = max(float(np.mean(known)), 1.5) if known else float(length)
-    between = float(fdtri(number - 1, number * (size - 1.0), probability))
-    return min(max(1.01, math.sqrt(1.0 - 1.0 / length + between / size)), 1.1)
+    if length < 4:
+        return _MOST_BY_CHANCE
+    covariance = autocovariance(halves).mean(axis=0)
+    time = 1.0 if covariance[0] <= 0.0 else integrated_time(covariance / covariance[0])
+    size = max(length / _unshortened(time, length), 1.05)
+    # Of the bulk and of what is folded: the larger of two.
+    level = 0.5 + 0.5 * probability
+    between = float(fdtri(number - 1, number * (size - 1.0), level))
+    return min(max(1.01, math.sqrt(1.0 - 1.0 / length + between / size)), _MOST_BY_CHANCE)
+
+
+def _unshortened(time: float, length: int) -> float:
+    """The autocorrelation time of chains that is found to be `time` in pieces of some length.
+
+    A short piece is centred at its own mean, which hides how slowly the chain moves. How much is
+    computed for autoregressions of the first order, for which all is known.
+    """
+    size = min(length, _LONGEST_PIECE)
+    scale = length / size
+    times, found = _times_found(size)
+    if time <= found[0] * scale:
+        return max(time, 1.0 / math.log10(max(length, 11)))
+    return float(np.interp(time / scale, found, times)) * scale
+
+
+@lru_cache(maxsize=32)
+def _times_found(length: int) -> tuple[Floats, Floats]:
+    """Autocorrelation times, and what is found of them on average in pieces `[times]`."""
+    times = np.exp(np.linspace(0.0, math.log(2.0 * length), 24))
+    lags = np.abs(np.subtract.outer(np.arange(length), np.arange(length)))
+    found = []
+    for time in times:
+        covariance = ((time - 1.0) / (time + 1.0)) ** lags
+        means = covariance.mean(axis=0)
+        centred = covariance - means - means[:, None] + covariance.mean()
+        summed = np.array([np.trace(centred, offset=lag) for lag in range(length)])
+        found.append(integrated_time(summed / summed[0]))
+    return times, np.maximum.accumulate(np.array(found))
 
 
 def _plain_r_hat(chains: Floats) -> float:

@@ -22,24 +22,28 @@ def autocorrelation_ess(chains: ArrayLike) -> float:
     if np.all(x == x[:, :1]):
         # Every chain stands still at its own value: each is worth one draw at the very most.
         return float("nan")
-    covariance = _autocovariance(x)
+    covariance = autocovariance(x)
     within = float(covariance[:, 0].mean()) * num_draws / (num_draws - 1)
     pooled = within * (num_draws - 1) / num_draws
     if num_chains > 1:
         pooled += float(x.mean(axis=1).var(ddof=1))
     rho = 1.0 - (within - covariance.mean(axis=0)) / pooled
     rho[0] = 1.0
-    pairs = rho[: 2 * (num_draws // 2)].reshape(-1, 2).sum(axis=1)
+    return float(x.size / max(integrated_time(rho), 1.0 / np.log10(x.size)))
+
+
+def integrated_time(rho: Floats) -> float:
+    """How many draws are worth one, from their autocorrelations `[lags]`: Geyer's sum."""
+    pairs = rho[: 2 * (rho.size // 2)].reshape(-1, 2).sum(axis=1)
     negative = np.flatnonzero(pairs < 0.0)
     stop = int(negative[0]) if negative.size else pairs.size
     monotone = np.minimum.accumulate(pairs[: max(stop, 1)])
     # The first even lag past the cut is added where positive, as Stan does.
-    tail = max(0.0, float(rho[2 * stop])) if 2 * stop < num_draws else 0.0
-    time = max(-1.0 + 2.0 * float(monotone.sum()) + tail, 1.0 / np.log10(x.size))
-    return float(x.size / time)
+    tail = max(0.0, float(rho[2 * stop])) if 2 * stop < rho.size else 0.0
+    return -1.0 + 2.0 * float(monotone.sum()) + tail
 
 
-def _autocovariance(x: Floats) -> Floats:
+def autocovariance(x: Floats) -> Floats:
     """Autocovariances `[chains, lags]` divided by the number of draws, by FFT."""
     num_draws = x.shape[1]
     centred = x - x.mean(axis=1, keepdims=True)

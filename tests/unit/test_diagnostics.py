@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from lmppl.diagnostics import (
     ADVISED,
@@ -21,6 +22,7 @@ from lmppl.diagnostics import (
     num_unique_draws,
     pareto_tail,
     r_hat,
+    r_hat_limit,
     rank_normalise,
     split_chains,
     stuck_chains,
@@ -152,6 +154,53 @@ def test_r_hat_sees_a_chain_that_is_elsewhere_or_wider() -> None:
 def test_r_hat_sees_a_drift_within_one_chain() -> None:
     x = np.random.default_rng(4).normal(size=(1, 500)) + np.linspace(0, 3, 500)
     assert r_hat(x) > 1.1
+
+
+def autoregressive(
+    rng: np.random.Generator, chains: int, draws: int, time: float
+) -> NDArray[np.float64]:
+    """Chains of whole numbers that begin where they end, `time` steps of which are worth one."""
+    rho = (time - 1.0) / (time + 1.0)
+    x = rng.standard_normal((chains, draws))
+    for step in range(1, draws):
+        x[:, step] = rho * x[:, step - 1] + math.sqrt(1.0 - rho**2) * x[:, step]
+    return np.round(x)
+
+
+@pytest.mark.parametrize(
+    ("chains", "draws", "time"), [(32, 100, 3.0), (32, 100, 8.0), (32, 400, 30.0), (4, 1000, 30.0)]
+)
+def test_r_hat_of_chains_that_agree_is_rarely_above_its_limit(
+    chains: int, draws: int, time: float
+) -> None:
+    rng = np.random.default_rng(12)
+    num_runs = 40
+    above = 0
+    for _ in range(num_runs):
+        x = autoregressive(rng, chains, draws, time)
+        above += r_hat(x) > r_hat_limit(x, 0.99)
+    # At a rate of 1 in 20, more than 7 of 40 have a chance of 1 in 1,000.
+    assert above <= 7
+
+
+@pytest.mark.parametrize(("chains", "draws"), [(32, 100), (4, 400)])
+def test_r_hat_of_chains_in_two_places_is_above_its_limit(chains: int, draws: int) -> None:
+    rng = np.random.default_rng(13)
+    for _ in range(20):
+        x = autoregressive(rng, chains, draws, 3.0)
+        x[: chains // 2] += 2.0
+        assert r_hat(x) > r_hat_limit(x, 0.99)
+        # Half of each chain is worth about one draw: nothing says that they agree.
+        slow = autoregressive(rng, 32, 100, 150.0)
+        assert r_hat(slow) > r_hat_limit(slow, 0.99) == 1.2
+
+
+def test_chains_worth_few_draws_are_told_so_once() -> None:
+    rng = np.random.default_rng(14)
+    x = autoregressive(rng, 4, 100, 20.0).ravel()
+    post = assess(Posterior(sites={"n": x}, log_weights=np.zeros(400), num_chains=4))
+    assert post.diagnostics["ess_bulk"] < 100 and post.diagnostics["ess_tail"] < 100
+    assert sum("independent draws" in each for each in post.warnings) == 1
 
 
 def test_a_chain_that_never_moves_is_not_converged() -> None:

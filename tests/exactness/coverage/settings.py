@@ -49,6 +49,7 @@ def _settings_of(case: Case) -> list[Setting]:
         found.append(Setting(case, "rejection", {"num_samples": 400}, easy=easy))
     if case in _MCMC_CASES:
         found.append(Setting(case, "mcmc", _MCMC, every=4))
+        found.append(Setting(case, "mcmc", every=4))
     if case in _SVI_CASES:
         found.append(Setting(case, "svi", _SVI, every=8))
     return found
