@@ -19,7 +19,7 @@ from lmppl.inference.moves import (
 )
 from lmppl.inference.proposing import propose
 from lmppl.inference.settings import MCMC, SMC
-from lmppl.inference.smc import SMCEngine
+from lmppl.inference.smc import SMCEngine, num_families
 from lmppl.inference.zero_mass import zero_mass
 from lmppl.lm.protocol import PrefixArchive
 from lmppl.rng import Stream
@@ -36,7 +36,9 @@ class State:
 
     `kept` are the states after warmup. `accepted` and `proposed` `[rows]` count text moves;
     `by_cut` `[2, bins]` counts accepted and proposed suffix moves by relative cut position.
-    `log_evidence` `[bindings]` is what the draws that the chains were picked from say of it.
+    `log_evidence` `[bindings]` is what the draws that the chains were picked from say of it, and
+    `num_looks` `[bindings]` counts these draws, and the moves that proposed another one like them:
+    independent draws of the (masked) prior, of everything that is drawn.
     """
 
     traces: Traces
@@ -47,6 +49,7 @@ class State:
     moved: Tensor
     by_cut: Tensor
     log_evidence: Tensor
+    num_looks: Tensor
 
 
 class MCMCEngine:
@@ -68,7 +71,7 @@ class MCMCEngine:
         self._archives: dict[int, PrefixArchive | None] = {}
 
     def init(self) -> State:
-        traces, log_evidence = (
+        traces, log_evidence, num_looks = (
             self._start_from_smc() if self.settings.start == "smc" else self._start_from_prior()
         )
         zeros = torch.zeros(self.num_rows, dtype=torch.long, device=self.target.device)
@@ -81,20 +84,26 @@ class MCMCEngine:
             moved=zeros.bool(),
             by_cut=torch.zeros((2, _CUT_BINS), dtype=torch.long, device=self.target.device),
             log_evidence=log_evidence,
+            num_looks=num_looks,
         )
 
-    def _start_from_smc(self) -> tuple[Traces, Tensor]:
-        """One particle of an independent small run for every chain, and the log evidence."""
+    def _start_from_smc(self) -> tuple[Traces, Tensor, Tensor]:
+        """One particle of an independent small run for every chain, the log evidence, and how many
+        first particles have a living descendant."""
         settings = SMC(num_particles=_START_PARTICLES, num_runs=self.settings.num_chains)
         engine = SMCEngine(settings, self.target, self.stream.child("start"), record=True)
         state = engine.init()
         while not engine.is_done(state):
             state, _ = engine.step(state)
         runs = state.log_evidence + log_mean_exp(state.log_weight)
-        picked = self._pick(state.traces, state.log_weight)
-        return picked, log_mean_exp(runs.view(self.target.num_groups, -1))
+        families = num_families(state.eve.view_as(state.log_weight), state.log_weight)
+        return (
+            self._pick(state.traces, state.log_weight),
+            log_mean_exp(runs.view(self.target.num_groups, -1)),
+            families.view(self.target.num_groups, -1).sum(-1),
+        )
 
-    def _start_from_prior(self) -> tuple[Traces, Tensor]:
+    def _start_from_prior(self) -> tuple[Traces, Tensor, Tensor]:
         size = self.num_rows * _START_PARTICLES
         groups = torch.arange(self.target.num_groups).repeat_interleave(
             self.settings.num_chains * _START_PARTICLES
@@ -114,7 +123,9 @@ class MCMCEngine:
         weight[found.rows] = 0.0
         slot = torch.zeros(size, dtype=torch.long, device=self.target.device)
         slot[found.rows] = torch.arange(found.rows.shape[0], device=self.target.device)
-        return self._pick(found.traces.select(slot), weight.view(self.num_rows, -1)), log_evidence
+        picked = self._pick(found.traces.select(slot), weight.view(self.num_rows, -1))
+        num_looks = torch.full_like(log_evidence, size // self.target.num_groups, dtype=torch.long)
+        return picked, log_evidence, num_looks
 
     def _pick(self, traces: Traces, log_weight: Tensor) -> Traces:
         """One row for every chain by weight; a chain without a living one takes another chain's."""
@@ -181,11 +192,16 @@ class MCMCEngine:
             by_cut = by_cut.clone()
             by_cut[0].index_add_(0, bins, move.accepted.long())
             by_cut[1].index_add_(0, bins, torch.ones_like(bins))
+        num_looks = state.num_looks
+        if move.from_start is not None and len(self.target.stages) == 1:
+            # With other sites the text alone is new, beside what these are already.
+            num_looks = num_looks + move.from_start.view(self.target.num_groups, -1).sum(-1)
         return replace(
             state,
             accepted=state.accepted + move.accepted,
             proposed=state.proposed + 1,
             by_cut=by_cut,
+            num_looks=num_looks,
         )
 
     def result(self, state: State, *, complete: bool) -> list[Draws]:
@@ -232,10 +248,8 @@ class MCMCEngine:
             # Gibbs draws are not proposals: without a text there is nothing to accept.
             diagnostics["acceptance_rate"] = int(state.accepted[here].sum()) / proposed
         checks = {"every chain moved": still == 0}
-        # Draws of whole texts from the prior: those at the start, and moves that kept nothing.
-        num_looks = _START_PARTICLES * chains + int(by_cut[1][0]) // self.target.num_groups
         unseen = weight_bound(self.target, group).unseen(
-            float(state.log_evidence[group]), num_looks
+            float(state.log_evidence[group]), int(state.num_looks[group])
         )
         with np.errstate(invalid="ignore", divide="ignore"):
             rates = by_cut[0] / by_cut[1]

@@ -19,7 +19,8 @@ from lmppl.target import ChoiceStage, Target, TextBatch, TextStage, Traces, draw
 class Move:
     """The executions after a move, `[rows]`: which were accepted and which have changed.
 
-    `cut` is the relative position of a suffix move's cut in [0, 1), None for other moves.
+    `cut` is the relative position of a suffix move's cut in [0, 1), and `from_start` says which
+    kept no token and drew the whole text; both None for other moves.
     """
 
     traces: Traces
@@ -27,6 +28,7 @@ class Move:
     moved: Tensor
     num_tokens: int
     cut: Tensor | None = None
+    from_start: Tensor | None = None
 
 
 def suffix_move(
@@ -68,7 +70,7 @@ def suffix_move(
     move = _decide(chains, traces, proposal, log_ratio, stream, stage.name, num_tokens, share)
     if archive is not None:
         archive.settle(move.accepted)
-    return move
+    return replace(move, from_start=cut == 0)
 
 
 def block_move(

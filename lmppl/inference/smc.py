@@ -126,7 +126,7 @@ class SMCEngine:
             return new, Info(stage.name, done, total, num_tokens=tokens)
         self._require_mass(new)
         ess = effective_sample_size(new.log_weight)
-        families = _num_families(new.eve.view_as(new.log_weight), new.log_weight)
+        families = num_families(new.eve.view_as(new.log_weight), new.log_weight)
         new = replace(new, ess=(*new.ess, ess), num_ancestors=(*new.num_ancestors, families))
         if not self.is_done(new):
             new = self._resample(new, ess)
@@ -493,7 +493,7 @@ def _log_sum_exp(row: np.ndarray) -> float:
     return float(np.logaddexp.reduce(row))
 
 
-def _num_families(eve: Tensor, log_weight: Tensor) -> Tensor:
+def num_families(eve: Tensor, log_weight: Tensor) -> Tensor:
     """How many first particles the living ones descend from, `[populations]`."""
     ordered = eve.masked_fill(log_weight == -math.inf, -1).sort(-1).values
     new = (ordered[:, 1:] != ordered[:, :-1]).sum(-1) + 1

@@ -5,14 +5,18 @@ All seeds are fixed; each criterion has a false-alarm rate of 1e-5 over the choi
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 
+import lmppl
 from lmppl.inference import importance, moves, rejection, smc
 from lmppl.inference.exact import ExactEngine
 from lmppl.inference.importance import ImportanceEngine
@@ -348,6 +352,30 @@ def test_text_moves_leave_the_posterior_invariant_and_are_reversible(
 
 def test_gibbs_leaves_the_posterior_invariant_and_is_reversible() -> None:
     assert invariance_p_value(MIXED, gibbs_kernel) > ALPHA
+
+
+def _num_looks(program: str, tmp_path: Path, start: Literal["smc", "prior"]) -> int:
+    """How many draws of the prior a short run of 8 chains counts."""
+    table = {"tokens": ["a", "b"], "initial": [1, 1], "transition": [[1, 1], [1, 1]], "eos": None}
+    (tmp_path / "iid.json").write_text(json.dumps(table))
+    target = lmppl.compile(program, base_dir=tmp_path)().target()
+    settings = MCMC(
+        num_chains=8, num_samples=150, warmup_steps=50, start=start, block_probability=0.0
+    )
+    state = run_to_the_end(MCMCEngine(settings, target, Stream.from_seed(0)))
+    return int(state.num_looks)
+
+
+def test_only_moves_that_draw_everything_anew_look_for_what_was_missed(tmp_path: Path) -> None:
+    text = 'text ~ markov("iid.json", max_tokens=50)'
+    alone = f"model m() {{ {text} factor f: 0.1 * length(text) return text }}"
+    # 1600 moves, of which one in 50 keeps no token; and 16 draws for each chain.
+    looks = _num_looks(alone, tmp_path, "prior") - 16 * 8
+    assert abs(looks - 32) <= 4.5 * math.sqrt(32 * 49 / 50)
+    mood = "mood ~ bernoulli(0.5) factor f: if mood then 1 else 0"
+    beside = f"model m() {{ {mood} {text} return text }}"
+    assert _num_looks(beside, tmp_path, "prior") == 16 * 8
+    assert _num_looks(beside, tmp_path, "smc") <= 16 * 8
 
 
 @every_case
