@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ from lmppl.syntax import parse, read_program, require_text
 from lmppl.syntax.parser import SyntaxFailure
 
 if TYPE_CHECKING:
-    from lmppl.posterior import Posterior
+    from lmppl.posterior import NoPosterior, Posterior
     from lmppl.progress import ProgressListener
     from lmppl.target import Target
 
@@ -287,7 +287,8 @@ def infer(
     the seed and the number of draws carry over. `budget` ends a run early: seconds, or a string
     such as "30s" or "100000 tokens". `progress` is a function of `ProgressEvent`, or says whether
     to show how far the run is; by default on a terminal only. A list of models bound from one
-    program is inferred in one batch and gives a list.
+    program is inferred in one batch and gives a list; where some of them have no posterior, a
+    `NoPosterior` with its error stands in their place.
 
     Raises:
         LmpError: unknown method or option, or a method that cannot do this model (4xx).
@@ -307,7 +308,7 @@ def _infer_many(
     progress: ProgressListener | bool | None,
     budget: float | str | None,
     options: Mapping[str, object],
-) -> list[Posterior]:
+) -> list[Posterior | NoPosterior]:
     bound = [_bound_model(each, "infer") for each in models]
     if not bound:
         return []
@@ -334,7 +335,27 @@ def _infer_many(
         found = execute(
             target, settings, progress=listener or False, budget=budget, parse=_Language(model)
         )
-    return [_judged(posterior) for posterior in found]
+    left = iter(found)
+    results = [
+        target.impossible[number] if number in target.impossible else next(left)
+        for number in range(len(bound))
+    ]
+    return [
+        _judged(each) if not isinstance(each, InferenceError) else _absent(each, bound, number)
+        for number, each in enumerate(results)
+    ]
+
+
+def _absent(error: InferenceError, bound: Sequence[BoundModel], number: int) -> NoPosterior:
+    """What stands for the posterior of a binding that has none, beside others that have one."""
+    from lmppl.posterior.absent import NoPosterior
+    from lmppl.target.binding import with_defaults
+
+    first, *others = error.diagnostics
+    note = f"this is binding {number + 1} of {len(bound)}; the others have their results"
+    named = replace(first, notes=(*first.notes, note))
+    parameters = with_defaults(bound[number].model, bound[number].values)
+    return NoPosterior(InferenceError([named, *others], error.sources), parameters)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from lmppl.files import Unreadable, read_plain
 from lmppl.jsons import read_json
 
 if TYPE_CHECKING:
-    from lmppl.posterior import Posterior
+    from lmppl.posterior import NoPosterior, Posterior
 
 _ENDINGS = (".jsonl", ".ndjson")
 # The longest value that names a binding among others.
@@ -109,25 +109,39 @@ def check_all_destinations(arguments: Arguments, total: int) -> None:
         check_destinations(destinations(arguments, number, total))
 
 
-def deliver_all(posteriors: list[Posterior], arguments: Arguments) -> int:
+def deliver_all(posteriors: list[Posterior | NoPosterior], arguments: Arguments) -> int:
     """Saves and shows every result under a line that says whose it is; the worst exit code."""
+    from lmppl.posterior import NoPosterior
+
     total = len(posteriors)
     code = int(Exit.FINE)
-    names = _varying([posterior.manifest["parameters"] for posterior in posteriors])
+    parameters = [
+        each.parameters if isinstance(each, NoPosterior) else each.manifest["parameters"]
+        for each in posteriors
+    ]
+    names = _varying(parameters)
     if arguments.out is not None:
         Path(arguments.out).mkdir(parents=True, exist_ok=True)
     if arguments.jsonl is not None:
         code = deliver_together(posteriors, arguments.jsonl)
+    lost = 0
     speak = say if arguments.jsonl == "-" else show
     for number, posterior in enumerate(posteriors, start=1):
         if not arguments.quiet:
             title = f"binding {number} of {total}"
-            values = _named(posterior.manifest["parameters"], names)
+            values = _named(parameters[number - 1], names)
             gap, end = "" if number == 1 else "\n", "" if speak is say else "\n"
             speak(f"{gap}── {title}{': ' if values else ''}{values}\n{end}")
+        if isinstance(posterior, NoPosterior):
+            say(str(posterior.error))
+            lost += 1
+            continue
         mine = destinations(arguments, number, total)
         code = max(code, deliver(posterior, mine, to_stderr=arguments.jsonl == "-"))
     sys.stdout.flush()
+    if lost:
+        say(f"{lost} of {total} bindings have no posterior; those of the others are above")
+        code = max(code, int(Exit.INFERENCE))
     return code
 
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from lmppl.cli.parsing import Arguments
 from lmppl.cli.streams import say, show_summary, width_of
 
 if TYPE_CHECKING:
-    from lmppl.posterior import Posterior
+    from lmppl.posterior import NoPosterior, Posterior
 
 
 def check_destinations(arguments: Arguments) -> None:
@@ -93,8 +93,9 @@ def deliver(posterior: Posterior, arguments: Arguments, *, to_stderr: bool = Fal
     return Exit.INFERENCE if failed else Exit.FINE
 
 
-def deliver_together(posteriors: list[Posterior], path: str) -> int:
+def deliver_together(posteriors: Sequence[Posterior | NoPosterior], path: str) -> int:
     """Writes the draws of several posteriors as JSON lines, `binding` saying whose each is."""
+    from lmppl.posterior import Posterior
     from lmppl.posterior.export import to_jsonl
 
     try:
@@ -106,7 +107,8 @@ def deliver_together(posteriors: list[Posterior], path: str) -> int:
     except OSError as error:
         say(f"error: could not write {'to standard output' if path == '-' else path}: {error}")
         for posterior in posteriors:
-            _rescue(posterior)
+            if isinstance(posterior, Posterior):
+                _rescue(posterior)
         return Exit.INFERENCE
     return Exit.FINE
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from lmppl.errors import Diagnostic, InferenceError
+from lmppl.inference.failures import NoMass, by_binding
 from lmppl.inference.loop import Draws, Info
 from lmppl.inference.remainder import Remainder, sample_remainder, with_remainder
 from lmppl.inference.settings import Exact
-from lmppl.inference.zero_mass import zero_mass
 from lmppl.posterior import Estimate
 from lmppl.rng import Stream
 from lmppl.sequences.weights import normalise
@@ -177,15 +178,15 @@ class ExactEngine:
         if not self.is_done(state):
             nothing = state.traces.select(torch.zeros(0, dtype=torch.long))
             return [Draws(nothing, nothing.log_density(), None, complete=False)]
-        groups = range(self.target.num_groups)
-        if state.remainder is not None:
-            return [with_remainder(self.target, state.traces, state.remainder, g) for g in groups]
-        return [self._of_group(state.traces, group) for group in groups]
+        traces, remainder = state.traces, state.remainder
+        if remainder is not None:
+            return by_binding(self.target, partial(with_remainder, self.target, traces, remainder))
+        return by_binding(self.target, partial(self._of_group, traces))
 
     def _of_group(self, traces: Traces, group: int) -> Draws:
         traces = traces.select((traces.group == group).nonzero().squeeze(-1))
         if traces.num_rows == 0:
-            raise zero_mass(self.target, "no execution has positive weight")
+            raise NoMass("no execution has positive weight")
         log_density = traces.log_density()
         evidence = Estimate.exact(float(torch.logsumexp(log_density, 0)))
         order = log_density.argsort(descending=True, stable=True)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from lmppl.errors import Diagnostic, LmpError
+from lmppl.errors import Diagnostic, InferenceError, LmpError
 from lmppl.fence import fenced
 from lmppl.inference.doubts import Doubts
 from lmppl.inference.listening import listening
@@ -35,8 +35,12 @@ def execute(
     progress: ProgressListener | bool | None = None,
     budget: float | str | None = None,
     parse: ParseExpression | None = None,
-) -> list[Posterior]:
-    """One posterior per binding of the target."""
+) -> list[Posterior | InferenceError]:
+    """One posterior per binding of the target; for a binding that has none, why.
+
+    Raises:
+        InferenceError: no binding has one.
+    """
     seed = fresh_seed() if settings.seed is None else settings.seed
     settings = replace(settings, seed=seed)
     module, _, name = settings.engine.partition(":")
@@ -55,16 +59,36 @@ def execute(
                     check=doubts.require_functions,
                 )
         outcome = replace(outcome, rewards=spent_on_rewards(target, before))
-        found = [
-            posterior_of(
-                target, draws, group, settings=settings, seed=seed, outcome=outcome, parse=parse
-            )
-            for group, draws in enumerate(outcome.draws)
-        ]
+        found: list[Posterior | InferenceError] = []
+        for group, draws in enumerate(outcome.draws):
+            try:
+                if draws.failure is not None:
+                    raise draws.failure
+                found.append(
+                    posterior_of(
+                        target,
+                        draws,
+                        group,
+                        settings=settings,
+                        seed=seed,
+                        outcome=outcome,
+                        parse=parse,
+                    )
+                )
+            except InferenceError as error:
+                found.append(error)
+    if failures := [each for each in found if isinstance(each, InferenceError)]:
+        if len(failures) == len(found):
+            raise failures[0]
     # After the expectations, whose rewards may not have been asked before.
     doubts.require_functions()
     warnings = doubts.warnings()
-    return [p.replace(warnings=(*p.warnings, *warnings)) if warnings else p for p in found]
+    return [
+        each.replace(warnings=(*each.warnings, *warnings))
+        if warnings and isinstance(each, Posterior)
+        else each
+        for each in found
+    ]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import torch
 
 from lmppl.inference.batches import Batch, numbers_of, room_for
 from lmppl.inference.bounds import weight_bound
+from lmppl.inference.failures import NoMass, by_binding
 from lmppl.inference.loop import Draws, Info
 from lmppl.inference.proposing import Proposals, advance, begin, completed, is_complete
 from lmppl.inference.settings import Importance
@@ -96,15 +97,17 @@ class ImportanceEngine:
         log_weight = torch.cat([batch.log_weight for batch in state.batches])
         if log_weight.shape[0] == 0:
             raise zero_mass(self.target, f"none of {state.num_done} draws has positive weight")
-        return [
-            self._of_group(traces.select(at), log_weight[at], group, state.num_done, complete)
-            for group in range(self.target.num_groups)
-            for at in [(traces.group == group).nonzero().squeeze(-1)]
-        ]
+
+        def of_group(group: int) -> Draws:
+            at = (traces.group == group).nonzero().squeeze(-1)
+            found, weights = traces.select(at), log_weight[at]
+            return self._of_group(found, weights, group, state.num_done, complete)
+
+        return by_binding(self.target, of_group)
 
     def _of_group(self, traces, log_weight, group: int, num_draws: int, complete: bool) -> Draws:  # type: ignore[no-untyped-def]
         if traces.num_rows == 0:
-            raise zero_mass(self.target, f"none of {num_draws} draws has positive weight")
+            raise NoMass(f"none of {num_draws} draws has positive weight")
         dead = torch.full((num_draws - traces.num_rows,), -torch.inf, dtype=torch.float64)
         every = torch.cat([log_weight.cpu(), dead])
         bound = weight_bound(self.target, group)

@@ -43,7 +43,7 @@ class Draws:
     `log_weight` `[draws]` is unnormalised; draws of weight zero are left out. `clusters` and
     `num_chains` say how draws depend on each other, and `unseen` what they may have missed (see
     `Posterior`). Where there are no draws yet, `lacking` says how far the run was and what would
-    give some, in two sentences.
+    give some, in two sentences. `failure` is why a binding among others has none.
     """
 
     traces: Traces
@@ -62,6 +62,7 @@ class Draws:
     guide: Any = None
     sampler: Any = None
     lacking: tuple[str, str] | None = None
+    failure: InferenceError | None = None
 
 
 class Engine(Protocol[State]):

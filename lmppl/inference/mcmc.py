@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lmppl.inference.bounds import weight_bound
+from lmppl.inference.failures import NoMass, by_binding
 from lmppl.inference.loop import Draws, Info
 from lmppl.inference.moves import (
     Move,
@@ -128,14 +130,19 @@ class MCMCEngine:
         return picked, log_evidence, num_looks
 
     def _pick(self, traces: Traces, log_weight: Tensor) -> Traces:
-        """One row for every chain by weight; a chain without a living one takes another chain's."""
+        """One row for every chain by weight; a chain without a living one takes another chain's.
+
+        Where a binding has no living one, its chains take those of other bindings: they are run
+        beside them, and dropped in the end.
+        """
         alive = (log_weight > -math.inf).any(-1)
+        if not bool(alive.any()):
+            raise zero_mass(self.target, "no chain found a start of positive weight")
         groups = torch.arange(self.num_rows, device=alive.device) // self.settings.num_chains
         donor = torch.arange(self.num_rows, device=alive.device)
         for group in range(self.target.num_groups):
             mine = (groups == group) & alive
-            if not bool(mine.any()):
-                raise zero_mass(self.target, "no chain found a start of positive weight")
+            mine = mine if bool(mine.any()) else alive
             living = mine.nonzero().squeeze(-1)
             lost = ((groups == group) & ~alive).nonzero().squeeze(-1)
             donor[lost] = living[torch.arange(lost.shape[0], device=lost.device) % living.shape[0]]
@@ -215,7 +222,7 @@ class MCMCEngine:
                 lacking=self._lacking(state.num_steps),
             )
             return [empty] * self.target.num_groups
-        return [self._of_group(state, group, complete) for group in range(self.target.num_groups)]
+        return by_binding(self.target, partial(self._of_group, state, complete))
 
     def _lacking(self, num_steps: int) -> tuple[str, str]:
         """Why there are no draws yet: where a chain is in its warmup is where it was started."""
@@ -229,7 +236,9 @@ class MCMCEngine:
             + ", or use smc, which ends in the time that there is",
         )
 
-    def _of_group(self, state: State, group: int, complete: bool) -> Draws:
+    def _of_group(self, state: State, complete: bool, group: int) -> Draws:
+        if float(state.log_evidence[group]) == -math.inf:
+            raise NoMass("no chain found a start of positive weight")
         chains, draws = self.settings.num_chains, len(state.kept)
         here = torch.arange(group * chains, (group + 1) * chains, device=state.moved.device)
         kept = concatenate([_light(traces.select(here)) for traces in state.kept])

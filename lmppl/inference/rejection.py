@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.inference.batches import Batch, numbers_of, room_for
 from lmppl.inference.bounds import weight_bound
+from lmppl.inference.failures import by_binding
 from lmppl.inference.loop import Draws, Info
 from lmppl.inference.proposing import advance, begin, completed, is_complete
 from lmppl.inference.settings import Rejection
@@ -189,7 +191,7 @@ class RejectionEngine:
             lacking = (tried, "allow more time, or use smc")
             empty = Draws(nothing, nothing.log_density(), None, complete=False, lacking=lacking)
             return [empty] * self.target.num_groups
-        return [self._of_group(state, group, complete) for group in range(self.target.num_groups)]
+        return by_binding(self.target, partial(self._of_group, state, complete))
 
     def _nothing_accepted(self, group: int, attempts: int, upper: float) -> InferenceError:
         """LMP905; LMP901 where the constraints are what ruled the draws out."""
@@ -197,7 +199,7 @@ class RejectionEngine:
             f"none of {attempts} attempts was accepted (acceptance below {upper:.2g} with 95%"
             " confidence)"
         )
-        lost = zero_mass(self.target, what)
+        lost = zero_mass(self.target, what, group)
         if lost.diagnostics[0].span is not None:
             return lost
         return InferenceError(
@@ -217,7 +219,7 @@ class RejectionEngine:
             {self.target.model.path: self.target.model.source},
         )
 
-    def _of_group(self, state: State, group: int, complete: bool) -> Draws:
+    def _of_group(self, state: State, complete: bool, group: int) -> Draws:
         traces, numbers = state.accepted[group], state.attempts[group]
         wanted, found = self.settings.num_samples, len(numbers)
         enough = found >= wanted

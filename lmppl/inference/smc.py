@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lmppl.inference.bounds import WeightBound, weight_bound
+from lmppl.inference.failures import NoMass, by_binding
 from lmppl.inference.loop import Draws, Info
 from lmppl.inference.proposing import draw_choice_site
 from lmppl.inference.settings import SMC
@@ -374,9 +376,9 @@ class SMCEngine:
         if not self.is_done(state):
             nothing = self.target.start(torch.zeros(0, dtype=torch.long))
             return [Draws(nothing, nothing.log_density(), None, complete=False)]
-        return [self._of_group(state, group, complete) for group in range(self.target.num_groups)]
+        return by_binding(self.target, partial(self._of_group, state, complete))
 
-    def _of_group(self, state: State, group: int, complete: bool) -> Draws:
+    def _of_group(self, state: State, complete: bool, group: int) -> Draws:
         runs, size = self.settings.num_runs, state.log_weight.shape[1]
         here = slice(group * runs, (group + 1) * runs)
         log_weight = state.log_weight[here]
@@ -385,7 +387,7 @@ class SMCEngine:
         rows = torch.arange(group * runs * size, (group + 1) * runs * size, device=total.device)
         alive = (total > -math.inf).nonzero().squeeze(-1)
         if alive.shape[0] == 0:
-            raise zero_mass(self.target, f"all {total.shape[0]} particles died")
+            raise NoMass(f"all {total.shape[0]} particles died")
         traces = state.traces.select(rows[alive])
         eve = state.eve[rows].view(runs, size).cpu().numpy()
         log_final = total.view(runs, size).cpu().numpy()

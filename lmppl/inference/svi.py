@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.inference.bounds import WeightBound, weight_bound
 from lmppl.inference.coverage import Coverage, check_coverage, num_check_draws
+from lmppl.inference.failures import by_binding
 from lmppl.inference.keeping import Best, is_sound, length_of
 from lmppl.inference.loop import Draws, Info, Outcome
 from lmppl.inference.results import posterior_of
@@ -191,7 +193,7 @@ class SVIEngine:
         )
 
     def result(self, state: State, *, complete: bool) -> list[Draws]:
-        return [self._of_group(state, group) for group in range(self.target.num_groups)]
+        return by_binding(self.target, partial(self._of_group, state))
 
     def _of_group(self, state: State, group: int) -> Draws:
         guide = FittedGuide(state.guide, group)

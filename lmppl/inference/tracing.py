@@ -9,10 +9,10 @@ from lmppl.rng import Stream
 from lmppl.target import ChoiceStage, Target, Traces
 
 
-def prior_draws(target: Target, num_rows: int, stream: Stream) -> Traces:
-    """Unconstrained draws of the prior of binding 0, potentials evaluated, none dropped."""
+def prior_draws(target: Target, num_rows: int, stream: Stream, group: int = 0) -> Traces:
+    """Unconstrained draws of the prior of a binding, potentials evaluated, none dropped."""
     counters = torch.arange(num_rows, device=target.device)
-    traces = target.start(torch.zeros(num_rows, dtype=torch.long))
+    traces = target.start(torch.full((num_rows,), group, dtype=torch.long))
     for number, stage in enumerate(target.stages):
         uniforms = stream.child("site", number)
         if isinstance(stage, ChoiceStage):

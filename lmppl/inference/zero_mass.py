@@ -11,12 +11,15 @@ from lmppl.inference.tracing import prior_draws
 from lmppl.rng import Stream
 from lmppl.target import Target
 
-_PROBES = 200
+PROBES = 200
 
 
-def zero_mass(target: Target, what: str) -> InferenceError:
+def zero_mass(
+    target: Target, what: str, group: int = 0, num_probes: int = PROBES
+) -> InferenceError:
     """LMP901 with, for every constraint, how many unconstrained draws of the prior break it."""
-    traces = prior_draws(target, _PROBES, Stream.from_seed(0).child("zero mass"))
+    stream = Stream.from_seed(0).child("zero mass")
+    traces = prior_draws(target, num_probes, stream, group)
     notes, labels = [], []
     for potential in target.model.potentials:
         value = traces.log_potential.get(potential.label)
@@ -31,7 +34,8 @@ def zero_mass(target: Target, what: str) -> InferenceError:
             labels.append((broken, potential))
     together = traces.total_log_potential()
     alive = int(torch.isfinite(together).sum())
-    notes.append(f"{alive} of {traces.num_rows} draws of the prior satisfy all of them")
+    if num_probes:
+        notes.append(f"{alive} of {traces.num_rows} draws of the prior satisfy all of them")
     # A constraint that most draws meet is not what lost the mass.
     culprits = [pair for pair in labels if 2 * pair[0] > traces.num_rows]
     worst = max(culprits, key=lambda pair: pair[0])[1] if culprits else None

@@ -1,5 +1,6 @@
 """What inference returns: weighted draws, estimates with errors, and their storage."""
 
+from lmppl.posterior.absent import NoPosterior
 from lmppl.posterior.draw import Draw, TextDraw
 from lmppl.posterior.estimate import Estimate, log_mean_exp
 from lmppl.posterior.expectation import ExpectationResult, verdict_of
@@ -11,6 +12,7 @@ __all__ = [
     "Draw",
     "Estimate",
     "ExpectationResult",
+    "NoPosterior",
     "Posterior",
     "TextDraw",
     "Unseen",

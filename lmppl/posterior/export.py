@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 if TYPE_CHECKING:
+    from lmppl.posterior.absent import NoPosterior
     from lmppl.posterior.posterior import Posterior
 
 
@@ -41,11 +42,13 @@ def records(posterior: Posterior) -> list[dict[str, Any]]:
 
 
 def to_jsonl(
-    posterior: Posterior | Sequence[Posterior], path: str | os.PathLike[str] | TextIO
+    posterior: Posterior | Sequence[Posterior | NoPosterior],
+    path: str | os.PathLike[str] | TextIO,
 ) -> None:
     """One JSON object a line for each draw, written to a file (whole or not at all) or a stream.
 
-    Of several posteriors, `binding` says whose draw a line is, counted from 1.
+    Of several posteriors, `binding` says whose draw a line is, counted from 1; a binding that has
+    no posterior has no lines.
     """
     from lmppl.posterior.posterior import Posterior
 
@@ -55,7 +58,7 @@ def to_jsonl(
         rows = [
             {"binding": number, **record}
             for number, each in enumerate(posterior, start=1)
-            for record in records(each)
+            for record in (records(each) if isinstance(each, Posterior) else ())
         ]
     lines = [json.dumps(_finite(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
     if not isinstance(path, (str, os.PathLike)):

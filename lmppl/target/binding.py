@@ -53,7 +53,8 @@ def bind(
     Raises:
         InferenceError: a language model or reward cannot be loaded (91x, 92x), or several bindings
             disagree on what a site's structure is made of (LMP926), or no text of a language
-            model can meet what is required of it (LMP305).
+            model can meet what is required of it (LMP305) in any binding; where it can in some, the
+            others are `impossible` in the target and not among its bindings.
     """
     complete = [with_defaults(model, values) for values in bindings]
     place = _device(device)
@@ -102,10 +103,25 @@ def bind(
         device=place,
         digests=_digests(model, stages, called),
     )
-    impossible = [*spelled_tokens(target), *impossibilities(target)]
-    if impossible:
-        raise InferenceError(impossible, {model.path: model.source})
-    return target
+    sources = {model.path: model.source}
+    if spelled := spelled_tokens(target):
+        raise InferenceError(spelled, sources)
+    lost = impossibilities(target)
+    if len(lost) == len(complete):
+        raise InferenceError(lost[0], sources)
+    if not lost:
+        return target
+    kept = [values for group, values in enumerate(complete) if group not in lost]
+    return Target(
+        model=model,
+        bindings=tuple(kept),
+        stages=stages,
+        scorers=called,
+        functions=functions,
+        device=place,
+        digests=target.digests,
+        impossible={group: InferenceError(why, sources) for group, why in lost.items()},
+    )
 
 
 def files_of(model: Model) -> Files:

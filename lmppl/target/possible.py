@@ -24,13 +24,14 @@ _LARGEST_BUDGET = 1024
 _Required = list[tuple[Potential, Predicate]]
 
 
-def impossibilities(target: Target) -> list[Diagnostic]:
-    """LMP305 for each text of which no value can meet what is required, whatever is drawn before.
+def impossibilities(target: Target) -> dict[int, list[Diagnostic]]:
+    """LMP305, by binding, for each text of which no value can meet what is required, whatever is
+    drawn before.
 
-    Only what automata follow is looked at. An empty list is no promise: choices may have no
-    probability, and what is judged on finished texts may fail on all of them.
+    Only what automata follow is looked at. That a binding is left out is no promise: choices may
+    have no probability, and what is judged on finished texts may fail on all of them.
     """
-    found: list[Diagnostic] = []
+    found: dict[int, list[Diagnostic]] = {}
     for number, stage in enumerate(target.stages):
         if not isinstance(stage, TextStage):
             continue
@@ -45,8 +46,7 @@ def impossibilities(target: Target) -> list[Diagnostic]:
                 if lost is None:
                     break
             if lost is not None:
-                found.append(_diagnostic(target, stage, lost))
-                break
+                found.setdefault(group, []).append(_diagnostic(target, stage, lost))
     return found
 
 

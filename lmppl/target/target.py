@@ -74,6 +74,8 @@ class Target:
     functions: Mapping[str, Callable[..., object]]
     device: torch.device
     digests: Mapping[str, str] = field(default_factory=dict)
+    # Bindings that were left out, by their place among all, because no text can meet what they ask.
+    impossible: Mapping[int, InferenceError] = field(default_factory=dict)
     # The automata of sites: by what a row's automaton depends on, and by constraints.
     _machines: dict[tuple[object, ...], SiteAutomaton | None] = field(
         default_factory=dict, compare=False, repr=False
