@@ -1197,7 +1197,8 @@ Right:
 There is something under this name, but it is not a causal language model that can be loaded: a file
 is missing or damaged, the architecture is not one that predicts the next token, the dtype does not
 exist, or the model brings Python code of its own. Such code is run only when the host says
-`trust_remote_code=True`, after somebody has read it.
+`trust_remote_code=True`, after somebody has read it. A directory is read as the data of one model:
+links and shards that lead out of it, pipes, pickles and adapters of another model are refused.
 """,
     ),
     "LMP912": Explanation(
@@ -1228,7 +1229,8 @@ Constraints, stop strings and the text of a draw are defined on the bytes that e
 is possible for byte-level tokenizers (GPT-2, Llama 3, Qwen) and for SentencePiece-style ones
 (Llama 2, Gemma, Mistral). It is not for tokenizers that guess the spaces between tokens, clean up
 the text afterwards, or keep no tokenizer.json. It is checked at loading against the tokenizer's own
-decoding.
+decoding. Nor may two tokens share a number, or tokens have numbers that the model does not have:
+such a tokenizer belongs to another model.
 """,
     ),
     "LMP915": Explanation(
@@ -1426,8 +1428,9 @@ way in arguments and file names: decode them, or convert the file that they come
         """\
 The weight files of a directory and its config.json disagree: a tensor is missing (another number of
 layers, a file that was cut or left out), one is there for which the model has no place, shapes do
-not fit, or a weight is NaN or infinite. What is missing would be drawn at random, and every number
-after it would be noise; so the notes name the tensors, and nothing is run. Weights that are tied to
+not fit, a weight is NaN, infinite, no floating-point number or there twice, or the forward pass
+fails. What is missing would be drawn at random, and every number after it would be noise; so the
+notes name the tensors, and nothing is run. Weights that are tied to
 others need not be in the file. Save the directory again with `model.save_pretrained`.
 """,
     ),
@@ -1539,6 +1542,14 @@ Wrong:
     factor 1e308 * sentiment(text)
 Right:
     factor 10 * sentiment(text)
+""",
+    ),
+    "LMP985": Explanation(
+        "a language model whose probabilities are not numbers",
+        """\
+The forward pass of a language model gave NaN for the next token, most often because half precision
+overflowed on some text. NaN is no probability of zero: texts would be dropped that the model may
+well give, and the posterior would be another one. Load the model in float32 or bfloat16.
 """,
     ),
 }

@@ -94,6 +94,7 @@ class ExactEngine:
         run = stage.extend(run)
         assert run.prefixes is not None
         log_probs = stage.warp(run.prefixes.row_logits()).double().log_softmax(-1)
+        stage.require_numbers(log_probs)
         possible = log_probs > -math.inf
         mask = stage.mask(run)
         if mask is not None:

@@ -101,8 +101,10 @@ class SVIEngine:
                 lambda: self.objective.draw(self.model, program, settings.num_particles),
                 self.stream.child("step", state.num_done),
             )
-        except (RuntimeError, ValueError, InferenceError):
+        except (RuntimeError, ValueError, InferenceError) as failure:
             # Weights that have run away break a language model in many ways.
+            if state.num_done and _is_undefined(failure):
+                return self._given_up(state, "the guide gave no probabilities any more")
             if state.num_done and length_of(state.parameters) > 100.0 * (1.0 + state.length):
                 return self._given_up(state, "its weights ran away")
             raise
@@ -305,3 +307,8 @@ def _divergence(state: State) -> str:
 def _execution_of(batch: Batch) -> Execution:
     """What the guide drew."""
     return cast(Execution, batch.guide_trace.nodes["_RETURN"]["value"])
+
+
+def _is_undefined(error: Exception) -> bool:
+    """Whether a language model gave NaN."""
+    return isinstance(error, InferenceError) and error.diagnostics[0].code == "LMP985"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,8 @@ def faults_of(model: Any, report: Mapping[str, Any]) -> tuple[str, ...]:
     faults.extend(str(message).splitlines()[0] for message in report.get("error_msgs") or ())
     if not faults and (wrong := _not_finite(model)):
         faults.append(f"these weights are not finite: {_listed(wrong)}")
+    if not faults and (wrong := [n for n, b in model.named_buffers() if _has_nan(n, b)]):
+        faults.append(f"config.json leads to numbers that are not finite: {_listed(wrong)}")
     return tuple(faults)
 
 
@@ -62,6 +66,92 @@ def _not_finite(model: Any) -> list[str]:
     return wrong
 
 
+def _has_nan(name: str, buffer: torch.Tensor) -> bool:
+    """Whether a buffer is broken; only frequencies of rotations are known to have no infinity."""
+    if not buffer.is_floating_point() or buffer.element_size() == 1:
+        return False
+    wrong = buffer.isnan() if not name.endswith("inv_freq") else ~buffer.isfinite()
+    return bool(wrong.any())
+
+
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
+
+
+# What lies in a directory -------------------------------------------------------------------------
+
+
+def refused_files(directory: Path) -> tuple[str, ...]:
+    """Why a directory is not only the data of one model, a sentence each; none: it may be loaded.
+
+    A model is what lies in its directory, and is read as data: no pipe or device, no file
+    elsewhere by a link or by the index of the shards, no adapter of a model that lies elsewhere.
+    In the cache of the Hugging Face hub, whose files are links to its own blobs, those count as
+    inside.
+    """
+    faults = []
+    inside = [directory.resolve()]
+    if inside[0].parent.name == "snapshots":
+        inside.append(inside[0].parents[1] / "blobs")
+    for file in sorted(directory.iterdir()):
+        if file.is_symlink() and not any(file.resolve().is_relative_to(root) for root in inside):
+            faults.append(f"{file.name} is a link that leads out of the directory")
+        elif not (file.is_file() or file.is_dir() or file.is_symlink()):
+            faults.append(f"{file.name} is a pipe, a socket or a device, not a file")
+    if (directory / "adapter_config.json").exists():
+        faults.append("adapter_config.json makes it an adapter of a model that lies elsewhere")
+    if not faults:
+        faults.extend(_faults_of_index(directory))
+    return tuple(faults)
+
+
+def _faults_of_index(directory: Path) -> Iterator[str]:
+    for index in sorted(directory.glob("*.safetensors.index.json")):
+        for shard in sorted(_shards(index)):
+            if Path(shard).name != shard or "\\" in shard:
+                yield f"{index.name} names the file {shard!r}, which is not in the directory"
+
+
+def _shards(index: Path) -> set[str]:
+    """The files that an index of shards names."""
+    try:
+        return {str(file) for file in json.loads(index.read_bytes())["weight_map"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        # Whatever it is, transformers refuses it with the reason.
+        return set()
+
+
+def faults_of_tensors(directory: Path, model: Any) -> tuple[str, ...]:
+    """Why the tensors in the files of a directory are not plainly the weights of its model.
+
+    Numbers that are not floating point would be cast, a quantised model without its scales
+    and an imaginary part without a word. Two names for one weight, with and without the prefix of
+    the model's body, leave open which of them counts. Quantised checkpoints, which say so in
+    their config.json, are left to transformers.
+    """
+    from safetensors import safe_open
+
+    if getattr(model, "hf_quantizer", None) is not None:
+        return ()
+    whole = directory / "model.safetensors"
+    files = [whole] if whole.is_file() else []
+    for index in () if files else sorted(directory.glob("*.safetensors.index.json")):
+        files.extend(directory / shard for shard in sorted(_shards(index)))
+    prefix = f"{model.base_model_prefix}."
+    weights = {name.removeprefix(prefix) for name, _ in model.named_parameters()}
+    count: Counter[str] = Counter()
+    cast = []
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():
+                if (weight := name.removeprefix(prefix)) in weights:
+                    count[weight] += 1
+                    if not (kind := file.get_slice(name).get_dtype()).startswith(("F", "BF")):
+                        cast.append(f"{name} ({kind})")
+    faults = []
+    if cast:
+        faults.append(f"these weights are not floating point: {_listed(sorted(cast))}")
+    if twice := sorted(name for name, number in count.items() if number > 1):
+        faults.append(f"the checkpoint has these weights twice: {_listed(twice)}")
+    return tuple(faults)

@@ -180,6 +180,16 @@ class HuggingFaceLM:
         it may ignore without a word.
         """
         plain = self._probe_tokens(0)
+        logits = _plain_logits(self.model, plain, self.name)
+        if bool(logits.isnan().any()) or bool(logits.isposinf().any()):
+            raise refusal(
+                "LMP940",
+                f"the forward pass of {self.name} gives numbers that are not finite",
+                notes=(
+                    "its weights are finite, so its config.json or the dtype does not fit them",
+                ),
+                help="use the config.json it was saved with, or another dtype (float32, bfloat16)",
+            )
         try:
             self._keeps_logits = (
                 self.model(input_ids=plain, use_cache=False, logits_to_keep=1).logits.shape[1] == 1
@@ -384,12 +394,11 @@ class HuggingFaceLM:
         if max(ids) < size:
             return
         token = max(ids)
-        shown = repr(prompt) if len(repr(prompt)) <= 60 else repr(prompt)[:57] + "..."
         raise refusal(
             "LMP918",
             f"the prompt has the token {token} ({self.tokenizer.convert_ids_to_tokens(token)!r}),"
             f" and {self.name} knows {size} tokens only",
-            notes=(f"the prompt is {shown}",),
+            notes=(f"the prompt is {_shown(prompt)}",),
             help="its tokenizer was extended after it was trained: leave that token out, or resize"
             " and train its embedding",
         )
@@ -406,7 +415,6 @@ class HuggingFaceLM:
     def _require_room(self, num_prompt: int, num_new: int, prompt: Prompt) -> None:
         if self.max_context is None or num_prompt + num_new <= self.max_context:
             return
-        shown = repr(prompt) if len(repr(prompt)) <= 60 else repr(prompt)[:57] + "..."
         room = self.max_context - num_prompt
         if room < 1:
             message = (
@@ -420,7 +428,7 @@ class HuggingFaceLM:
                 f"the {self.max_context} tokens of context of {self.name}"
             )
             help_ = f"use max_tokens={room} or less, or a shorter prompt"
-        raise refusal("LMP912", message, notes=(f"the prompt is {shown}",), help=help_)
+        raise refusal("LMP912", message, notes=(f"the prompt is {_shown(prompt)}",), help=help_)
 
     def _right_aligned(self, sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
         """The sequences `[rows, columns]`, filled with token 0 on the left, and their pads."""
@@ -1050,6 +1058,26 @@ def _num_logits(model: Any) -> int:
     if head is not None and hasattr(head, "weight"):
         return int(head.weight.shape[0])
     return int(model.config.get_text_config(decoder=True).vocab_size)
+
+
+def _plain_logits(model: Any, tokens: Tensor, name: str) -> Tensor:
+    """Logits without a cache; what fails here fails at every text."""
+    try:
+        logits: Tensor = model(input_ids=tokens, use_cache=False).logits
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise refusal(
+            "LMP940",
+            f"the forward pass of {name} fails: {in_a_line(error)}",
+            notes=("its config.json does not fit its weights, or it is no causal language model",),
+            help="use the config.json it was saved with",
+        ) from error
+    return logits
+
+
+def _shown(prompt: Prompt) -> str:
+    return repr(prompt) if len(repr(prompt)) <= 60 else repr(prompt)[:57] + "..."
 
 
 def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:

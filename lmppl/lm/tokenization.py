@@ -58,6 +58,7 @@ def vocabulary_of(tokenizer: Any, size: int, eos_ids: frozenset[int]) -> Vocabul
     special.update(tokenizer.all_special_ids)
     characters = byte_of_character()
     token_bytes = [b""] * size
+    _require_own(backend.get_vocab(with_added_tokens=False), size, set(added))
     for string, token_id in backend.get_vocab(with_added_tokens=True).items():
         if token_id >= size or token_id in special:
             continue
@@ -74,6 +75,23 @@ def vocabulary_of(tokenizer: Any, size: int, eos_ids: frozenset[int]) -> Vocabul
     )
     _verify(tokenizer, vocabulary)
     return vocabulary
+
+
+def _require_own(vocab: dict[str, int], size: int, added: set[int]) -> None:
+    """A tokenizer whose ordinary tokens have numbers of their own, all of which the model knows.
+
+    Added tokens may lie beyond: padding that a model was never resized for is never used.
+    """
+    beyond = sorted((number, string) for string, number in vocab.items() if number >= size)
+    if beyond := [(number, string) for number, string in beyond if number not in added]:
+        raise _unmappable(
+            f"{len(beyond)} of its tokens, the first {beyond[0][1]!r}, have numbers from"
+            f" {beyond[0][0]} on, and the model has {size}: it belongs to another model"
+        )
+    known: dict[int, str] = {}
+    for string, number in vocab.items():
+        if number not in added and known.setdefault(number, string) != string:
+            raise _unmappable(f"token {number} is both {known[number]!r} and {string!r}")
 
 
 def special_tokens_of(tokenizer: Any, vocabulary: Vocabulary) -> dict[str, int]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from lmppl.errors import InternalError
+from lmppl.errors import Diagnostic, InferenceError, InternalError
 from lmppl.factors.automata import SiteAutomaton, compile_constraint
 from lmppl.factors.automata.predicates import Predicate, cut_at_stop
 from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prefixes, Prompt
@@ -115,6 +115,8 @@ class TextRun:
     token or a stop string. `log_prior` `[rows]`: log probability of the tokens so far, float64.
     Rows that close are filed in the `archive`, if there is one, under their own numbers.
     `growing` remembers what tokens were decoded before; it is filled in place, as `tokens` is.
+    `undefined` `[]`, where the device is not the host: some log probability so far was NaN, also
+    of a row that is no more.
     """
 
     tokens: Tensor
@@ -132,6 +134,7 @@ class TextRun:
     token_log_mass: Tensor | None
     strip: Tensor | None
     archive: PrefixArchive | None = None
+    undefined: Tensor | None = None
     growing: GrowingStrings = field(default_factory=GrowingStrings, compare=False)
 
     @property
@@ -360,11 +363,40 @@ class TextStage:
     ) -> TextRun:
         """The run after every open row has taken its token; `[open]` each."""
         rows = run.open
+        if log_prob.device.type == "cpu":
+            self.require_numbers(log_prob)
+        else:
+            # Looked at when the texts are finished: the host does not wait at every step.
+            now = log_prob.isnan().any()
+            run = replace(run, undefined=now if run.undefined is None else now | run.undefined)
         self._write(run, rows, tokens, log_prob, log_mass)
         states, stopped = run.states[rows], None
         if not run.automata.is_trivial:
             states, stopped = run.automata.advance(rows, states, tokens)
         return self._settle(run, tokens, log_prob, states, stopped)
+
+    def require_numbers(self, log_probs: Tensor) -> None:
+        """No log probability of this site's language model is NaN: that is no probability of zero.
+
+        Raises:
+            InferenceError: LMP985, one is.
+        """
+        if bool(log_probs.isnan().any()):
+            raise self._no_numbers()
+
+    def _no_numbers(self) -> InferenceError:
+        return InferenceError(
+            [
+                Diagnostic(
+                    "LMP985",
+                    "error",
+                    f"the language model of `{self.name}`, {self.lm.name}, gave probabilities that"
+                    " are not numbers (NaN)",
+                    help='half precision may have overflowed: try dtype="float32" or'
+                    ' dtype="bfloat16"',
+                )
+            ]
+        )
 
     def _write(
         self,
@@ -446,6 +478,8 @@ class TextStage:
 
     def finish(self, run: TextRun) -> TextBatch:
         """The texts of a run in which no row is open any more."""
+        if run.undefined is not None and bool(run.undefined):
+            raise self._no_numbers()
         lengths = run.positions
         num_tokens = lengths - self._ended_by_token(run).long()
         return TextBatch(
@@ -559,6 +593,7 @@ class TextStage:
         """log p(text | prompt) of given texts, `[rows]` float64, under the site's warp."""
         if self.warp.is_identity:
             log_probs = self.lm.token_log_probs(prompts, text.tokens, text.lengths)
+            self.require_numbers(log_probs)
             return log_probs.double().sum(-1)
         total = torch.zeros(text.lengths.shape[0], dtype=torch.float64, device=self.device)
         prefixes = self.lm.start(prompts, max_new_tokens=self.max_tokens)
@@ -573,6 +608,7 @@ class TextStage:
             logits = self.warp(prefixes.row_logits()).double().log_softmax(-1)
             token = text.tokens[rows, t]
             total = total.index_add(0, rows, logits.gather(1, token.unsqueeze(-1)).squeeze(-1))
+        self.require_numbers(total)
         return total
 
     def retrace(
@@ -586,6 +622,7 @@ class TextStage:
         num_rows = text.lengths.shape[0]
         if automata.is_trivial and self.warp.is_identity:
             log_probs = self.lm.token_log_probs(prompts, text.tokens, text.lengths).double()
+            self.require_numbers(log_probs)
             zeros = torch.zeros_like(log_probs)
             possible = (log_probs > -math.inf).all(-1)
             return replace(text, token_log_prob=log_probs, token_log_mass=zeros), possible

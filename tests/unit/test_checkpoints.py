@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 import re
 import shutil
 import sys
@@ -13,8 +15,10 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+import lmppl
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.factors.rewards.huggingface import load_sequence_classifier
+from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lm.loading import load_language_model
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "laws"))
@@ -171,3 +175,195 @@ def test_a_pickle_is_never_read(saved, tmp_path, style, load, code):
     diagnostic = refused(load, place)
     assert diagnostic.code == code
     assert "pytorch_model.bin" in diagnostic.message and "safetensors" in diagnostic.message
+
+
+def test_a_rotation_that_is_no_number_is_refused(saved, tmp_path):
+    rope = {"rope_parameters": {"rope_type": "default", "rope_theta": 0.0}}
+    diagnostic = refused(load_language_model, damaged(saved / "llama", tmp_path / "r", None, rope))
+    assert diagnostic.code == "LMP940" and "inv_freq" in diagnostic.notes[0]
+
+
+@pytest.mark.parametrize("wrong", [{"rms_norm_eps": -1.0}, "overflow"])
+def test_a_forward_pass_that_gives_no_numbers_is_refused(saved, tmp_path, wrong):
+    change = put("lm_head.weight", torch.full((323, 32), 3e38))
+    change, config = (change, {}) if wrong == "overflow" else (None, wrong)
+    place = damaged(saved / "llama", tmp_path / "overflowing", change, config)
+    diagnostic = refused(load_language_model, place)
+    assert diagnostic.code == "LMP940" and "not finite" in diagnostic.message
+
+
+def as_type(dtype):
+    return lambda weights: weights.update({NORM: weights[NORM].to(dtype)})
+
+
+def without_body(weights):
+    weights.update({NORM.removeprefix("model."): torch.zeros(32)})
+
+
+@pytest.mark.parametrize(
+    ("style", "load"), [("llama", load_language_model), ("reward", reward_model)]
+)
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (as_type(torch.int8), rf"not floating point: {NORM} \(I8\)"),
+        (as_type(torch.bool), rf"not floating point: {NORM} \(BOOL\)"),
+        (as_type(torch.complex64), rf"not floating point: {NORM} \(C64\)"),
+        (without_body, r"twice: norm\.weight"),
+    ],
+)
+def test_weights_that_would_be_cast_or_that_are_there_twice_are_refused(
+    saved, tmp_path, style, load, change, named
+):
+    (note,) = refused(load, damaged(saved / style, tmp_path / "cast", change, {})).notes
+    assert re.search(named, note), note
+
+
+def test_half_precision_in_a_file_is_cast_without_loss_of_a_bit(saved, tmp_path):
+    place = damaged(saved / "llama", tmp_path / "half", as_type(torch.bfloat16), {})
+    load_language_model(place)
+
+
+def sharded(place: Path, where: str) -> None:
+    weights = load_file(place / "model.safetensors")
+    (place / "model.safetensors").unlink()
+    save_file(weights, place / where, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, where)}
+    (place / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def moved(place: Path, name: str, elsewhere: Path) -> None:
+    elsewhere.mkdir()
+    shutil.move(place / name, elsewhere / name)
+    (place / name).symlink_to(elsewhere / name)
+
+
+def adapted(place: Path) -> None:
+    described = {"peft_type": "LORA", "base_model_name_or_path": str(place.parent / "other")}
+    (place / "adapter_config.json").write_text(json.dumps(described))
+
+
+def piped(place: Path) -> None:
+    (place / "generation_config.json").unlink(missing_ok=True)
+    os.mkfifo(place / "generation_config.json")
+
+
+@pytest.mark.parametrize(
+    ("style", "load", "code"),
+    [("llama", load_language_model, "LMP911"), ("reward", reward_model, "LMP919")],
+)
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda place: sharded(place, "../outside.safetensors"), "'../outside.safetensors'"),
+        (lambda place: sharded(place, str(place.parent / "x.safetensors")), "x.safetensors'"),
+        (lambda place: moved(place, "model.safetensors", place.parent / "w"), "is a link"),
+        (lambda place: moved(place, "tokenizer.json", place.parent / "t"), "is a link"),
+        (adapted, "adapter"),
+        pytest.param(
+            piped,
+            "is a pipe",
+            marks=pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here"),
+        ),
+    ],
+)
+def test_nothing_outside_the_directory_is_read(saved, tmp_path, style, load, code, change, named):
+    place = tmp_path / "leading"
+    shutil.copytree(saved / style, place)
+    change(place)
+    diagnostic = refused(load, place)
+    assert diagnostic.code == code
+    assert named in diagnostic.notes[0]
+
+
+def test_shards_and_the_links_of_the_hub_are_read(saved, tmp_path):
+    place = tmp_path / "models--acme--tiny" / "snapshots" / "0123"
+    shutil.copytree(saved / "llama", place)
+    sharded(place, "model-00001-of-00001.safetensors")
+    blobs = tmp_path / "models--acme--tiny" / "blobs"
+    for name in ("tokenizer.json", "model-00001-of-00001.safetensors"):
+        blobs.mkdir(exist_ok=True)
+        shutil.move(place / name, blobs / name)
+        (place / name).symlink_to(Path("../../blobs") / name)
+    load_language_model(place)
+
+
+def with_tokenizer(original: Path, place: Path, change) -> Path:
+    shutil.copytree(original, place)
+    described = json.loads((place / "tokenizer.json").read_text())
+    change(described)
+    (place / "tokenizer.json").write_text(json.dumps(described))
+    return place
+
+
+def renumbered(string: str, number: int):
+    return lambda described: described["model"]["vocab"].update({string: number})
+
+
+@pytest.mark.parametrize(("number", "named"), [(5_000, "another model"), (70, "is both")])
+def test_a_tokenizer_of_another_model_is_refused(saved, tmp_path, number, named):
+    place = with_tokenizer(saved / "llama", tmp_path / "t", renumbered("he", number))
+    diagnostic = refused(load_language_model, place)
+    assert diagnostic.code == "LMP914"
+    assert named in diagnostic.notes[0]
+
+
+def test_an_added_token_beyond_the_model_is_refused_in_a_prompt_and_nowhere_else(saved):
+    lm = load_language_model(saved / "llama")
+    tokenizer = copy.deepcopy(lm.tokenizer)
+    tokenizer.add_tokens([f"<|{number}|>" for number in range(320, 324)])
+    larger = HuggingFaceLM(lm.model, tokenizer, name="larger")
+    larger.start(["The dog", "The <|322|>"])
+    with pytest.raises(InferenceError, match=r"the token 323 \(.*larger knows 323 tokens"):
+        larger.start(["The <|323|>"])
+
+
+def test_an_end_token_of_the_tokenizer_outside_the_vocabulary_is_refused(saved):
+    lm = load_language_model(saved / "llama")
+    model, tokenizer = copy.deepcopy(lm.model), copy.deepcopy(lm.tokenizer)
+    model.config.eos_token_id = model.generation_config.eos_token_id = None
+    tokenizer.add_tokens([f"<|{number}|>" for number in range(320, 324)])
+    tokenizer.eos_token = "<|323|>"
+    with pytest.raises(InferenceError, match="the end token 323 is outside the 323 tokens"):
+        HuggingFaceLM(model, tokenizer, name="endless")
+
+
+METHODS = ["importance(num_samples=20)", "smc(num_particles=20)", "mcmc(num_chains=2)", "exact()"]
+METHODS += ["rejection(num_samples=5)", "svi(num_steps=2, num_particles=4)"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_probabilities_that_are_not_numbers_are_no_probabilities_of_zero(saved, method):
+    class Overflows(torch.nn.Module):
+        """Gives NaN for some tokens, as a forward pass in half precision does."""
+
+        def __init__(self, head):
+            super().__init__()
+            self.head, self.weight = head, head.weight
+
+        def forward(self, states):
+            logits = self.head(states)
+            return torch.where(logits[..., 40:41] > 0.5, torch.nan, logits)
+
+    lm = load_language_model(saved / "llama")
+    broken = HuggingFaceLM(copy.deepcopy(lm.model), lm.tokenizer, name="overflowing")
+    broken.model.lm_head = Overflows(broken.model.lm_head)
+    broken._decoder = None
+    length = 2 if method == "exact()" else 6
+    model = lmppl.compile(
+        f"""
+        extern lm prior
+        reward letters(t: string): real<lower=0, upper=6> = count("a")
+        model m() {{
+            text ~ prior(prompt="The", max_tokens={length})
+            factor letters(text)
+            return text
+        }}
+        infer {method}
+        """
+    )
+    with pytest.raises(InferenceError) as caught:
+        lmppl.infer(model(prior=broken), seed=0)
+    # svi tries the copy that it will train before it draws.
+    code = "LMP940" if method.startswith("svi") else "LMP985"
+    assert [each.code for each in caught.value.diagnostics] == [code]

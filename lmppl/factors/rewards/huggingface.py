@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 from lmppl.errors import InferenceError, closest
 from lmppl.factors.rewards.scorer import Tokens, failure, shorten
 from lmppl.factors.rewards.texts import fingerprint
-from lmppl.lm.checkpoints import STRICTLY, faults_of, pickled_weights
+from lmppl.lm.checkpoints import (
+    STRICTLY,
+    faults_of,
+    faults_of_tensors,
+    pickled_weights,
+    refused_files,
+)
 from lmppl.lm.quiet import quiet_transformers
 
 Head = Literal["class", "score"]
@@ -339,6 +345,13 @@ def _load(
             notes=("a pickle can run any code while it is read",),
             help="load it where you trust it, and save it with model.save_pretrained",
         )
+    if local is not None and (outside := refused_files(local)):
+        raise failure(
+            "LMP919",
+            f"the directory {name} is not the data of one model and nothing else",
+            notes=outside,
+            help="load the model where you trust it, and save it whole with model.save_pretrained",
+        )
     try:
         # A head that is missing would be drawn from the global generator: neither it nor the
         # generator's state may leak out.
@@ -358,7 +371,8 @@ def _load(
             f"{name} was not trained as a classifier: the checkpoint lacks {', '.join(heads)}",
             help="a language model has no classification head; name a classifier or reward model",
         )
-    if faults := faults_of(model, report):
+    faults = faults_of(model, report)
+    if faults := faults or (() if local is None else faults_of_tensors(local, model)):
         raise failure(
             "LMP919",
             f"the weights of {name} are not those of the model that its config.json describes",
