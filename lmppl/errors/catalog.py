@@ -1520,9 +1520,10 @@ Right:
     "LMP951": Explanation(
         "a reward or language model that is no function",
         """\
-A few of the first texts of a run are scored twice. Here the second score was another one: the
-reward, function or language model is random, or remembers what it was asked before. Then there is
-no one posterior, and a method that promises exact draws refuses. The others go on with the score
+A few of the first texts of a run are scored again, twice, in a batch of their own and in another
+order. Here the score was another one: the reward, function or language model is random, remembers
+what it was asked before, or ranks, sorts or centres what is in its batch. Then there is no one
+posterior, and a method that promises exact draws refuses. The others go on with the score
 that came first and warn.
 
 Wrong:

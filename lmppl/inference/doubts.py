@@ -69,7 +69,8 @@ class Doubts:
                         "error",
                         sentence,
                         help="make it a function of its arguments: fix its seed, switch off"
-                        " dropout with .eval(), or average over its noise",
+                        " dropout with .eval(), average over its noise, and score each text of a"
+                        " batch by itself",
                     )
                     for sentence in found
                 ],

@@ -556,23 +556,33 @@ class FunctionLM(HistoryLM):
             tokens.shape[0], self.vocab.size, dtype=torch.float64, device=self.device
         )
         for rows, batch in self._equal_lengths(tokens, starts):
-            result[rows] = self._checked(batch)
+            result[rows] = found = self._checked(batch)
             if self.doubts:
                 self.doubts -= 1
-                self._ask_again(batch[:_ASKED_AGAIN])
+                self._ask_again(batch, found)
         return result
 
-    def _ask_again(self, prefixes: Tensor) -> None:
-        """Whether the function gives the same prefixes the same row, twice in one batch."""
-        first, second = self._checked(prefixes), self._checked(prefixes)
-        agree = torch.isclose(first.exp(), second.exp(), rtol=0.0, atol=1e-6).all(-1)
-        if not bool(agree.all()):
-            row = int((~agree).nonzero()[0])
-            self.disagreement = (
-                f"the language model {self.name} gave other probabilities the second time after"
-                f" {self._shown(prefixes[row])}"
-            )
-            self.doubts = 0
+    def _ask_again(self, prefixes: Tensor, before: Tensor) -> None:
+        """Whether the function gives a few prefixes the same row, twice in a batch of their own.
+
+        They are fewer than before and in another order: a row is of its prefix and of no other.
+        """
+        few = torch.arange(min(_ASKED_AGAIN, max(1, prefixes.shape[0] - 1))).flip(0)
+        first, second = self._checked(prefixes[few]), self._checked(prefixes[few])
+        for one, other, atol, when in (
+            (first, second, 1e-6, "the second time"),
+            # A network in half precision rounds otherwise in another batch.
+            (before[few], first, 1e-2, "in another batch"),
+        ):
+            agree = torch.isclose(one.exp(), other.exp(), rtol=0.0, atol=atol).all(-1)
+            if not bool(agree.all()):
+                row = int(few[(~agree).nonzero()[0]])
+                self.disagreement = (
+                    f"the language model {self.name} gave other probabilities {when} after"
+                    f" {self._shown(prefixes[row])}"
+                )
+                self.doubts = 0
+                return
 
     def _equal_lengths(self, tokens: Tensor, starts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         for start in torch.unique(starts).tolist():

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -75,7 +76,33 @@ _WRONG: dict[str, Callable[[], dict[str, object]]] = {
     "reward of one text": lambda: {"score": _noisy_text},
     "language model": lambda: {"prior": _dropout()},
     "function": lambda: {"double": _counting},
+    "ranks": lambda: {"score": lambda texts: np.argsort(np.argsort(_lengths(texts))) / 100},
+    "sorts": lambda: {"score": lambda texts: sorted(text.count("a") / 3 for text in texts)},
+    "shares": lambda: {"score": lambda texts: (1 + _lengths(texts)) / (1 + _lengths(texts)).sum()},
+    "counts the batch": lambda: {"score": lambda texts: [1 / len(texts)] * len(texts)},
+    "language model of a batch": lambda: {"prior": _lm(_softmax_over_the_batch)},
+    "rewards what is new": lambda: {"score": _Novelty()},
 }
+
+
+def _lengths(texts: list[str]) -> np.ndarray:
+    """Something that tells texts of one length apart."""
+    return np.array([2.0 * text.count("a") + text.count("b") for text in texts])
+
+
+def _softmax_over_the_batch(prefixes: torch.Tensor) -> torch.Tensor:
+    share = torch.arange(1.0, len(prefixes) + 1) / (len(prefixes) + 1)
+    return torch.stack([share / 2, share / 2, 1 - share], -1).log()
+
+
+class _Novelty:
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+    def __call__(self, texts: list[str]) -> list[float]:
+        scores = [float(text not in self.seen) for text in texts]
+        self.seen.update(texts)
+        return scores
 
 
 def _noisy_text(text: str) -> float:
@@ -101,6 +128,14 @@ def test_functions_are_not_doubted_in_the_result(method: str) -> None:
     bound = lmppl.compile(_PROGRAM)(**_host())
     post = lmppl.infer(bound, method=method, seed=0, **_QUICK[method])
     assert not any("function" in warning for warning in post.warnings)
+
+
+def test_a_network_that_rounds_otherwise_in_another_batch_is_a_function() -> None:
+    def score(texts: list[str]) -> list[float]:
+        return [(1 + 0.004 * (len(texts) % 2)) * text.count("a") / 4 for text in texts]
+
+    post = lmppl.infer(lmppl.compile(_PROGRAM)(**_host(score=score)), method="exact")
+    assert post.warnings == ()
 
 
 def test_what_is_scored_again_is_a_handful_and_is_not_counted() -> None:

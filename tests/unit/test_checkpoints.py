@@ -318,16 +318,6 @@ def test_an_added_token_beyond_the_model_is_refused_in_a_prompt_and_nowhere_else
         larger.start(["The <|323|>"])
 
 
-def test_an_end_token_of_the_tokenizer_outside_the_vocabulary_is_refused(saved):
-    lm = load_language_model(saved / "llama")
-    model, tokenizer = copy.deepcopy(lm.model), copy.deepcopy(lm.tokenizer)
-    model.config.eos_token_id = model.generation_config.eos_token_id = None
-    tokenizer.add_tokens([f"<|{number}|>" for number in range(320, 324)])
-    tokenizer.eos_token = "<|323|>"
-    with pytest.raises(InferenceError, match="the end token 323 is outside the 323 tokens"):
-        HuggingFaceLM(model, tokenizer, name="endless")
-
-
 METHODS = ["importance(num_samples=20)", "smc(num_particles=20)", "mcmc(num_chains=2)", "exact()"]
 METHODS += ["rejection(num_samples=5)", "svi(num_steps=2, num_particles=4)"]
 

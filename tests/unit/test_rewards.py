@@ -344,6 +344,8 @@ def test_a_reward_that_changes_its_tokens_is_refused() -> None:
         lambda texts: [1 + 2j, 3.0],
         lambda texts: np.ma.array([1.0, 2.0], mask=[False, True]),
         lambda texts: np.array(["1", "2"], dtype=object),
+        lambda texts: torch.tensor([1.0, 2.0]).to_sparse(),
+        lambda texts: torch.tensor([1.0, 2.0], device="meta"),
     ],
 )
 def test_numbers_with_parts_that_would_be_dropped_are_refused(

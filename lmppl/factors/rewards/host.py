@@ -334,10 +334,13 @@ def _array(raw: Any) -> NDArray[np.float64]:
 
 def _of_tensor(tensor: Any) -> NDArray[Any]:
     """A tensor of any framework of torch's kind as an array; nothing imaginary is dropped."""
-    tensor = tensor.detach().cpu()
     if tensor.is_complex():
         raise _NotScores("complex numbers")
-    array: NDArray[Any] = tensor.double().numpy()
+    try:
+        array: NDArray[Any] = tensor.detach().cpu().double().numpy()
+    except (TypeError, RuntimeError) as error:
+        # Sparse, quantised, without data (meta): there is more than one way to make it dense.
+        raise _NotScores("a tensor that is no plain array of numbers") from error
     return array
 
 

@@ -28,6 +28,9 @@ ROUNDING = 1e-6
 # the same rows in the same batch leave only the rounding of parallel sums.
 _RESCORED = 8
 _AGREE = 1e-6
+# In another batch and another order a network in half precision rounds otherwise; this share of
+# the largest score is more than that.
+_AGREE_ELSEWHERE = 0.02
 
 # About 100 bytes and the text for each score that is kept.
 REMEMBERED = 1 << 16
@@ -77,8 +80,9 @@ class Scorer:
     the source was asked for and `seconds` the time that it took.
 
     Remembering hides a reward that gives another score each time. `doubts` is how many of the next
-    batches have a few of their rows scored again, twice in the same batch; those are counted
-    in `num_rescored` alone. `disagreement` is what that found: a sentence, or "".
+    batches have a few of their rows scored again, twice, in a batch of their own and in another
+    order: a score is of its row and not of the batch. Those are counted in `num_rescored` alone.
+    `disagreement` is what that found: a sentence, or "".
     """
 
     reward: Reward
@@ -167,26 +171,47 @@ class Scorer:
         found = self._checked(scores, asked)
         if self.doubts:
             self.doubts -= 1
-            self._score_again(asked, asked_tokens)
+            self._score_again(asked, asked_tokens, _listed(scores))
         return found
 
-    def _score_again(self, asked: Sequence[Sequence[Any]], tokens: Tokens | None) -> None:
-        """Whether a source agrees with itself on the first rows of a batch."""
-        few = [list(column[:_RESCORED]) for column in asked]
+    def _score_again(
+        self,
+        asked: Sequence[Sequence[Any]],
+        tokens: Tokens | None,
+        before: list[NDArray[np.float64]],
+    ) -> None:
+        """Whether a source agrees with itself on a few rows of a batch."""
+        size = len(asked[0])
+        # Fewer than all of them, last first: what ranks, sorts or centres a batch shows.
+        few = np.unique(np.linspace(0, size - 1, min(_RESCORED, max(1, size - 1)), dtype=int))[::-1]
+        columns = [[column[row] for row in few.tolist()] for column in asked]
         few_tokens = None
         if tokens is not None:
-            few_tokens = tuple((ids[:_RESCORED], lengths[:_RESCORED]) for ids, lengths in tokens)
-        first, second = (self.source.scores(few, few_tokens) for _ in range(2))
-        self.num_rescored += 2 * len(few[0])
-        for row, (one, other) in enumerate(zip(_listed(first), _listed(second), strict=True)):
-            if not np.allclose(one, other, rtol=_AGREE, atol=_AGREE, equal_nan=True):
-                texts = ", ".join(self._arguments(few, row))
-                self.disagreement = (
-                    f"reward `{self.name}` gave {spell(float(np.ravel(one)[0]))} and then"
-                    f" {spell(float(np.ravel(other)[0]))} for {texts}"
+            few_tokens = tuple((ids[few], lengths[few]) for ids, lengths in tokens)
+        try:
+            again = [_listed(self.source.scores(columns, few_tokens)) for _ in range(2)]
+        except InferenceError as error:
+            raise self._named(error) from error
+        self.num_rescored += 2 * len(few)
+        finite = np.abs([each for row in before for each in np.ravel(row) if np.isfinite(each)])
+        elsewhere = _AGREE + _AGREE_ELSEWHERE * float(finite.max(initial=0.0))
+        for row, (first, second) in enumerate(zip(*again, strict=True)):
+            original = before[few[row]]
+            texts = ", ".join(self._arguments(columns, row))
+            if not _alike(first, second, _AGREE * (1.0 + np.abs(second))):
+                self._disagrees(first, second, f"and then {{}} for {texts}")
+            elif not _alike(original, first, elsewhere):
+                self._disagrees(
+                    original, first, f"in one batch of texts and {{}} in another for {texts}"
                 )
-                self.doubts = 0
+            if self.disagreement:
                 return
+
+    def _disagrees(self, one: NDArray[np.float64], other: NDArray[np.float64], how: str) -> None:
+        where = int(np.argmax(np.ravel(one) != np.ravel(other))) if one.shape == other.shape else 0
+        shown = [spell(float(np.ravel(each)[where])) for each in (one, other)]
+        self.disagreement = f"reward `{self.name}` gave {shown[0]} {how.format(shown[1])}"
+        self.doubts = 0
 
     def _named(self, error: InferenceError) -> InferenceError:
         """The error of a source, which does not know the name of the reward."""
@@ -312,6 +337,15 @@ def _listed(scores: NDArray[np.float64] | UncertainScores) -> list[NDArray[np.fl
     if scores.members is not None:
         return list(scores.members)
     return list(np.stack(scores.moments(), -1))
+
+
+def _alike(one: NDArray[np.float64], other: NDArray[np.float64], tolerance: Any) -> bool:
+    """Whether two scores of a row agree; infinities agree with themselves alone."""
+    if one.shape != other.shape:
+        return False
+    with np.errstate(invalid="ignore"):
+        near = np.abs(one - other) <= tolerance
+    return bool(np.all(near | (one == other) | (np.isnan(one) & np.isnan(other))))
 
 
 def failure(
