@@ -1,4 +1,4 @@
-"""Intervals for means of bounded numbers, weighted or not, that hold at any number of draws.
+"""Intervals for means of bounded numbers, weighted or not, made for any number of draws.
 
 The interval is Gaffke's (2005), "Three test statistics for a nonparametric one-sided hypothesis on
 the mean of a nonnegative variable", as read by Phan, Thomas and Learned-Miller (2021),
@@ -8,6 +8,10 @@ or 1 it is Clopper and Pearson's interval, exactly; of draws that are all alike 
 what n draws may have missed; of many draws that differ it is the normal interval. Betting intervals
 (Waudby-Smith and Ramdas 2024, arXiv:2010.09686) hold at every stopping time too, and are one and a
 half times as long.
+
+That it covers at any number of draws is proven of two values, and conjectured of others
+(Learned-Miller and Thomas 2019, arXiv:1905.06208); with weights, and for units that only
+count as independent, it is an approximation. `docs/guides/coverage.md` counts it.
 
 Weights are taken in by testing each candidate m: the mean is at least m where E[w (f − m)] ≥ 0, and
 the further draw has the largest weight that is possible. So what no draw has shown counts with
