@@ -1,4 +1,4 @@
-"""JSON that says one thing: no key twice, no half characters, nothing that only Python reads."""
+"""JSON that says one thing: no key twice, no half characters."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import re
 from typing import Any
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Whoever goes through a value does so by recursion.
+_DEEPEST = 100
+_ESCAPED = re.compile(r"[\ud800-\udfff]|\\u[dD][89a-fA-F]")
 
 
 class NotJson(ValueError):
@@ -14,13 +17,14 @@ class NotJson(ValueError):
 
 
 def read_json(text: str) -> Any:
-    """The value of a JSON text.
+    """The value of a JSON text. Numbers may be infinite or NaN: the reader knows their place.
 
     Raises:
-        NotJson: it is none, an object has a key twice, or a string has half a character.
+        NotJson: it is none, is nested too deeply, an object has a key twice, or a string has half a
+            character.
     """
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        value = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         raise NotJson(f"{error.msg} at line {error.lineno}, column {error.colno}") from error
     except RecursionError:
@@ -30,6 +34,12 @@ def read_json(text: str) -> Any:
     except ValueError as error:
         # Python refuses numbers of thousands of digits.
         raise NotJson(str(error)) from error
+    if _is_deep(value):
+        raise NotJson(f"it is nested too deeply: {_DEEPEST} levels are the most")
+    # Only an escape can make half a character of a text that has none.
+    if _ESCAPED.search(text) and (half := _half_within(value)):
+        raise NotJson(f"a string has half a character, the lone surrogate {half}")
+    return value
 
 
 def half_character(text: str) -> str | None:
@@ -45,3 +55,30 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise NotJson(f"an object has the key {key!r} twice")
         found[key] = value
     return found
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(_DEEPEST):
+        if not level:
+            return False
+        level = [
+            each
+            for outer in level
+            for each in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(each, (dict, list))
+        ]
+    return bool(level)
+
+
+def _half_within(value: Any) -> str | None:
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, str) and (half := half_character(each)):
+            return half
+        if isinstance(each, dict):
+            waiting += (*each, *each.values())
+        elif isinstance(each, list):
+            waiting += each
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from dataclasses import dataclass
 
@@ -107,6 +108,9 @@ class FileReader:
             except ValueError as problem:
                 self.report.error("LMP119", path_span, f"`{path}` is not JSON", label=str(problem))
                 return unknown(span)
+        if not _is_finite(value):
+            self.report.error("LMP119", path_span, f"`{path}` holds a number that is not finite")
+            return unknown(span)
         found = type_of_value(value)
         if found is None:
             self.report.error(
@@ -117,6 +121,12 @@ class FileReader:
             )
             return unknown(span)
         return ir.Constant(found, span, value)
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(_is_finite(each) for each in value)
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _tuples(value: object) -> object:

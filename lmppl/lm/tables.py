@@ -243,11 +243,6 @@ def load_markov(
     tokens = spec.get("tokens")
     if not isinstance(tokens, list) or not tokens or not all(isinstance(t, str) for t in tokens):
         raise _bad_file(path, 'at "tokens": expected a list of at least one string')
-    for token in tokens:
-        if half := half_character(token):
-            raise _bad_file(
-                path, f'at "tokens": {token!a} has half a character, the lone surrogate {half}'
-            )
     if len(set(tokens)) != len(tokens):
         twice = next(token for token in tokens if tokens.count(token) > 1)
         raise _bad_file(path, f'at "tokens": {twice!r} is listed twice')

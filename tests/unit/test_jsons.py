@@ -21,6 +21,10 @@ def test_json_is_read_as_ever():
     }
 
 
+def test_json_may_be_a_hundred_levels_deep():
+    assert str(read_json("[" * 100 + "]" * 100)) == "[" * 100 + "]" * 100
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -28,7 +32,11 @@ def test_json_is_read_as_ever():
         ('[{"b": {"a": 1, "a": 1}}]', "the key 'a' twice"),
         ("{", "at line 1, column 2"),
         ("[" * 100_000, "nested too deeply"),
+        ("[" * 101 + "]" * 101, "nested too deeply"),
+        ('{"a":' * 950 + "1" + "}" * 950, "nested too deeply"),
         ("1" * 5000, "digits"),
+        ('["a", {"b": "c\\uD83D"}]', r"half a character, the lone surrogate U\+D83D"),
+        ('{"\\udc00": 1}', r"half a character, the lone surrogate U\+DC00"),
     ],
 )
 def test_what_is_not_one_thing_is_refused(text, reason):
@@ -38,7 +46,8 @@ def test_what_is_not_one_thing_is_refused(text, reason):
 
 def test_half_a_character_is_named():
     assert half_character("whole 😀") is None
-    assert half_character(read_json('"a\\udc00"')) == "U+DC00"
+    assert half_character("a\udc00") == "U+DC00"
+    assert read_json('"\\ud83d\\ude00"') == "😀"
 
 
 @pytest.mark.parametrize(
@@ -57,8 +66,19 @@ def test_a_lexicon_that_says_two_things_is_refused(tmp_path, content, what):
         read_lexicon("words.json", Folder.of(tmp_path))
 
 
-def test_a_file_of_a_program_that_says_two_things_is_refused(tmp_path):
-    (tmp_path / "data.json").write_text(f"[{TWICE}]")
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (f"[{TWICE}]", "twice"),
+        ('["a\\ud800"]', r"U\+D800"),
+        ("[1, 1e400]", "not finite"),
+        ("[[1.5], [NaN]]", "not finite"),
+        ("-Infinity", "not finite"),
+        ("[" * 950 + "]" * 950, "nested too deeply"),
+    ],
+)
+def test_a_file_of_a_program_that_is_not_plain_is_refused(tmp_path, content, what):
+    (tmp_path / "data.json").write_text(content)
     program = """
         model m() {
             text ~ lm("builtin:stories", prompt="a", max_tokens=2)
@@ -66,7 +86,7 @@ def test_a_file_of_a_program_that_says_two_things_is_refused(tmp_path):
             return text
         }
     """
-    with pytest.raises(LmpError, match=r"(?s)LMP119.*twice"):
+    with pytest.raises(LmpError, match=f"(?s)LMP119.*{what}"):
         lmppl.compile(program, base_dir=tmp_path)
 
 

@@ -94,6 +94,7 @@ def test_a_lexicon_may_be_csv_with_a_header_or_json(tmp_path: Path) -> None:
         ("l.json", '["good"]', "must be an object"),
         ("l.json", "{", "is not JSON"),
         ("l.json", '{"good": true}', "the score True"),
+        ("l.json", '{"good": 1e400}', "the score inf"),
         ("l.json", '{"good": Infinity}', "the score inf"),
     ],
 )

@@ -21,7 +21,7 @@ from lmppl.factors.reach import Reach
 from lmppl.factors.rewards.scorer import Tokens, failure, shorten
 from lmppl.files import Files, Unreadable
 from lmppl.ir.types import Interval
-from lmppl.jsons import NotJson, half_character, read_json
+from lmppl.jsons import NotJson, read_json
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,12 +125,6 @@ def _json_rows(text: str, path: Path) -> list[tuple[str, str, float]]:
         raise failure("LMP919", f"the lexicon {path.name} must be an object of words and scores")
     rows = []
     for word, score in table.items():
-        if half_character(word):
-            raise failure(
-                "LMP919",
-                f"the lexicon {path.name} has half a character, the lone surrogate"
-                f" {half_character(word)}, in {word!a}",
-            )
         if not _is_finite(score):
             raise failure(
                 "LMP919",
