@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,48 @@ STRICTLY: Mapping[str, Any] = {
     # Told of, and then refused here by name.
     "ignore_mismatched_sizes": True,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a directory or what was loaded from it is no model, in the words of a diagnostic."""
+
+    message: str
+    notes: tuple[str, ...]
+    help: str
+
+
+def refused_directory(directory: Path, name: str) -> Refused | None:
+    """Why nothing is loaded from a directory, called `name`; None where it may be."""
+    if pickles := pickled_weights(directory):
+        return Refused(
+            f"the weights of {name} are in {', '.join(pickles)}, and only safetensors are read",
+            ("a pickle can run any code while it is read",),
+            "load it where you trust it, and save it with model.save_pretrained",
+        )
+    if outside := refused_files(directory):
+        return Refused(
+            f"the directory {name} is not the data of one model and nothing else",
+            outside,
+            "load the model where you trust it, and save it whole with model.save_pretrained",
+        )
+    return None
+
+
+def refused_weights(
+    model: Any, report: Mapping[str, Any], directory: Path | None, name: str
+) -> Refused | None:
+    """Why what was loaded is not the model called `name`; `directory` is None of a hub's."""
+    faults = faults_of(model, report)
+    if not faults and directory is not None:
+        faults = faults_of_tensors(directory, model)
+    if not faults:
+        return None
+    return Refused(
+        f"the weights of {name} are not those of the model that its config.json describes",
+        faults,
+        "save the directory again with model.save_pretrained",
+    )
 
 
 def faults_of(model: Any, report: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,13 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lmppl.errors import closest
-from lmppl.lm.checkpoints import (
-    STRICTLY,
-    faults_of,
-    faults_of_tensors,
-    pickled_weights,
-    refused_files,
-)
+from lmppl.lm.checkpoints import STRICTLY, refused_directory, refused_weights
 from lmppl.lm.names import BUILTIN, builtin_models
 from lmppl.lm.quiet import quiet_transformers
 from lmppl.lm.refusal import refusal
@@ -161,20 +155,8 @@ def _load(
         "local_files_only": path is not None,
     }
     options = {name: value for name, value in options.items() if value is not None}
-    if path is not None and (pickles := pickled_weights(path)):
-        raise refusal(
-            "LMP911",
-            f"the weights of {source} are in {', '.join(pickles)}, and only safetensors are read",
-            notes=("a pickle can run any code while it is read",),
-            help="load it where you trust it, and save it with model.save_pretrained",
-        )
-    if path is not None and (outside := refused_files(path)):
-        raise refusal(
-            "LMP911",
-            f"the directory {source} is not the data of one model and nothing else",
-            notes=outside,
-            help="load the model where you trust it, and save it whole with model.save_pretrained",
-        )
+    if path is not None and (refused := refused_directory(path, source)):
+        raise refusal("LMP911", refused.message, notes=refused.notes, help=refused.help)
     try:
         with quiet_transformers(), torch.random.fork_rng(devices=[]):
             tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
@@ -191,14 +173,8 @@ def _load(
     except Exception as error:
         # transformers raises OSError, ValueError, KeyError and its own for one and the same cause.
         raise _explain_failure(source, path, revision, trust_remote_code, error) from error
-    faults = faults_of(model, report)
-    if faults := faults or (() if path is None else faults_of_tensors(path, model)):
-        raise refusal(
-            "LMP940",
-            f"the weights of {source} are not those of the model that its config.json describes",
-            notes=faults,
-            help="save the directory again with model.save_pretrained",
-        )
+    if refused := refused_weights(model, report, path, source):
+        raise refusal("LMP940", refused.message, notes=refused.notes, help=refused.help)
     model.requires_grad_(False)
 
     def digest() -> str | None:

@@ -17,13 +17,7 @@ from numpy.typing import NDArray
 from lmppl.errors import InferenceError, closest
 from lmppl.factors.rewards.scorer import Tokens, failure, shorten
 from lmppl.factors.rewards.texts import fingerprint
-from lmppl.lm.checkpoints import (
-    STRICTLY,
-    faults_of,
-    faults_of_tensors,
-    pickled_weights,
-    refused_files,
-)
+from lmppl.lm.checkpoints import STRICTLY, refused_directory, refused_weights
 from lmppl.lm.quiet import quiet_transformers
 
 Head = Literal["class", "score"]
@@ -338,20 +332,8 @@ def _load(
     number: Any = "auto" if device.type != "cpu" else torch.float32
     if dtype is not None:
         number = _DTYPES[dtype]
-    if local is not None and (pickles := pickled_weights(local)):
-        raise failure(
-            "LMP919",
-            f"the weights of {name} are in {', '.join(pickles)}, and only safetensors are read",
-            notes=("a pickle can run any code while it is read",),
-            help="load it where you trust it, and save it with model.save_pretrained",
-        )
-    if local is not None and (outside := refused_files(local)):
-        raise failure(
-            "LMP919",
-            f"the directory {name} is not the data of one model and nothing else",
-            notes=outside,
-            help="load the model where you trust it, and save it whole with model.save_pretrained",
-        )
+    if local is not None and (refused := refused_directory(local, name)):
+        raise failure("LMP919", refused.message, notes=refused.notes, help=refused.help)
     try:
         # A head that is missing would be drawn from the global generator: neither it nor the
         # generator's state may leak out.
@@ -371,14 +353,8 @@ def _load(
             f"{name} was not trained as a classifier: the checkpoint lacks {', '.join(heads)}",
             help="a language model has no classification head; name a classifier or reward model",
         )
-    faults = faults_of(model, report)
-    if faults := faults or (() if local is None else faults_of_tensors(local, model)):
-        raise failure(
-            "LMP919",
-            f"the weights of {name} are not those of the model that its config.json describes",
-            notes=faults,
-            help="save the directory again with model.save_pretrained",
-        )
+    if refused := refused_weights(model, report, local, name):
+        raise failure("LMP919", refused.message, notes=refused.notes, help=refused.help)
     model = model.eval().requires_grad_(False).to(device)
     digest = str(getattr(model.config, "_commit_hash", None) or revision or "")
     return _Classifier(
