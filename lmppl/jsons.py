@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
@@ -16,15 +17,21 @@ class NotJson(ValueError):
     """A text that is not JSON, or not only one thing; the message ends "it is not JSON: …"."""
 
 
-def read_json(text: str) -> Any:
-    """The value of a JSON text. Numbers may be infinite or NaN: the reader knows their place.
+def read_json(text: str, *, finite: bool = False, half_characters: bool = False) -> Any:
+    """The value of a JSON text. Numbers may be infinite or NaN where the reader knows their place.
 
     Raises:
-        NotJson: it is none, is nested too deeply, an object has a key twice, or a string has half a
-            character.
+        NotJson: it is none, is nested too deeply, an object has a key twice, a string has half a
+            character where `half_characters` are not allowed, or a number is not `finite` where it
+            has to be.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_object)
+        if finite:
+            value = json.loads(
+                text, object_pairs_hook=_object, parse_float=_real, parse_constant=_no_number
+            )
+        else:
+            value = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         raise NotJson(f"{error.msg} at line {error.lineno}, column {error.colno}") from error
     except RecursionError:
@@ -37,7 +44,7 @@ def read_json(text: str) -> Any:
     if _is_deep(value):
         raise NotJson(f"it is nested too deeply: {_DEEPEST} levels are the most")
     # Only an escape can make half a character of a text that has none.
-    if _ESCAPED.search(text) and (half := _half_within(value)):
+    if not half_characters and _ESCAPED.search(text) and (half := _half_within(value)):
         raise NotJson(f"a string has half a character, the lone surrogate {half}")
     return value
 
@@ -46,6 +53,17 @@ def half_character(text: str) -> str | None:
     """The first lone surrogate of a text, as U+D800; None where it has none."""
     found = _SURROGATE.search(text)
     return None if found is None else f"U+{ord(found[0]):04X}"
+
+
+def _real(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise NotJson(f"{digits} is larger than a number can be")
+    return value
+
+
+def _no_number(name: str) -> None:
+    raise NotJson(f"{name} is no number of JSON")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -217,7 +217,7 @@ class _Program:
         )
         try:
             return restore_guide(fresh, directory)
-        except (ValueError, KeyError, OSError, RuntimeError) as error:
+        except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
             raise _changed(f"the guide in {directory} is not of this program", (str(error),)) from (
                 error
             )

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from lmppl.cli.outcome import Exit, exit_code
@@ -16,6 +12,7 @@ from lmppl.cli.parsing import Arguments
 from lmppl.cli.streams import say, say_diagnostics, show
 from lmppl.errors import LmpError, render
 from lmppl.errors.plain import harmless
+from lmppl.writing import write_whole
 
 
 def load_program(
@@ -76,23 +73,9 @@ def fmt(arguments: Arguments) -> int:
         elif path == "-":
             show(formatted)
         elif changed:
-            _overwrite(Path(path), formatted)
+            write_whole(path, formatted.encode("utf-8"))
             say(f"{path}: formatted")
     return code
-
-
-def _overwrite(path: Path, text: str) -> None:
-    """Replaces a file whole or not at all; links and permissions stay."""
-    path = path.resolve()
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(text.encode("utf-8"))
-        os.chmod(name, stat.S_IMODE(path.stat().st_mode))
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 def info(arguments: Arguments) -> int:

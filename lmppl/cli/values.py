@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -78,15 +77,14 @@ def read_value(text: str, type: Type, name: str) -> Any:
     Raises: UsageError where the text is no such value.
     """
     if type.is_array:
+        example = '["a", "b"]' if type.kind == "string" else "[1, 2]"
+        wanted = f"parameter {name} is {type}: give a JSON array, as --param '{name}={example}'"
         try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            value = None
+            value = read_json(text, finite=True)
+        except ValueError as error:
+            raise UsageError(f"{wanted} ({error})") from error
         if not isinstance(value, list):
-            example = '["a", "b"]' if type.kind == "string" else "[1, 2]"
-            raise UsageError(
-                f"parameter {name} is {type}: give a JSON array, as --param '{name}={example}'"
-            )
+            raise UsageError(wanted)
         return value
     match type.kind:
         case "string":
@@ -129,8 +127,8 @@ def _option(text: str) -> Any:
             continue
     if plain[:1] in ("[", "{", '"'):
         try:
-            return json.loads(plain)
-        except json.JSONDecodeError:
+            return read_json(plain, finite=True)
+        except ValueError:
             return text
     return text
 
@@ -194,7 +192,7 @@ def _module_from_file(path: Path) -> Any:
 def _read_json_object(path: str) -> dict[str, Any]:
     try:
         text = sys.stdin.read() if path == "-" else read_plain(path).decode("utf-8-sig")
-        value = read_json(text)
+        value = read_json(text, finite=True)
     except Unreadable as error:
         raise UsageError(f"{path} {error.reason}") from error
     except OSError as error:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lmppl.fence import fenced
+from lmppl.jsons import read_json
 from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lm.quiet import quiet_transformers
 from lmppl.lowering.distribution import padding_token
@@ -30,8 +31,10 @@ from lmppl.lowering.program import PyroGuide
 from lmppl.lowering.text_guides import NetworkGuide
 from lmppl.rng import Stream
 from lmppl.target import ChoiceStage, TextStage, Traces, concatenate
+from lmppl.writing import whole_directory
 
 FORMAT_VERSION = 1
+_DESCRIPTION = "lmppl_guide.json"
 _BATCH = 256
 
 # A value per draw: strings or token ids of a text, values of a discrete choice.
@@ -248,8 +251,10 @@ class FittedGuide:
         models without weights; `adapters.safetensors` those adapters as they were trained. What a
         program masks or warps while drawing is not in the weights.
         """
-        place = Path(directory)
-        place.mkdir(parents=True, exist_ok=True)
+        with whole_directory(directory, last=_DESCRIPTION) as place:
+            self._write(place, merge)
+
+    def _write(self, place: Path, merge: bool) -> None:
         guide, target = self.module, self.module.target
         networks = [part for part in guide.parts if isinstance(part, NetworkGuide)]
         tables: dict[str, Tensor] = {}
@@ -290,7 +295,7 @@ class FittedGuide:
             "sites": sites,
         }
         text = json.dumps(description, indent=2, default=str, ensure_ascii=False)
-        (place / "lmppl_guide.json").write_text(text + "\n", encoding="utf-8")
+        (place / _DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
 
 def restore_guide(guide: Guide, directory: Path) -> FittedGuide:
@@ -298,7 +303,7 @@ def restore_guide(guide: Guide, directory: Path) -> FittedGuide:
 
     Raises: ValueError, KeyError, OSError where it is not the guide of this program.
     """
-    description = json.loads((directory / "lmppl_guide.json").read_text(encoding="utf-8"))
+    description = read_json((directory / _DESCRIPTION).read_text(encoding="utf-8"), finite=True)
     sites = {site["name"]: site for site in description["sites"]}
     binding, num_bindings = description["binding"], description["num_bindings"]
     found: dict[str, Tensor] = {}

@@ -25,6 +25,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from lmppl.jsons import read_json
+
 JSON = "posterior.json"
 FORMAT = "lmppl-posterior/2"
 FIRST_FORMAT = "lmppl-posterior/1"
@@ -60,6 +62,15 @@ def sealed(document: Mapping[str, Any]) -> bytes:
     return data.replace(_NO_DIGEST.encode(), _seal(data).encode(), 1)
 
 
+def read_own(data: bytes) -> Any:
+    """The value of a `posterior.json`. A draw may have half a character in it, from a parameter.
+
+    Raises:
+        ValueError: it is none that was written here.
+    """
+    return read_json(data.decode("ascii"), finite=True, half_characters=True)
+
+
 def is_sealed(data: bytes, document: Mapping[str, Any]) -> bool:
     """Whether the digest in a `posterior.json` is that of its bytes."""
     digest = document.get("digest")
@@ -86,14 +97,14 @@ def _read_list(path: Path) -> tuple[str, Listed] | None:
     """The format of a `posterior.json` of ours and the files it accounts for; None: not ours."""
     try:
         data = path.read_bytes()
-        document = json.loads(data.decode("ascii"))
+        document = read_own(data)
         if document["format"] == FIRST_FORMAT and isinstance(document["fields"], dict):
             return FIRST_FORMAT, {}
         if document["format"] != FORMAT or not is_sealed(data, document):
             return None
         files, replaced = document["files"], document["replaces"]
         return FORMAT, {**replaced, **files}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -303,7 +314,7 @@ def _remove_empty(directory: Path) -> None:
 def _needed(target: Path) -> set[str]:
     """The files that the `posterior.json` in place names."""
     try:
-        document = json.loads((target / JSON).read_bytes())
+        document = read_own((target / JSON).read_bytes())
         if document["format"] == FIRST_FORMAT:
             names = ["draws.safetensors", "guide"]
             return set(_files_below(target, [n for n in names if (target / n).exists()]))

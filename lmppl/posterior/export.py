@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
+
+from lmppl.writing import write_whole
 
 if TYPE_CHECKING:
     from lmppl.posterior.absent import NoPosterior
@@ -64,29 +65,14 @@ def to_jsonl(
     if not isinstance(path, (str, os.PathLike)):
         path.writelines(lines)
         return
-    target = Path(path)
     # A lone surrogate, which a text may get from a parameter, has no UTF-8; JSON can escape it.
     text = "".join(lines)
     try:
         encoded = text.encode("utf-8")
     except UnicodeEncodeError:
         encoded = "".join(json.dumps(json.loads(line)) + "\n" for line in lines).encode("ascii")
-    if target.exists() and not target.is_file():
-        # A pipe or a device cannot be replaced.
-        target.write_bytes(encoded)
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(encoded)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, encoded)
 
 
 def to_pandas(posterior: Posterior) -> Any:

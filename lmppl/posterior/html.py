@@ -6,13 +6,13 @@ import json
 import math
 import os
 from html import escape as escape_markup
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lmppl.errors.plain import harmless
 from lmppl.posterior.summary import choose_draws, claim, facts, format_weight, heading, visible
+from lmppl.writing import write_whole
 
 if TYPE_CHECKING:
     from lmppl.posterior.posterior import Posterior
@@ -66,7 +66,7 @@ def write_report(posterior: Posterior, path: str | os.PathLike[str]) -> None:
         + "\n".join(sections)
         + "</main></body></html>\n"
     )
-    Path(path).write_text(page, encoding="utf-8", errors="replace")
+    write_whole(path, page.encode("utf-8", errors="replace"))
 
 
 def _body(posterior: Posterior, num_draws: int, headed: bool = True) -> str:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from lmppl.posterior.directory import (
     check_destination,
     digest_of_file,
     is_sealed,
+    read_own,
     rewrite,
 )
 from lmppl.posterior.estimate import Estimate
@@ -109,7 +109,7 @@ def load_posterior(directory: str | os.PathLike[str]) -> Posterior:
 
 def guide_directory(directory: str | os.PathLike[str]) -> Path | None:
     """Where the guide of a saved posterior lies; None where it has none."""
-    document = json.loads((Path(directory) / JSON).read_bytes())
+    document = read_own((Path(directory) / JSON).read_bytes())
     name = document["names"].get(_GUIDE) if document["format"] == FORMAT else _GUIDE
     found = None if name is None else Path(directory) / name
     return found if found is not None and found.is_dir() else None
@@ -133,8 +133,8 @@ def _read(directory: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
 def _document(source: Path, data: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(data.decode("ascii"))
-    except (ValueError, RecursionError) as error:
+        document = read_own(data)
+    except ValueError as error:
         raise _damaged(source, str(error)) from error
     if not isinstance(document, dict) or document.get("format") not in (FORMAT, FIRST_FORMAT):
         raise StorageError(
