@@ -104,7 +104,8 @@ class Estimate:
         """The log of the mean of independent numbers that are not negative, `[units]`, in nats.
 
         Units are weighted draws, or what descends from the first particles of a population. The
-        standard error is the delta method's, unless the interval is much longer. The interval is
+        standard error is the delta method's, unless the interval is much longer or few units carry
+        the weight. The interval is
         Gaffke's for the mean of numbers in [0, exp(`log_bound`)] (see `mean_bounds`): prior mass of
         up to 1 − δ^(1/n) goes unseen by `num_looks` = n independent draws (all of them where it is
         not given), and adds that much times the bound. Where nothing bounds the weights there is no
@@ -151,7 +152,8 @@ class Estimate:
         elif log_w.size == 1:
             error = math.inf
         # What is below is rounding.
-        error = honest_error(error if error > 1e-7 else 0.0, lower, upper, confidence)
+        error = error if error > 1e-7 else 0.0
+        error = honest_error(error, lower, upper, confidence, on_few=hangs_on_few(relative, size))
         return cls(value, error, min(lower, value), upper, kind, confidence)
 
     @classmethod
@@ -345,13 +347,30 @@ def cluster_sums(values: Floats, clusters: ArrayLike | None) -> Floats:
 _MUCH_MORE = 2.5
 
 
-def honest_error(error: float, lower: float, upper: float, confidence: float) -> float:
+# Fewer units than this say nothing of their spread, where there are far more: an estimate that
+# hangs on one has a relative error of 1 by the delta method, however wrong it is.
+_FEW_UNITS = 10.0
+
+
+def hangs_on_few(shares: Floats, num_draws: int) -> bool:
+    """Whether few units `[units]` of many draws carry the weight, so that its spread tells no
+    error."""
+    size = float(np.sum(shares)) ** 2 / float(np.sum(shares**2))
+    return size < min(_FEW_UNITS, num_draws / 4.0)
+
+
+def honest_error(
+    error: float, lower: float, upper: float, confidence: float, *, on_few: bool = False
+) -> float:
     """The standard error, or half the interval in units of the normal's where that is much more.
 
     Draws that are all alike have no spread to read an error from, and a rare heavy draw that was
-    missed does not show in it; the interval knows of both.
+    missed does not show in it; the interval knows of both. `on_few`: the estimate hangs on few
+    units, whose spread is no error at all.
     """
     half = (upper - lower) / (2.0 * normal_quantile(0.5 + 0.5 * confidence))
+    if on_few:
+        return max(error, half)
     if math.isinf(half):
         return error if error > 0.0 else math.inf
     return error if 0.0 < error < math.inf and half <= _MUCH_MORE * error else half

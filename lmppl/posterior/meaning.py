@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmppl.posterior.estimate import Estimate, cluster_sums
+from lmppl.posterior.estimate import Estimate, cluster_sums, hangs_on_few
 
 if TYPE_CHECKING:
     from lmppl.posterior.posterior import Posterior
@@ -63,9 +63,10 @@ def _error_of_difference(posterior: Posterior, mean: Estimate, evidence: Estimat
     """
     if posterior.num_chains is not None or evidence.kind == "exact":
         return mean.standard_error + evidence.standard_error
-    if mean.error_is_of_interval or evidence.error_is_of_interval:
-        return mean.standard_error + evidence.standard_error
     weights = posterior.weights
+    on_few = hangs_on_few(cluster_sums(weights, posterior.clusters), weights.size)
+    if on_few or mean.error_is_of_interval or evidence.error_is_of_interval:
+        return mean.standard_error + evidence.standard_error
     influence = weights * (total_log_potential(posterior) - mean.value)
     influence -= weights - 1.0 / weights.size
     units = cluster_sums(influence, posterior.clusters)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmppl.posterior.chains import autocorrelation_ess
-from lmppl.posterior.estimate import Estimate, cluster_sums, honest_error
+from lmppl.posterior.estimate import Estimate, cluster_sums, hangs_on_few, honest_error
 from lmppl.posterior.mean_bounds import Units, lower_end, mean_interval, upper_end
 from lmppl.posterior.pareto import heaviest_further
 from lmppl.posterior.unseen import Unseen
@@ -90,6 +90,13 @@ class Sample:
         shares = cluster_sums(self.weights, self.clusters)
         return self.num_chains is None and float(shares.max()) >= 1.0 - 1e-9
 
+    @property
+    def hangs_on_few(self) -> bool:
+        """Whether few of many units carry the weight; the states of chains weigh all the same."""
+        if self.num_chains is not None:
+            return False
+        return hangs_on_few(cluster_sums(self.weights, self.clusters), self.weights.size)
+
     def delta_error(self, x: Floats, mean: float) -> float:
         """The standard error of the weighted mean of x by the delta method, summed by unit.
 
@@ -123,7 +130,7 @@ def mean(sample: Sample, x: Floats, bounds: Range, confidence: float) -> Estimat
         return Estimate.exact(value)
     lower, upper = _interval(sample, x, bounds, confidence)
     delta = sample.delta_error(x, value)
-    error = honest_error(delta, lower, upper, confidence)
+    error = honest_error(delta, lower, upper, confidence, on_few=sample.hangs_on_few)
     return Estimate(value, error, min(lower, value), max(upper, value), "consistent", confidence)
 
 
@@ -159,7 +166,8 @@ def standard_deviation(sample: Sample, x: Floats, bounds: Range, confidence: flo
     delta = math.inf
     if value > 0.0:
         delta = sample.delta_error(squares, value**2) / (2.0 * value)
-    error = honest_error(delta if delta > 0.0 else 0.0, lower, upper, confidence)
+    delta = delta if delta > 0.0 else 0.0
+    error = honest_error(delta, lower, upper, confidence, on_few=sample.hangs_on_few)
     return Estimate(value, error, min(lower, value), max(upper, value), "consistent", confidence)
 
 

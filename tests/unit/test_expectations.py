@@ -68,7 +68,7 @@ def test_a_claim_without_a_number_is_undecided_and_loses_nothing(
     found, sure = post.expectations
     assert found.verdict == "undecided" and why in found.reason
     assert math.isnan(found.estimate.value)
-    assert sure.verdict == ("undecided" if method == "mcmc" else "holds")
+    assert sure.verdict == "holds" or (method == "mcmc" and sure.verdict == "undecided")
     # It is said, kept and compared as everything else is.
     assert why in " ".join(post.summary().split()) and why in post._repr_html_()
     post.save(tmp_path / "saved")
@@ -134,3 +134,27 @@ def test_a_share_of_prior_draws_that_pass_comes_with_its_interval(here: Path) ->
     assert f"(95%: 1 in {upper:,.0f} to 1 in {lower:,.0f})" in line
     exact = lmppl.infer(model, method="exact", progress=False)
     assert "1 in 64 satisfies every require\n" in exact.summary()
+
+
+def test_an_estimate_that_hangs_on_one_draw_does_not_say_that_it_is_off_by_one(here: Path) -> None:
+    """By the delta method the log of a sum that is one draw is off by 1, however wrong it is.
+
+    By hand: "bbb", which few of 64 draws are, has nearly all the weight; letters are independent.
+    """
+    program = """
+reward n(t: string): int<lower=0, upper=3> = count("a")
+model m() { t ~ markov("prior.json", max_tokens=3) factor f: -4 * n(t) return t }
+"""
+    model = lmppl.compile(program, base_dir=here)
+    seen = 0
+    for seed in range(8):
+        post = lmppl.infer(model, method="importance", num_samples=64, seed=seed, progress=False)
+        evidence, distance = post.log_evidence, post.kl_to_prior
+        if post.diagnostics["ess"] < 10:
+            seen += 1
+            half = (evidence.upper - evidence.lower) / (2 * 1.96)
+            assert evidence.standard_error == pytest.approx(half, rel=1e-3)
+            assert distance.standard_error >= evidence.standard_error
+        truth = 3 * math.log(1 / 4 + 3 / 4 * math.exp(-4))
+        assert abs(evidence.value - truth) < 3 * evidence.standard_error
+    assert seen >= 4
