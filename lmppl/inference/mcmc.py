@@ -21,7 +21,7 @@ from lmppl.inference.moves import (
 )
 from lmppl.inference.proposing import propose
 from lmppl.inference.settings import MCMC, SMC
-from lmppl.inference.smc import SMCEngine, num_families
+from lmppl.inference.smc import SMCEngine
 from lmppl.inference.zero_mass import zero_mass
 from lmppl.lm.protocol import PrefixArchive
 from lmppl.rng import Stream
@@ -91,18 +91,18 @@ class MCMCEngine:
 
     def _start_from_smc(self) -> tuple[Traces, Tensor, Tensor]:
         """One particle of an independent small run for every chain, the log evidence, and how many
-        first particles have a living descendant."""
+        first particles were not lost by resampling."""
         settings = SMC(num_particles=_START_PARTICLES, num_runs=self.settings.num_chains)
         engine = SMCEngine(settings, self.target, self.stream.child("start"), record=True)
         state = engine.init()
         while not engine.is_done(state):
             state, _ = engine.step(state)
         runs = state.log_evidence + log_mean_exp(state.log_weight)
-        families = num_families(state.eve.view_as(state.log_weight), state.log_weight)
+        looked = settings.num_particles - state.unlooked
         return (
             self._pick(state.traces, state.log_weight),
             log_mean_exp(runs.view(self.target.num_groups, -1)),
-            families.view(self.target.num_groups, -1).sum(-1),
+            looked.view(self.target.num_groups, -1).sum(-1),
         )
 
     def _start_from_prior(self) -> tuple[Traces, Tensor, Tensor]:

@@ -40,6 +40,8 @@ class State:
     `resampled` has, for every resampling, the log weights before it; `given_up` and
     `given_up_prior` `[populations]` are the logs of what the particles lighter than every one that
     was kept were worth, with their lookahead score and without it.
+    `unlooked` `[populations]` counts the first particles of which no living descendant was kept at
+    some resampling: those that died by themselves have looked as far as there was anything to see.
     `own_steps` `[populations]` counts the steps of each, without those in which it waited for the
     texts of others.
     `blind` says why unfinished texts could not be scored, where that happened.
@@ -54,6 +56,7 @@ class State:
     eve: Tensor
     given_up: Tensor
     given_up_prior: Tensor
+    unlooked: Tensor
     num_resamplings: Tensor
     num_steps: int
     own_steps: Tensor
@@ -103,6 +106,7 @@ class SMCEngine:
             eve=self.counters.clone(),
             given_up=flat.new_full((self.num_populations,), -math.inf),
             given_up_prior=flat.new_full((self.num_populations,), -math.inf),
+            unlooked=torch.zeros(self.num_populations, dtype=torch.long, device=device),
             num_resamplings=torch.zeros(self.num_populations, dtype=torch.long, device=device),
             num_steps=0,
             own_steps=torch.zeros(self.num_populations, dtype=torch.long, device=device),
@@ -269,7 +273,7 @@ class SMCEngine:
         ancestors[here] = systematic_resample(state.log_weight[here], points[here])
         state = self._give_up(state, ancestors, low)
         flat = (ancestors + numbers.unsqueeze(-1) * num_particles).view(-1)
-        state = self._select(state, flat)
+        state = self._counted(self._select(state, flat), state, low)
         kept = low.unsqueeze(-1)
         gain = torch.where(low, log_mean_exp(state.log_weight), 0.0)
         return replace(
@@ -334,7 +338,7 @@ class SMCEngine:
         here = alive.nonzero().squeeze(-1)
         ancestors[here] = systematic_resample(state.log_weight[here], points[here], size)
         flat = (ancestors + numbers.unsqueeze(-1) * state.log_weight.shape[1]).view(-1)
-        moved = self._select(state, flat)
+        moved = self._counted(self._select(state, flat), state, alive)
         alike = torch.where(alive, 0.0, -math.inf).double().unsqueeze(-1).repeat(1, size)
         return replace(
             moved,
@@ -343,6 +347,13 @@ class SMCEngine:
             + torch.where(alive, log_mean_exp(state.log_weight), 0.0),
             num_resamplings=state.num_resamplings + alive,
         )
+
+    def _counted(self, moved: State, before: State, here: Tensor) -> State:
+        """The state after resampling some populations, with the first particles that this lost."""
+        living = num_families(before.eve.view(here.shape[0], -1), before.log_weight)
+        kept = moved.eve.view(here.shape[0], -1)
+        lost = living - num_families(kept, torch.zeros_like(kept, dtype=torch.float64))
+        return replace(moved, unlooked=moved.unlooked + torch.where(here, lost, 0))
 
     def recover(self, state: State) -> State:
         if state.run is None:
@@ -393,16 +404,18 @@ class SMCEngine:
         log_final = total.view(runs, size).cpu().numpy()
         bound = weight_bound(self.target, group)
         log_missing, misled = self._misled(state, here, bound, log_z)
+        first = self.settings.num_particles
+        num_looks = float(first * runs - int(state.unlooked[here].sum()))
         evidence = Estimate.from_genealogy(
             log_final,
-            eve % self.settings.num_particles,
-            num_first=self.settings.num_particles,
+            eve % first,
+            num_first=first,
+            num_looks=num_looks,
             log_bound=bound.log_bound,
             log_missing=log_missing,
         )
         clusters = eve.reshape(-1)[alive.cpu().numpy()]
-        num_families = int(np.unique(clusters).size)
-        unseen = bound.unseen(evidence.value, num_families, log_missing)
+        unseen = bound.unseen(evidence.value, num_looks, log_missing)
         info = {}
         if state.ess:
             info["ess"] = torch.stack([e[here] for e in state.ess]).cpu().numpy()

@@ -163,6 +163,7 @@ class Estimate:
         eves: ArrayLike,
         *,
         num_first: int | None = None,
+        num_looks: float | None = None,
         log_bound: float = math.inf,
         log_missing: float = -math.inf,
         confidence: float = 0.95,
@@ -176,9 +177,10 @@ class Estimate:
         general theory of particle filters in hidden Markov models and some applications". The
         correction of Lee and Whiteley (2018), arXiv:1509.00394, for the noise of multinomial
         resampling is left out: under systematic resampling it takes away too much. Runs that differ
-        by more than their families explain make each unit worth less. As many draws have looked for
-        what was not seen as first particles have living offspring: what was resampled away can no
-        longer find anything.
+        by more than their families explain make each unit worth less. `num_looks` first particles
+        have looked for what was not seen, by default those with living offspring: what was
+        resampled away can no longer find anything, and what died by itself found that there is
+        nothing.
         """
         log_w = np.atleast_2d(np.asarray(log_weights, dtype=np.float64))
         _refuse_nan(log_w)
@@ -198,7 +200,7 @@ class Estimate:
             log_totals,
             log_bound=log_bound,
             log_missing=log_missing,
-            num_looks=float(np.count_nonzero(totals)),
+            num_looks=float(np.count_nonzero(totals)) if num_looks is None else num_looks,
             shape=_share_explained(totals.mean(axis=1), totals) if size > 1 else 1.0,
             confidence=confidence,
         )

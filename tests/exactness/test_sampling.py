@@ -366,6 +366,35 @@ def _num_looks(program: str, tmp_path: Path, start: Literal["smc", "prior"]) -> 
     return int(state.num_looks)
 
 
+def test_particles_that_die_have_looked_and_those_that_resampling_loses_have_not(
+    tmp_path: Path,
+) -> None:
+    table = {"tokens": ["a", "b"], "initial": [1, 1], "transition": [[1, 1], [1, 1]], "eos": None}
+    (tmp_path / "iid.json").write_text(json.dumps(table))
+
+    def looks(body: str, **options: object) -> float:
+        program = f"""
+            reward n(t: string): int<lower=0, upper=8> = count("a")
+            reward m(t: string): int<lower=0, upper=8> = count("b")
+            model p() {{ t ~ markov("iid.json", max_tokens=8) {body} return t }}"""
+        post = lmppl.infer(
+            lmppl.compile(program, base_dir=tmp_path)(),
+            method="smc",
+            seed=1,
+            progress=False,
+            num_particles=200,
+            **options,
+        )
+        assert post.unseen is not None and post.log_evidence is not None
+        upper = 16.0 if "factor" in body else 0.0
+        return math.exp(upper - post.log_evidence.value - post.unseen.log_further)
+
+    # Two thirds of the particles break what is judged at the end, and nothing is resampled.
+    assert looks("require r: n(t) > m(t) + 1") == pytest.approx(200.0)
+    assert looks("require r: n(t) > m(t) + 1", num_runs=3) == pytest.approx(600.0)
+    assert 2.0 <= looks("factor f: 2 * n(t)") < 100.0
+
+
 def test_only_moves_that_draw_everything_anew_look_for_what_was_missed(tmp_path: Path) -> None:
     text = 'text ~ markov("iid.json", max_tokens=50)'
     alone = f"model m() {{ {text} factor f: 0.1 * length(text) return text }}"

@@ -9,6 +9,8 @@ from tests.exactness.coverage.counting import Setting
 
 _MCMC: dict[str, object] = {"num_chains": 4, "num_samples": 100, "warmup_steps": 50}
 _SVI: dict[str, object] = {"num_steps": 60, "num_particles": 16, "num_samples": 128}
+# Enough for as many draws of the prior to look for what the guide lost as by default.
+_SVI_LONGER: dict[str, object] = {"num_steps": 130, "num_particles": 64, "num_samples": 512}
 
 # Where the acceptance rate is high enough, and a declared range gives the envelope.
 _REJECTION = (
@@ -52,6 +54,7 @@ def _settings_of(case: Case) -> list[Setting]:
         found.append(Setting(case, "mcmc", every=4))
     if case in _SVI_CASES:
         found.append(Setting(case, "svi", _SVI, every=8))
+        found.append(Setting(case, "svi", _SVI_LONGER, every=8))
     return found
 
 
