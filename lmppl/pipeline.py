@@ -33,6 +33,7 @@ from lmppl.inference import METHODS, Settings, check_method, method_named, setti
 from lmppl.inference.declared import foreseen, infer_mistakes
 from lmppl.inference.listening import listening
 from lmppl.inference.planning import Plan, plan_method
+from lmppl.inference.settings import method_meant
 from lmppl.ir.model import InferSpec, Model
 from lmppl.progress import ProgressEvent
 from lmppl.syntax import parse, read_program, require_text
@@ -59,13 +60,23 @@ class CompiledModel:
     path: str | None
     warnings: tuple[Diagnostic, ...] = ()
 
-    def __call__(self, **values: object) -> BoundModel:
+    def __call__(self, /, *positional: object, **values: object) -> BoundModel:
         """The model bound to values by name; what is missing takes its default.
 
         Raises:
             LmpError: an unknown name, a missing or ill-typed value, a value out of its range, a
                 missing extern, or constraints that these values make impossible.
         """
+        if positional:
+            names = [each.name for each in self.model.parameters] + sorted(
+                _extern_names(self.model)
+            )
+            written = ", ".join(f"{name}=…" for name in names)
+            raise TypeError(
+                f"values are given by name: model({written})"
+                if names
+                else f"the model {self.model.name} takes no values"
+            )
         return _bound(self, values)
 
     def __repr__(self) -> str:
@@ -434,12 +445,15 @@ def _settings(
         name = default_method(model)
     if not isinstance(name, str):
         raise TypeError(f"method must be the name of a method, not {name!r}")
+    options = {name: without_scalars(value) for name, value in options.items()}
     unknown = check_method(name)
     if unknown is not None:
-        raise LmpError([unknown])
+        # The options are those of the method that was probably meant.
+        meant = method_meant(name)
+        problems = () if meant is None else settings_from_options(meant, options)[1]
+        raise LmpError([unknown, *problems])
     kind = method_named(name)
     assert kind is not None
-    options = {name: without_scalars(value) for name, value in options.items()}
     values = {**_carried(spec, kind, options), **options}
     settings, problems = settings_from_options(kind, values)
     if problems:

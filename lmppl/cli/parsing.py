@@ -38,7 +38,7 @@ class Number(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         except ValueError:
             self.fail(f"{value!r} is not a whole number", param, ctx)
         if number < self.least:
-            what = "negative" if self.least == 0 else f"not at least {self.least}"
+            what = "negative" if self.least == 0 else f"below {self.least}"
             self.fail(f"{value} is {what}", param, ctx)
         return number
 

@@ -47,7 +47,7 @@ def total(a: Estimate, b: Estimate) -> Estimate:
         return made(value, error, lower, upper, kind, confidence)
     if "bracket" in (a.kind, b.kind):
         lower, upper = a.lower + b.lower, a.upper + b.upper
-        confidence = max(0.0, a.confidence + b.confidence - 1.0)
+        confidence = max(0.0, round(a.confidence + b.confidence - 1.0, 12))
     else:
         lower = value - math.hypot(a.value - a.lower, b.value - b.lower)
         upper = value + math.hypot(a.upper - a.value, b.upper - b.value)

@@ -136,7 +136,7 @@ def check_destination(directory: str | os.PathLike[str]) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         why = error.strerror or str(error)
-        raise OSError(error.errno, f"nothing can be written there: {why}", str(place)) from error
+        raise OSError(f"{place}: nothing can be written there: {why}") from error
 
 
 def _owned(target: Path) -> Listed:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from lmppl.errors import closest
+
 
 class Draw(Mapping[str, Any]):
     """The values of one draw: of every returned name and every site, by name or as attributes.
@@ -32,9 +34,13 @@ class Draw(Mapping[str, Any]):
     def __getattr__(self, name: str) -> Any:
         # Reached only where there is no such attribute; `_values` itself may be missing while a
         # copy is being made.
-        if name != "_values" and name in self._values:
+        if name == "_values":
+            raise AttributeError(name)
+        if name in self._values:
             return self._values[name]
-        raise AttributeError(f"a draw has no value {name!r}")
+        guess = closest(name, self._values)
+        has = f"did you mean {guess!r}?" if guess else f"it has {', '.join(self._values)}"
+        raise AttributeError(f"a draw has no value {name!r}; {has}")
 
     def __repr__(self) -> str:
         inside = ", ".join(f"{name}={value!r}" for name, value in self._values.items())

@@ -59,6 +59,10 @@ class Estimate:
         kind = "" if self.kind == "consistent" else f"{_KIND_IN_WORDS[self.kind]}; "
         return f"{value} ± {error_in_words} ({kind}{_percent(self.confidence)}: {lower} to {upper})"
 
+    def __format__(self, spec: str) -> str:
+        """The value as a number where digits are asked for, as in f"{estimate:.2f}"."""
+        return format(self.value, spec) if spec else str(self)
+
     @classmethod
     def exact(cls, value: float) -> Estimate:
         """A number without error."""

@@ -51,7 +51,7 @@ def kl_to_prior(posterior: Posterior, confidence: float = 0.95) -> Estimate | No
         mean.lower - evidence.upper,
         mean.upper - evidence.lower,
         "consistent",
-        max(0.0, 1.0 - missed),
+        max(0.0, round(1.0 - missed, 12)),
     ).clipped(0.0, math.inf)
 
 

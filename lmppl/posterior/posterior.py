@@ -14,6 +14,7 @@ from typing import Any, SupportsIndex, TextIO, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from lmppl.errors import closest
 from lmppl.posterior import statistics
 from lmppl.posterior.chains import autocorrelation_ess
 from lmppl.posterior.deferred import DeferredGuide
@@ -307,7 +308,9 @@ class Posterior:
                 column = columns[name]
                 return list(column) if isinstance(column, tuple) else column
         known = ", ".join(dict.fromkeys([*self._data["outputs"], *self._data["sites"]]))
-        raise KeyError(f"no value {name!r} in this posterior; it has {known}")
+        guess = closest(name, known.split(", "))
+        maybe = f"; did you mean {guess!r}?" if guess else f"; it has {known}"
+        raise KeyError(f"no value {name!r} in this posterior{maybe}")
 
     def __contains__(self, name: object) -> bool:
         return name in self._data["outputs"] or name in self._data["sites"]
@@ -638,6 +641,18 @@ class Posterior:
                 statistic, f, q = asked(f)
         x, known = self._numbers(f, statistic, bounds)
         return self._statistic(x, statistic, q, self._extended(known, x), confidence)
+
+    def std(self, f: Function | str | Any, **options: Any) -> Estimate:
+        """The posterior standard deviation of f; `statistic` has the options."""
+        return self.statistic(f, "std", **options)
+
+    def quantile(self, f: Function | str | Any, q: float, **options: Any) -> Estimate:
+        """The value that f is below with posterior probability q; `statistic` has the options."""
+        return self.statistic(f, "quantile", q=q, **options)
+
+    def probability(self, condition: Function | str | Any, **options: Any) -> Estimate:
+        """The posterior probability of a condition; `statistic` has the options."""
+        return self.statistic(condition, "probability", **options)
 
     def _numbers(
         self, f: Function | str | Any, statistic: Statistic, bounds: Range | None

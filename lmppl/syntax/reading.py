@@ -42,8 +42,13 @@ def require_text(source: object) -> str | bytes:
     """What the host gave for the text of a program.
 
     Raises:
-        LmpError: LMP027, it is neither text nor bytes.
+        LmpError: LMP027, it is neither text nor bytes, or the path of a program.
     """
+    if isinstance(source, str) and source.strip().endswith(_SUFFIX) and "\n" not in source.strip():
+        raise _unreadable(
+            f"a program is compiled from its text, and {source.strip()!r} is a path",
+            "`lmppl.load(path)` reads a file",
+        )
     if isinstance(source, (str, bytes)):
         return source
     raise _unreadable(

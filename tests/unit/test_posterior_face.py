@@ -46,6 +46,30 @@ def post(model: Any) -> Posterior:
 # Draws
 
 
+def test_a_misspelt_name_is_guessed(post: Posterior) -> None:
+    with pytest.raises(KeyError, match="did you mean 'text'"):
+        post["txt"]
+    with pytest.raises(AttributeError, match="did you mean 'pet'"):
+        post[0].pets  # noqa: B018
+
+
+def test_values_given_by_place_are_told_their_names(model: Any) -> None:
+    with pytest.raises(TypeError, match=r"by name: model\(beta=…\)"):
+        model(1.0)
+
+
+def test_the_path_of_a_program_is_not_its_text() -> None:
+    with pytest.raises(lmppl.LmpError, match=r"lmppl.load\(path\)") as error:
+        lmppl.compile("examples/upbeat.lmp")
+    assert error.value.diagnostics[0].code == "LMP027"
+
+
+def test_a_misspelt_method_hides_no_misspelt_option(model: Any) -> None:
+    with pytest.raises(lmppl.LmpError) as error:
+        lmppl.infer(model, method="smcc", num_particle=3)
+    assert [each.code for each in error.value.diagnostics] == ["LMP401", "LMP402"]
+
+
 def test_a_posterior_is_a_sequence_of_draws(post: Posterior) -> None:
     draws = list(post)
     assert len(draws) == len(post) == 40
@@ -170,6 +194,25 @@ def test_an_expression_may_ask_for_any_statistic(post: Posterior) -> None:
     counted = post.statistic(np.array([p == "cat" for p in post["pet"]]) & (values >= 2.0))
     assert chance.value == counted.value
     assert post.expectation('pet == "cat"').value == post.probabilities("pet")["cat"].value
+
+
+def test_functions_have_all_statistics_too(post: Posterior) -> None:
+    def vowels(draw: Any) -> float:
+        return float(draw.text.count("a"))
+
+    known = {"bounds": (0.0, 3.0)}  # three tokens
+    assert post.std(vowels, **known) == post.expectation("std(vowels(text))")
+    assert post.quantile(vowels, 0.5, **known) == post.expectation("quantile(vowels(text), 0.5)")
+    cats = post.expectation('probability(pet == "cat")')
+    assert post.probability(lambda draw: draw.pet == "cat") == cats
+    assert post.probability('pet == "cat"') == cats
+    with pytest.raises(ValueError, match="level q"):
+        post.quantile(vowels, 1.5)
+
+
+def test_an_estimate_is_written_with_as_many_digits_as_asked_for(post: Posterior) -> None:
+    found = Estimate(1.23456, 0.1, 1.0, 1.5, "consistent")
+    assert f"{found:.2f} {found:>7.1f}" == "1.23     1.2" and f"{found}" == str(found)
 
 
 def test_a_loaded_posterior_answers_in_the_same_language(post: Posterior, tmp_path: Any) -> None:
