@@ -12,17 +12,14 @@ win.
 from __future__ import annotations
 
 import math
-import re
 import re._constants as sre
-import re._parser as sre_parser
-import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 from lmppl.factors.automata.dfa import STATE_BUDGET, Dfa, TooManyStates, minimise
 from lmppl.factors.automata.nfa import Assertion, Determiniser, Nfa, Side
-from lmppl.factors.automata.regex import NotRegular, Translation
+from lmppl.factors.automata.regex import NotRegular, Translation, parsed
 
 # A thread: the node of the pattern it is at, and how many matches it has behind it.
 _Thread = tuple[int, int]
@@ -57,20 +54,11 @@ def require_countable(pattern: str, ignore_case: bool) -> None:
 
 @lru_cache(maxsize=128)
 def _translated(pattern: str, ignore_case: bool) -> tuple[Nfa, int]:
-    flags = re.IGNORECASE if ignore_case else 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            tree = sre_parser.parse(pattern, flags)
-        except re.error as error:
-            reason = f"is not a regular expression: {error.msg}"
-            raise NotRegular(pattern, reason, error.pos) from error
-        except (RecursionError, OverflowError) as error:
-            raise NotRegular(pattern, "is nested too deeply") from error
+    tree = parsed(pattern, ignore_case)
     try:
         if tree.getwidth()[0] == 0:
             raise NotRegular(pattern, "can match the empty text, which is counted in its own way")
-        translation = _Prioritised(pattern)
+        translation = _Countable(pattern)
         return translation.nfa, translation.sequence(tree, tree.state.flags, Nfa.ACCEPT)
     except RecursionError as error:
         raise NotRegular(pattern, "is nested too deeply") from error
@@ -88,36 +76,17 @@ def admitted(admits: Callable[[int], bool], bound: float, budget: int) -> tuple[
     return tuple(admits(count) for count in range(last + 1))
 
 
-class _Prioritised(Translation):
-    """The translation of a pattern in which the order of branches is that of backtracking."""
+class _Countable(Translation):
+    """The translation of a pattern whose matches can be counted."""
 
     def item(self, op: Any, argument: Any, flags: int, then: int) -> int:
         if op in (sre.MAX_REPEAT, sre.MIN_REPEAT):
-            low, high, body = argument
+            _, high, body = argument
             if high != 1 and body.getwidth()[0] == 0:
                 raise NotRegular(self.pattern, "repeats what can be empty")
-            return self._ordered(low, high, body, flags, then, greedy=op is sre.MAX_REPEAT)
         node = super().item(op, argument, flags, then)
         if self.nfa.assertions[node] is Assertion.FINAL_END:
             raise NotRegular(self.pattern, r"uses `$`, for which `\Z` is meant mostly")
-        return node
-
-    def _ordered(
-        self, low: int, high: int, body: Any, flags: int, then: int, *, greedy: bool
-    ) -> int:
-        def either(again: int) -> tuple[int, int]:
-            return (again, then) if greedy else (then, again)
-
-        nfa = self.nfa
-        if high is sre.MAXREPEAT or high == sre.MAXREPEAT:
-            node = nfa.branch((then,))
-            nfa.branches[node] = either(self.sequence(body, flags, node))
-        else:
-            node = then
-            for _ in range(high - low):
-                node = nfa.branch(either(self.sequence(body, flags, node)))
-        for _ in range(low):
-            node = self.sequence(body, flags, node)
         return node
 
 
