@@ -5,7 +5,6 @@ text ──parse──▶ Program ──check──▶ Model ──bind──▶
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import time
@@ -512,12 +511,6 @@ def _carried(
 def default_method(model: Model) -> str:
     """The planner's choice for a file without `infer`: exact where it fits, otherwise smc."""
     return "exact" if not model.text_sites else "smc"
-
-
-def load_engine(settings: Settings) -> Any:
-    """The engine class of a method."""
-    module, _, name = settings.engine.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 __all__ = ["METHODS", "BoundModel", "CompiledModel", "compile", "explain", "infer", "load"]

@@ -55,10 +55,6 @@ class Symbol:
     used: bool = False
 
     @property
-    def is_value(self) -> bool:
-        return self.kind in ("constant", "parameter", "site", "let", "unknown")
-
-    @property
     def is_callable(self) -> bool:
         return self.kind in ("reward", "function")
 

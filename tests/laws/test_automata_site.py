@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
 
 import pytest
 import torch
@@ -410,20 +409,6 @@ def test_ended_rows_keep_their_state() -> None:
         assert torch.equal(moved, states)
 
 
-def test_states_along_given_tokens_are_those_of_single_steps() -> None:
-    automaton = compile_constraint([Never(("bb",))], LETTERS, (), 4)
-    tokens = torch.tensor(list(product(range(LETTERS.size), repeat=3)))
-    lengths = torch.arange(len(tokens)) % 4
-    along = automaton.advance_all(automaton.initial(len(tokens)), tokens, lengths)
-    for row, length in enumerate(lengths.tolist()):
-        state = automaton.initial(1)
-        for position in range(3):
-            assert along[row, position] == state
-            if position < length:
-                state = automaton.advance(state, tokens[row, position : position + 1])
-        assert along[row, 3] == state
-
-
 def test_impossible_constraints_and_budgets_are_known_before_anything_is_drawn() -> None:
     assert compile_constraint([Length("characters", ">", 8)], LETTERS, (), 4).is_impossible
     assert not compile_constraint([Length("characters", ">", 7)], LETTERS, (), 4).is_impossible
@@ -455,9 +440,12 @@ def test_masks_that_are_kept_are_those_that_are_computed(monkeypatch: pytest.Mon
         monkeypatch.setattr(site, "_MASK_BUDGET", budget)
         # A budget of its own keeps the automaton out of reach of the one made before.
         automaton = compile_constraint(chosen, LETTERS, (), 60, table_budget=(1 << 20) + budget)
-        states = automaton.advance_all(automaton.initial(4), tokens)
-        found.append([automaton.mask(states[:, i], 50 - i) for i in range(5)])
-        found.append([automaton.mask(states[:, i], torch.full((4,), 50 - i)) for i in range(5)])
+        states = [automaton.initial(4)]
+        for column in tokens.T:
+            states.append(automaton.advance(states[-1], column))
+        found.append([automaton.mask(each, 50 - i) for i, each in enumerate(states)])
+        ragged = [torch.full((4,), 50 - i) for i in range(5)]
+        found.append([automaton.mask(*each) for each in zip(states, ragged, strict=True)])
     for masks in found[1:]:
         for left, right in zip(found[0], masks, strict=True):
             assert torch.equal(left, right)

@@ -299,11 +299,6 @@ def _readability(char: str) -> tuple[bool, bool, str]:
     return (not char.isalnum(), not char.isprintable(), char)
 
 
-def is_empty(dfa: Dfa) -> bool:
-    """Whether no text is accepted."""
-    return not any(_trim(dfa).outputs)
-
-
 def live_states(dfa: Dfa) -> list[bool]:
     """For each state, whether some continuation of a text that is there is accepted."""
     sources: list[list[int]] = [[] for _ in dfa.rows]
@@ -318,9 +313,3 @@ def live_states(dfa: Dfa) -> list[bool]:
                 live[source] = True
                 queue.append(source)
     return live
-
-
-def is_subset(dfa: Dfa, other: Dfa, budget: int = STATE_BUDGET) -> bool:
-    """Whether every text that the first accepts is accepted by the other."""
-    both = product((dfa, other), lambda outputs: int(outputs[0] and not outputs[1]), budget)
-    return not any(both.outputs)

@@ -559,21 +559,6 @@ class SiteAutomaton:
         """`[rows]`: the states after one more token each; dead and ended rows stay so."""
         return self._pack([p.advance(s, tokens) for p, s in self._split(states)])
 
-    def advance_all(self, states: Tensor, tokens: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """`[rows, length + 1]`: the states before and after each of the `tokens` `[rows, length]`.
-
-        From `lengths` `[rows]` on, where given, tokens are padding and the state stays.
-        """
-        states = states.clone()
-        found = [states]
-        for position in range(tokens.shape[1]):
-            moved = self.advance(states, tokens[:, position])
-            if lengths is not None:
-                moved = torch.where(position < lengths, moved, states)
-            states = moved
-            found.append(states)
-        return torch.stack(found, dim=1)
-
     def mask(self, states: Tensor, remaining: int | Tensor) -> Tensor:
         """BoolTensor `[rows, vocab]`: the tokens after which the constraints can still be met.
 
