@@ -46,7 +46,7 @@ class Best:
         if step == 1:
             # The first ELBO is that of the start.
             return Best(0, float(elbo[0].mean()), float(error[0].mean()), self.tensors)
-        if step % _WINDOW or step < _WINDOW:
+        if step % _WINDOW:
             return self
         mean = float(torch.stack(list(elbo[-_WINDOW:])).mean())
         if mean < self.elbo:

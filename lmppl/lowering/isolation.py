@@ -8,7 +8,6 @@ torch's global one is neither read nor rewound under other threads.
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -33,7 +32,7 @@ class Generators:
     """Generators of one seed, one for each device that asks."""
 
     def __init__(self, stream: Stream) -> None:
-        self._seed = stream.key & (math.floor(2**63) - 1)
+        self._seed = stream.key & (2**63 - 1)
         self._by_device: dict[torch.device, torch.Generator] = {}
 
     def on(self, device: torch.device) -> torch.Generator:
