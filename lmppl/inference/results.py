@@ -23,6 +23,7 @@ from lmppl.lm.protocol import Chat
 from lmppl.posterior import Estimate, ExpectationResult, Posterior
 from lmppl.posterior.expectation import Statistic
 from lmppl.target import ChoiceStage, Target, TextStage, Traces
+from lmppl.target.possible import unequal_endings
 from lmppl.target.reopening import kept_program
 from lmppl.target.spelling import spelled_in_expressions
 
@@ -50,7 +51,7 @@ def posterior_of(
     traces = draws.traces
     _verify(target, draws)
     log_weight = draws.log_weight.cpu().numpy()
-    warnings = [*draws.warnings, *_slow_paths(target, draws)]
+    warnings = [*draws.warnings, *_slow_paths(target, draws), *unequal_endings(target, group)]
     if outcome.stopped_by is not None:
         warnings.append(f"incomplete: {outcome.stopped_by}")
     texts = {name: text for name, text in traces.texts.items()}

@@ -400,8 +400,16 @@ def _unknown_option(method: type[Settings], name: str, known: tuple[str, ...]) -
     elif guess := closest(name, known):
         help_ = f"did you mean `{guess}`?"
     else:
-        help_ = elsewhere or f"{method.name} takes {', '.join(sorted(known))}"
+        takes = f"{method.name} takes {', '.join(sorted(known))}"
+        help_ = elsewhere or "; ".join(filter(None, (_similar_elsewhere(name), takes)))
     return Diagnostic("LMP402", "error", f"{method.name} has no option {name}", help=help_)
+
+
+def _similar_elsewhere(name: str) -> str:
+    """Which methods have an option of nearly that name; nothing where none has."""
+    guess = closest(name, {f.name for method in METHODS for f in fields(method)})
+    owners = [m.name for m in METHODS if guess in {f.name for f in fields(m)}]
+    return f"`{guess}` is an option of {', '.join(owners)}" if owners else ""
 
 
 # What is meant by names that other methods, and other libraries, have for the same thing.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from lmppl.errors import Diagnostic, Label
 from lmppl.factors.automata.dfa import TooManyStates
-from lmppl.factors.automata.language import shortest_text
-from lmppl.factors.automata.predicates import And, Finished, Predicate, leaves
+from lmppl.factors.automata.language import few_texts, predicate_dfa, shortest_text
+from lmppl.factors.automata.predicates import And, Finished, Predicate, leaves, reads_only_text
 from lmppl.ir.model import Potential
 from lmppl.target.choices import ChoiceStage
 from lmppl.target.target import Target
@@ -20,6 +21,8 @@ from lmppl.target.traces import Traces
 
 # Budgets of tokens that are tried to say how many would do.
 _LARGEST_BUDGET = 1024
+# A set of more texts than this is no list of answers.
+_MOST_ANSWERS = 200
 
 _Required = list[tuple[Potential, Predicate]]
 
@@ -48,6 +51,40 @@ def impossibilities(target: Target) -> dict[int, list[Diagnostic]]:
             if lost is not None:
                 found.setdefault(group, []).append(_diagnostic(target, stage, lost))
     return found
+
+
+def unequal_endings(target: Target, group: int) -> list[str]:
+    """A sentence for each text of a few answers of unequal lengths in tokens, the shorter of which
+    only an end token can end; what LMP311 says of characters, before a tokenizer is known."""
+    found = []
+    for number, stage in enumerate(target.stages):
+        tokenizer = getattr(stage.lm, "tokenizer", None) if isinstance(stage, TextStage) else None
+        if not isinstance(stage, TextStage) or tokenizer is None or stage.stop:
+            continue
+        watched = target.watched(number)
+        for row in _rows_of(target, number, watched, group) if watched else ():
+            whole = And(tuple(each for _, each in target.required(number, watched, row)))
+            counts = _tokens_of_answers(whole, tokenizer)
+            if len(counts) > 1 and min(counts) < stage.max_tokens:
+                found.append(
+                    f"the texts that `{stage.name}` may be have {min(counts)} to {max(counts)}"
+                    f" tokens, and only an end token ends one before {stage.max_tokens}: each"
+                    " weighs what it and the end token after it weigh, not how likely the model"
+                    " goes on with it; for that write `starts_with`, or a stop string"
+                )
+                break
+    return found
+
+
+def _tokens_of_answers(predicate: And, tokenizer: Any) -> set[int]:
+    """In how many tokens the texts are written that meet a predicate, where they are few."""
+    if not predicate.parts or not reads_only_text(predicate):
+        return set()
+    try:
+        texts = few_texts(predicate_dfa(predicate), _MOST_ANSWERS)
+    except TooManyStates:
+        return set()
+    return {len(tokenizer(text, add_special_tokens=False).input_ids) for text in texts or ()}
 
 
 def _rows_of(

@@ -357,3 +357,21 @@ def test_chains_that_disagree_decide_no_claim() -> None:
     assert not apart.checks["chains agree (R-hat)"]
     assert apart.expectations[0].verdict == "undecided"
     assert "chains do not agree" in apart.expectations[0].reason
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "said"),
+    [
+        ("exact", "num_particle", "`num_particles` is an option of smc"),
+        ("rejection", "warmup_stepz", "`warmup_steps` is an option of mcmc"),
+        ("exact", "max_seqences", "did you mean `max_sequences`?"),
+        ("exact", "zzz", "exact takes "),
+    ],
+)
+def test_an_unknown_option_names_the_method_that_has_it(
+    method: str, option: str, said: str
+) -> None:
+    model = lmppl.compile(SOURCE.format(line="exact()"))
+    with pytest.raises(lmppl.LmpError, match="LMP402") as caught:
+        lmppl.infer(model, method=method, **{option: 3})
+    assert said in str(caught.value.diagnostics[0].help)

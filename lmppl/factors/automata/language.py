@@ -180,6 +180,30 @@ def lengths_of_few(dfa: Dfa, most: int) -> frozenset[int] | None:
     return None
 
 
+def few_texts(dfa: Dfa, most: int) -> list[str] | None:
+    """All accepted texts, shorter ones first; None where there are more than `most`."""
+    if lengths_of_few(dfa, most) is None:
+        return None
+    live = live_states(dfa)
+    starts = [*dfa.alphabet.starts, NUM_CODE_POINTS]
+    letters: dict[int, list[str]] = {}
+    for cls, first, end in zip(dfa.alphabet.classes, starts, starts[1:], strict=False):
+        if end - first <= most:
+            letters.setdefault(cls, []).extend(map(chr, range(first, end)))
+    found: list[str] = []
+    reached = [("", 0)] if live[0] else []
+    while reached:
+        found += [text for text, state in reached if dfa.outputs[state]]
+        reached = [
+            (text + letter, target)
+            for text, state in reached
+            for cls, target in enumerate(dfa.rows[state])
+            if live[target]
+            for letter in letters[cls]
+        ]
+    return found
+
+
 def is_always_true(predicate: Predicate) -> bool:
     """Whether every text satisfies the predicate."""
     if not reads_only_text(predicate):
