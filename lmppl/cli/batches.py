@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +122,9 @@ def deliver_all(posteriors: list[Posterior | NoPosterior], arguments: Arguments)
     ]
     names = _varying(parameters)
     if arguments.out is not None:
-        Path(arguments.out).mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):
+            # Where that fails, each result is saved elsewhere, with the reason.
+            Path(arguments.out).mkdir(parents=True, exist_ok=True)
     if arguments.jsonl is not None:
         code = deliver_together(posteriors, arguments.jsonl)
     lost = 0

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from lmppl.posterior import NoPosterior, Posterior
 
 
+# How the files begin that are written for --jsonl and --report.
+_DRAWS = (b'{"values": ', b'{"binding": ')
+_PAGE = (b"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>",)
+
+
 def check_destinations(arguments: Arguments) -> None:
     """Finds out before hours of work that its result cannot be written.
 
@@ -28,12 +33,18 @@ def check_destinations(arguments: Arguments) -> None:
     for path in (arguments.out, arguments.jsonl, arguments.report):
         if path is not None and "\0" in path:
             raise UsageError(f"{path!r} has a null character in it, as no file name may")
+    jsonl, report = arguments.jsonl, arguments.report
+    if jsonl and report and os.path.realpath(jsonl) == os.path.realpath(report):
+        raise UsageError(f"the draws and the report cannot both be written to {jsonl}")
     try:
         if arguments.out is not None:
             check_destination(arguments.out)
-        for path in (arguments.jsonl, arguments.report):
+        for path, starts in ((arguments.jsonl, _DRAWS), (arguments.report, _PAGE)):
             if path is not None and path != "-":
+                if path.endswith(os.sep):
+                    raise UsageError(f"{path} is no name of a file")
                 _check_file(Path(path), arguments.out)
+                _check_replaced(Path(path), starts, (arguments.file, arguments.data))
     except OSError as error:
         raise UsageError(str(error)) from error
 
@@ -53,6 +64,27 @@ def _check_file(path: Path, out: str | None) -> None:
         descriptor, name = tempfile.mkstemp(prefix=".lmppl-", dir=parent)
         os.close(descriptor)
         os.unlink(name)
+
+
+def _check_replaced(path: Path, starts: tuple[bytes, ...], read: tuple[str | None, ...]) -> None:
+    """Only what lmppl wrote there before is replaced, and nothing that this run reads."""
+    if not path.is_file():
+        return
+    if any(each is not None and _is_same(path, each) for each in read):
+        raise UsageError(f"{path} is read by this run, which would write over it")
+    with path.open("rb") as file:
+        found = file.read(256)
+    if found and not found.startswith(starts):
+        raise UsageError(
+            f"{path} holds something that lmppl did not write: move it away, or choose another name"
+        )
+
+
+def _is_same(path: Path, other: str) -> bool:
+    try:
+        return path.samefile(other)
+    except (OSError, ValueError):
+        return False
 
 
 def deliver(posterior: Posterior, arguments: Arguments, *, to_stderr: bool = False) -> int:

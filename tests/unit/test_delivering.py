@@ -139,6 +139,9 @@ def test_a_place_that_will_not_do_is_found_out_before_the_run(
     monkeypatch.chdir(home)
     (home / "nowhere").symlink_to(home / "none")
     (home / "result").mkdir()
+    (home / "linked").symlink_to(home / "coin.lmp")
+    (home / "data.json").write_text("{}")
+    (home / "thesis.tex").write_text("years of work")
     for options, words in (
         (("--out", "."), "coin.lmp"),
         (("--out", "coin.lmp"), "is a file"),
@@ -148,6 +151,13 @@ def test_a_place_that_will_not_do_is_found_out_before_the_run(
         (("--out", "result", "--report", "result/r.html"), "only the saved posterior"),
         (("--jsonl", "result"), "is a directory"),
         (("--jsonl", "none/x.jsonl"), "there is no directory"),
+        (("--jsonl", "draws.jsonl/"), "is no name of a file"),
+        (("--jsonl", "coin.lmp"), "is read by this run"),
+        (("--report", "linked"), "is read by this run"),
+        (("--data", "data.json", "--jsonl", "data.json"), "is read by this run"),
+        (("--jsonl", "thesis.tex"), "lmppl did not write"),
+        (("--report", "thesis.tex"), "lmppl did not write"),
+        (("--jsonl", "both", "--report", "both"), "cannot both be written to both"),
     ):
         # The extern is missing: had the run been tried first, that would be the message.
         assert main(["run", str(program), *options]) == 2, options
@@ -158,8 +168,35 @@ def test_a_place_that_will_not_do_is_found_out_before_the_run(
     assert "cannot be written to" in capsys.readouterr().err
 
 
-def test_a_good_place_is_used_again(program: Path) -> None:
+def test_a_good_place_is_used_again(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(program.parent)
     out = program.parent / "out"
     assert _run(program, "--out", out, "-q") == 0
     assert _run(program, "--out", out, "-q", "--report", program.parent / "r.html") == 0
+    assert _run(program, "--jsonl", "d.jsonl", "-q") == 0
+    assert _run(program, "--jsonl", out / ".." / "d.jsonl", "-q", "--report", "r.html") == 0
     assert load_posterior(out).complete
+
+
+@pytest.mark.parametrize("option", ["--jsonl", "--report"])
+def test_a_file_is_replaced_whole_or_not_at_all(
+    option: str, program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, link = program.parent / "place", program.parent / "link"
+    link.symlink_to(place)
+    assert _run(program, option, link, "-q") == 0
+    assert link.is_symlink()
+    before = place.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    places = program.parent / "tmp"
+    places.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(places))
+    with monkeypatch.context() as patch:
+        patch.setattr("lmppl.writing.os.fsync", full)
+        assert _run(program, option, link, "-q") == 3
+    assert place.read_bytes() == before
+    assert not list(program.parent.glob(".lmppl-*"))
+    assert _run(program, option, link, "-q") == 0
