@@ -1218,8 +1218,9 @@ Right:
         "a chat without a template",
         """\
 `prompt=chat(...)` is rendered by the chat template of the model's tokenizer, and this tokenizer has
-none: the model was not trained on chats. Use an instruction-tuned model, or write the prompt as a
-string in whatever form the model knows.
+none: the model was not trained on chats. Or its template fails, for some because it takes no system
+message. Use an instruction-tuned model, or write the prompt as a string in whatever form the model
+knows.
 """,
     ),
     "LMP914": Explanation(

@@ -73,7 +73,7 @@ class HuggingFaceLM:
         self.special_tokens = special_tokens_of(tokenizer, self.vocab)
         self.notes: tuple[str, ...] = ()
         self._slow: tuple[str, ...] = ()
-        self._encode = PromptEncoder(tokenizer, _start_id(model, tokenizer))
+        self._encode = PromptEncoder(tokenizer, _start_id(model, tokenizer), self.max_context)
         self._encoded: dict[Prompt, tuple[int, ...]] = {}
         self._digest_of = digest
         self._digest: str | None = None

@@ -125,7 +125,21 @@ def _resolve(source: str, base_dir: str | Path | None) -> Path | None:
                 help="name a directory written by save_pretrained",
             )
         return path.resolve()
+    if _exists(path):
+        raise refusal(
+            "LMP911",
+            f"{source} is not a directory, and a language model is one",
+            help="name a directory written by save_pretrained",
+        )
     return None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        # Too long or with a NUL: no path, and no hub id either, which the hub says.
+        return False
 
 
 def _fingerprint(where: str, path: Path | None) -> str:

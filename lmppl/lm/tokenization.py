@@ -201,9 +201,13 @@ class PromptEncoder:
     token, after which GPT-style models start a new text.
     """
 
-    def __init__(self, tokenizer: Any, start_id: int | None) -> None:
+    def __init__(
+        self, tokenizer: Any, start_id: int | None, max_context: int | None = None
+    ) -> None:
         self._tokenizer = tokenizer
         self._start_id = start_id
+        # No token is longer than a few hundred characters, so more than this cannot fit.
+        self._most = max(2**20, 256 * (max_context or 2**16))
         special = set(tokenizer.all_special_ids)
         probe = tokenizer("a").input_ids
         closing = 0
@@ -215,15 +219,16 @@ class PromptEncoder:
         """The token ids of one prompt.
 
         Raises:
-            InferenceError: LMP913, a chat without a template; LMP915, nothing to start from;
-                LMP931, what no tokenizer reads.
+            InferenceError: LMP912, far more than any context; LMP913, a chat without a template
+                or with one that fails; LMP915, nothing to start from; LMP931, what no tokenizer
+                reads.
         """
         # Not verbose, because a prompt that is too long is refused (LMP912) in our own words.
         if isinstance(prompt, Chat):
-            text = _encodable(self._render(prompt))
+            text = self._readable(self._render(prompt))
             ids = list(self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
         else:
-            ids = list(self._tokenizer(_encodable(prompt), verbose=False).input_ids)
+            ids = list(self._tokenizer(self._readable(prompt), verbose=False).input_ids)
             if self._num_closing:
                 ids = ids[: -self._num_closing]
         if ids:
@@ -246,10 +251,29 @@ class PromptEncoder:
         messages = [{"role": "user", "content": chat.user}]
         if chat.system is not None:
             messages.insert(0, {"role": "system", "content": chat.system})
-        rendered: str = self._tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False
-        )
+        try:
+            rendered: str = self._tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=False
+            )
+        except Exception as error:
+            # A template is a program of the model's own; it may refuse a role, or be broken.
+            reason = str(error).strip().splitlines()
+            raise refusal(
+                "LMP913",
+                f"the chat template of this model's tokenizer fails: {type(error).__name__}"
+                + (f": {reason[0]}" if reason else ""),
+                help="some models take no system message; or write the prompt as a string",
+            ) from error
         return rendered
+
+    def _readable(self, text: str) -> str:
+        if len(text) > self._most:
+            raise refusal(
+                "LMP912",
+                f"a prompt of {len(text):,} characters leaves no room for a text in any context",
+                help="use a shorter prompt",
+            )
+        return _encodable(text)
 
 
 def _encodable(text: str) -> str:

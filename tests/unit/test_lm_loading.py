@@ -190,6 +190,37 @@ def test_a_chat_without_a_template_is_refused():
     assert only_diagnostic(caught).code == "LMP913"
 
 
+@pytest.mark.parametrize(
+    "template",
+    ["{{ raise_exception('no system') }}", "{% for", "{{ nothing.x }}"],
+)
+def test_a_template_that_fails_is_refused_in_words(template):
+    lm = tiny_lm("qwen2")
+    lm.tokenizer.chat_template = template
+    with pytest.raises(InferenceError, match="the chat template of this") as caught:
+        lm.start([Chat(user="hello", system="be kind")])
+    assert only_diagnostic(caught).code == "LMP913"
+
+
+def test_a_prompt_of_megabytes_is_refused_before_it_is_read(monkeypatch):
+    lm = tiny_lm("gpt2")
+
+    def never(*args, **kwargs):
+        raise AssertionError
+
+    monkeypatch.setattr(lm._encode, "_tokenizer", never)
+    with pytest.raises(InferenceError, match="a prompt of 2,000,000 characters") as caught:
+        lm.start(["ab" * 1_000_000])
+    assert only_diagnostic(caught).code == "LMP912"
+
+
+def test_a_file_is_no_language_model(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InferenceError, match="is not a directory") as caught:
+        load_language_model(tmp_path / "config.json")
+    assert only_diagnostic(caught).code == "LMP911"
+
+
 def test_an_empty_prompt_is_the_start_token_or_else_the_end_token():
     assert tiny_lm("mistral")._prompt_ids("") == (1,)
     assert tiny_lm("gpt2")._prompt_ids("") == (0,)

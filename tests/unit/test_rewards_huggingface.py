@@ -214,6 +214,13 @@ def test_two_strings_are_two_turns_with_a_chat_template(tmp_path: Path) -> None:
     assert math.isclose(scorer.score(["the cat"], ["sat on"])[0], expected, abs_tol=1e-5)
 
 
+def test_a_chat_template_that_fails_is_refused_in_words(tmp_path: Path) -> None:
+    scorer = load(save(tmp_path / "chat", "llama", 1, chat=True), "reward_model", parameters=2)
+    scorer.source.classifier.tokenizer.chat_template = "{{ raise_exception('no turns') }}"
+    with pytest.raises(InferenceError, match="fails: TemplateError: no turns"):
+        scorer.score(["the cat"], ["sat on"])
+
+
 def test_labels_are_names_or_numbers_and_the_last_class_without_one(tmp_path: Path) -> None:
     path = save(tmp_path / "named", "distilbert", 2, id2label={0: "unkind", 1: "kind"},
                 label2id={"unkind": 0, "kind": 1})  # fmt: skip
@@ -299,6 +306,9 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InferenceError, match="cannot be loaded as a sequence classifier"):
         load(tmp_path / "empty", "classifier")
+    (tmp_path / "file").write_text("{}")
+    with pytest.raises(InferenceError, match="is not a directory"):
+        load(tmp_path / "file", "classifier")
 
 
 def test_a_model_is_loaded_once_and_again_when_its_files_change(tmp_path: Path) -> None:

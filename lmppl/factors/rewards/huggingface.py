@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -141,13 +142,7 @@ class ClassifierSource:
         tokenizer, limit = self.classifier.tokenizer, self.classifier.max_length
         is_chat = self.head == "score" and len(row) == 2 and bool(tokenizer.chat_template)
         if is_chat:
-            rendered = tokenizer.apply_chat_template(
-                [
-                    {"role": "user", "content": row[0]},
-                    {"role": "assistant", "content": row[1]},
-                ],
-                tokenize=False,
-            )
+            rendered = self._rendered(row)
             # The template writes the special tokens itself.
             encoding = tokenizer(rendered, add_special_tokens=False, verbose=False)
         elif self.truncate and limit is not None:
@@ -185,6 +180,21 @@ class ClassifierSource:
                 help="its tokenizer was extended after it was trained: take the pair that belongs"
                 " together",
             )
+
+    def _rendered(self, row: tuple[Any, ...]) -> str:
+        turns = [{"role": "user", "content": row[0]}, {"role": "assistant", "content": row[1]}]
+        try:
+            rendered: str = self.classifier.tokenizer.apply_chat_template(turns, tokenize=False)
+        except Exception as error:
+            # A template is a program of the model's own; it may be broken.
+            reason = str(error).strip().splitlines()
+            raise failure(
+                "LMP919",
+                f"the chat template of {self.classifier.name} fails: {type(error).__name__}"
+                + (f": {reason[0]}" if reason else ""),
+                help="mend the template, or use a model without one",
+            ) from error
+        return rendered
 
     def _token_for_nothing(self) -> int:
         """What stands for the empty text where the tokenizer gives no token at all."""
@@ -270,6 +280,12 @@ def load_sequence_classifier(
         )
     path = Path(source)
     local = path if path.is_dir() else None
+    if local is None and os.path.exists(source):
+        raise failure(
+            "LMP919",
+            f"{source} is not a directory, and a classifier is one",
+            help="name a directory written by save_pretrained",
+        )
     key = (_fingerprint(source, local), str(revision), str(place), str(dtype))
     with _lock:
         if (known := _loaded.get(key)) is None:

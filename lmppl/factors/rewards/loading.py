@@ -110,9 +110,13 @@ def _option(arguments: Mapping[str, object], name: str, default: Any) -> Any:
 
 
 def _model(base_dir: str, given: str) -> str:
-    """A local directory if there is one, seen from `base_dir`; else the id of a hub."""
+    """A local path if there is anything, seen from `base_dir`; else the id of a hub."""
     local = Path(base_dir) / Path(given).expanduser()
-    return str(local) if local.is_dir() else given
+    try:
+        return str(local) if local.exists() else given
+    except (OSError, ValueError):
+        # Too long or with a NUL: no path, and no hub id either, which the hub says.
+        return given
 
 
 def _located(error: InferenceError, reward: Reward) -> InferenceError:
