@@ -33,7 +33,7 @@ from lmppl.inference.declared import foreseen, infer_mistakes
 from lmppl.inference.listening import listening
 from lmppl.inference.planning import Plan, plan_method
 from lmppl.inference.settings import method_meant
-from lmppl.ir.model import InferSpec, Model
+from lmppl.ir.model import InferSpec, Model, Site
 from lmppl.progress import ProgressEvent
 from lmppl.syntax import parse, read_program, require_text
 from lmppl.syntax.parser import SyntaxFailure
@@ -275,10 +275,61 @@ Inferable = CompiledModel | BoundModel
 def explain(
     bound: Inferable, *, method: str | None = None, infer: str | None = None, **options: object
 ) -> Plan:
-    """Whether a method would run on the model, and why not; nothing is loaded or run."""
+    """Whether a method would run on the model, and why not; nothing is loaded or run.
+
+    What only the vocabulary of a language model tells, `target()` of a bound model says.
+    """
     one = _bound_model(bound, "explain")
     settings = _settings(one.model, method, infer, options)
     return plan_method(one.model, settings, dict(one.values))
+
+
+def unmet(bound: BoundModel) -> list[Diagnostic]:
+    """What no text of its language models can meet (LMP305, LMP942), for which they are loaded.
+
+    Nothing is loaded, and nothing said, where no text is required to be anything, where data or
+    language models of the host are missing, or where a model is not on this machine.
+
+    Raises:
+        InferenceError: a language model is here and cannot be loaded.
+    """
+    model, values = bound.model, {n: without_scalars(v) for n, v in bound.values.items()}
+    problems = check_binding(model, values, bound.externs)
+    # A reward or function of the host is not needed to know what can be written.
+    if any(each.code != _MISSING_EXTERN for each in problems) or not _requires_of_texts(model):
+        return []
+    if not all(_is_at_hand(model, site, bound.externs) for site in model.text_sites):
+        return []
+    from lmppl.fence import within
+    from lmppl.target.binding import bind
+
+    try:
+        target = within(lambda: bind(model, [values], bound.externs, rewards=False))
+    except InferenceError as error:
+        if all(each.code in ("LMP305", "LMP942") for each in error.diagnostics):
+            return list(error.diagnostics)
+        raise
+    return [Diagnostic("LMP305", "warning", each) for each in target.ruled_out.get(0, ())]
+
+
+_MISSING_EXTERN = "LMP133"
+
+
+def _requires_of_texts(model: Model) -> bool:
+    texts = {site.name for site in model.text_sites}
+    required = [p for p in model.potentials if p.kind == "require"]
+    return any(texts & model.sites_of(each.expr, each.when) for each in required)
+
+
+def _is_at_hand(model: Model, site: Site, externs: Mapping[str, object]) -> bool:
+    """Whether the language model of a text site can be had without asking for it elsewhere."""
+    from lmppl.lm.names import is_at_hand
+
+    distribution = site.distribution
+    if distribution.extern is not None:
+        return distribution.extern in externs
+    name = getattr(distribution.argument("model"), "value", None)
+    return distribution.kind != "lm" or (isinstance(name, str) and is_at_hand(name, model.base_dir))
 
 
 def infer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from lmppl.cli.outcome import Exit, UsageError
 from lmppl.cli.parsing import Arguments
@@ -19,7 +20,7 @@ def explain(arguments: Arguments) -> int:
     from lmppl.cli.batches import require_one
     from lmppl.cli.programs import load_program
     from lmppl.cli.values import read_externs, read_options, read_parameters
-    from lmppl.pipeline import BoundModel
+    from lmppl.pipeline import BoundModel, unmet
     from lmppl.pipeline import explain as explain_method
 
     require_one(arguments, "explain")
@@ -33,6 +34,11 @@ def explain(arguments: Arguments) -> int:
         infer=arguments.infer,
         **read_options(arguments.set),
     )
+    if plan.supported:
+        found = unmet(bound)
+        errors = tuple(each for each in found if each.severity == "error")
+        warnings = tuple(each for each in found if each.severity == "warning")
+        plan = replace(plan, refusals=errors, warnings=(*plan.warnings, *warnings))
     show(f"{plan}\n")
     return Exit.FINE if plan.supported else Exit.INFERENCE
 

@@ -51,7 +51,12 @@ def posterior_of(
     traces = draws.traces
     _verify(target, draws)
     log_weight = draws.log_weight.cpu().numpy()
-    warnings = [*draws.warnings, *_slow_paths(target, draws), *unequal_endings(target, group)]
+    warnings = [
+        *draws.warnings,
+        *_slow_paths(target, draws),
+        *target.ruled_out.get(group, ()),
+        *unequal_endings(target, group),
+    ]
     if outcome.stopped_by is not None:
         warnings.append(f"incomplete: {outcome.stopped_by}")
     texts = {name: text for name, text in traces.texts.items()}

@@ -44,11 +44,12 @@ def bind(
     device: str | None = None,
     dtype: str | None = None,
     progress: ProgressListener | None = None,
+    rewards: bool = True,
 ) -> Target:
     """The Target of a model for one or several bindings of its parameters.
 
     `bindings` give every parameter a value; `externs` hold the host's rewards, functions and
-    language models by name.
+    language models by name. Without `rewards` none is loaded, and no factor can be evaluated.
 
     Raises:
         InferenceError: a language model or reward cannot be loaded (91x, 92x), or several bindings
@@ -88,11 +89,12 @@ def bind(
             ),
         )
         for name, reward in model.rewards.items()
+        if rewards
     }
     functions = {
         name: function
         for name, extern in model.externs.items()
-        if extern.kind == "function" and callable(function := externs[name])
+        if extern.kind == "function" and callable(function := externs.get(name))
     }
     target = Target(
         model=model,
@@ -106,21 +108,23 @@ def bind(
     sources = {model.path: model.source}
     if spelled := spelled_tokens(target):
         raise InferenceError(spelled, sources)
-    lost = impossibilities(target)
+    found = impossibilities(target)
+    lost = found.bindings
     if len(lost) == len(complete):
         raise InferenceError(lost[0], sources)
-    if not lost:
+    if not lost and not found.choices:
         return target
-    kept = [values for group, values in enumerate(complete) if group not in lost]
+    kept = [group for group in range(len(complete)) if group not in lost]
     return Target(
         model=model,
-        bindings=tuple(kept),
+        bindings=tuple(complete[group] for group in kept),
         stages=stages,
         scorers=called,
         functions=functions,
         device=place,
         digests=target.digests,
         impossible={group: InferenceError(why, sources) for group, why in lost.items()},
+        ruled_out={n: found.choices.get(group, ()) for n, group in enumerate(kept)},
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,18 +24,29 @@ from lmppl.target.traces import Traces
 _LARGEST_BUDGET = 1024
 # A set of more texts than this is no list of answers.
 _MOST_ANSWERS = 200
+# Values of choices that are named one by one.
+_MOST_NAMED = 5
 
 _Required = list[tuple[Potential, Predicate]]
 
 
-def impossibilities(target: Target) -> dict[int, list[Diagnostic]]:
-    """LMP305, by binding, for each text of which no value can meet what is required, whatever is
-    drawn before.
+@dataclass(frozen=True, slots=True)
+class Impossible:
+    """What no text can meet: LMP305 by binding, and a sentence for each value of a choice, or of
+    several together, that is ruled out because no text can meet what it asks for."""
+
+    bindings: Mapping[int, list[Diagnostic]]
+    choices: Mapping[int, list[str]]
+
+
+def impossibilities(target: Target) -> Impossible:
+    """Bindings, and values of choices, with which some text can meet nothing that is required.
 
     Only what automata follow is looked at. That a binding is left out is no promise: choices may
     have no probability, and what is judged on finished texts may fail on all of them.
     """
     found: dict[int, list[Diagnostic]] = {}
+    ruled_out: dict[int, list[str]] = {}
     for number, stage in enumerate(target.stages):
         if not isinstance(stage, TextStage):
             continue
@@ -42,15 +54,39 @@ def impossibilities(target: Target) -> dict[int, list[Diagnostic]]:
         if not watched:
             continue
         for group in range(target.num_groups):
-            lost: _Required | None = None
+            lost: list[tuple[Traces, _Required]] = []
+            num_rows = 0
             for row in _rows_of(target, number, watched, group):
                 required = target.required(number, watched, row)
-                lost = _impossible(stage, required) if required else None
-                if lost is None:
-                    break
-            if lost is not None:
-                found.setdefault(group, []).append(_diagnostic(target, stage, lost))
-    return found
+                core = _impossible(stage, required) if required else None
+                num_rows += 1
+                if core is not None:
+                    lost.append((row, core))
+            if lost and len(lost) == num_rows:
+                _, core = lost[-1]
+                found.setdefault(group, []).append(_diagnostic(target, stage, core))
+            elif lost:
+                ruled_out.setdefault(group, []).extend(_ruled_out(target, stage, lost))
+    return Impossible(found, ruled_out)
+
+
+def _ruled_out(
+    target: Target, stage: TextStage, lost: Sequence[tuple[Traces, _Required]]
+) -> Iterator[str]:
+    supports = {s.name: s.support for s in target.stages if isinstance(s, ChoiceStage)}
+    for row, core in lost[:_MOST_NAMED]:
+        values = " and ".join(
+            f"{name} = {json.dumps(supports[name][int(index[0])], ensure_ascii=False)}"
+            for name, index in row.choices.items()
+        )
+        labels = " and ".join(f"`{potential.label}`" for potential, _ in core)
+        cause = _cause(target, stage, [predicate for _, predicate in core])
+        yield (
+            f"{values} has no posterior probability: no text of `{stage.name}` can meet {labels}"
+            f" then ({cause.message})"
+        )
+    if len(lost) > _MOST_NAMED:
+        yield f"so it is with {len(lost) - _MOST_NAMED} more combinations of choices"
 
 
 def unequal_endings(target: Target, group: int) -> list[str]:

@@ -76,6 +76,8 @@ class Target:
     digests: Mapping[str, str] = field(default_factory=dict)
     # Bindings that were left out, by their place among all, because no text can meet what they ask.
     impossible: Mapping[int, InferenceError] = field(default_factory=dict)
+    # By binding, a sentence for each value of a choice with which no text can meet what is asked.
+    ruled_out: Mapping[int, Sequence[str]] = field(default_factory=dict)
     # The automata of sites: by what a row's automaton depends on, and by constraints.
     _machines: dict[tuple[object, ...], SiteAutomaton | None] = field(
         default_factory=dict, compare=False, repr=False

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 import lmppl
+from lmppl.cli import main
 
 TOKENS = ("a", "b", " ", "ab")
 
@@ -88,3 +91,64 @@ def test_a_binding_that_is_impossible_is_refused_where_others_are_not() -> None:
     assert lmppl.infer(pair[0], method="smc", num_particles=8, seed=0).texts
     found, lost = lmppl.infer(pair, method="smc", num_particles=8, seed=0)
     assert found.texts and lost.error.diagnostics[0].code == "LMP305"
+
+
+CHOOSING = """
+extern lm prior
+model m(more: bool = true) {
+    word ~ categorical(["a", "@", "b"], probs=[0.5, 0.25, 0.25])
+    other ~ bernoulli(0.5)
+    text ~ prior(max_tokens=3)
+    require has: contains(text, word) when more
+    return word, text
+}
+"""
+
+
+@pytest.mark.parametrize("method", ["exact", "smc", "importance"])
+def test_a_value_of_a_choice_that_no_text_can_meet_is_named(method: str) -> None:
+    bound = lmppl.compile(CHOOSING)(prior=language_model(True))
+    post = lmppl.infer(bound, method=method, seed=0, progress=False)
+    assert "@" not in post["word"]
+    (said,) = [each for each in post.warnings if "no posterior probability" in each]
+    assert 'word = "@"' in said and "`has`" in said and "no token of its language model" in said
+    free = lmppl.compile(CHOOSING)(prior=language_model(True), more=False)
+    post = lmppl.infer(free, method=method, seed=0, progress=False)
+    assert not any("no posterior probability" in each for each in post.warnings)
+
+
+def test_explain_knows_what_no_text_can_meet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "prior.json").write_text(
+        '{"tokens": ["a", "b"], "initial": [1, 1], "transition": [[1, 2], [2, 1]], "eos": null}'
+    )
+    program = """
+    extern reward r(t: string): real<lower=0, upper=1>
+    model m(word: string) {
+        text ~ markov("prior.json", max_tokens=3)
+        require has: contains(text, word)
+        factor r(text)
+        return text
+    }
+    """
+    path = tmp_path / "m.lmp"
+    path.write_text(program)
+    explain = ["explain", str(path), "--method", "smc"]
+    assert main([*explain, "--param", "word=a"]) == 0
+    assert "would run" in capsys.readouterr().out
+    assert main([*explain, "--param", "word=@"]) == 3
+    out = capsys.readouterr().out
+    assert "smc on m: refuses" in out and "LMP305" in out and '"@"' in out
+    # Without the word there is nothing to look at.
+    assert main(explain) == 0
+    # A model that is elsewhere is not asked for.
+    path.write_text(program.replace('markov("prior.json", ', 'lm("acme/none", prompt="x", '))
+    assert main([*explain, "--param", "word=@"]) == 0
+    choosing = program.replace("(word: string)", "()").replace(
+        "text ~", 'word ~ categorical(["a", "@"])\n text ~'
+    )
+    path.write_text(choosing)
+    capsys.readouterr()
+    assert main(explain) == 0
+    assert 'word = "@" has no posterior probability' in capsys.readouterr().out
