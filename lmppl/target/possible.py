@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,14 @@ import torch
 from lmppl.errors import Diagnostic, Label
 from lmppl.factors.automata.dfa import TooManyStates
 from lmppl.factors.automata.language import few_texts, predicate_dfa, shortest_text
-from lmppl.factors.automata.predicates import And, Finished, Predicate, leaves, reads_only_text
+from lmppl.factors.automata.predicates import (
+    And,
+    Finished,
+    Length,
+    Predicate,
+    leaves,
+    reads_only_text,
+)
 from lmppl.ir.model import Potential
 from lmppl.target.choices import ChoiceStage
 from lmppl.target.target import Target
@@ -246,6 +254,19 @@ def _fewest_tokens(stage: TextStage, predicates: list[Predicate]) -> int | None:
                 break
         else:
             return None
-        budgets = (fewest, budget)
-    possible = (b for b in budgets if not stage.automaton(predicates, max_tokens=b).is_impossible)
-    return next(possible, None)
+        if any(
+            isinstance(leaf, Length) and leaf.unit == "tokens"
+            for leaf in leaves(And(tuple(predicates)))
+        ):
+            # Lengths in tokens are counted down from the budget, so each is tried; where texts can
+            # end, a larger budget allows what a smaller one does.
+            tried = range(stage.max_tokens + 1, budget)
+            index = bisect(tried, False, key=lambda b: _is_met(stage, predicates, b))
+            budgets = (*tried[index : index + 1], budget)
+        else:
+            budgets = (fewest, budget)
+    return next((b for b in budgets if _is_met(stage, predicates, b)), None)
+
+
+def _is_met(stage: TextStage, predicates: list[Predicate], max_tokens: int) -> bool:
+    return not stage.automaton(predicates, max_tokens=max_tokens).is_impossible

@@ -45,6 +45,8 @@ def test_an_impossible_requirement_is_no_bad_luck_under_any_method(method: str) 
     [
         ('require contains(text, "é")', {}, 'no token of its language model has "é"'),
         ('require text == "bbbbb"', {}, "it would take at least 5 tokens, and `max_tokens` is 4"),
+        ("require finished(text) and length(text) >= 4", {}, "it would take at least 5 tokens"),
+        ("require not (length(text) <= 4)", {}, "it would take at least 5 tokens"),
         ("require length(text, unit=\"words\") == 4", {}, "it would take at least 7 tokens"),
         ("require finished(text)", {"eos": False}, "no end token and the site no stop string"),
         ('require matches(text, "(b|bb)")', {"eos": False}, "nothing ends a text before 4 tokens"),
