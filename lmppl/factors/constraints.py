@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, cast
 
 from lmppl.factors.automata.predicates import (
@@ -46,6 +47,8 @@ _FLIPPED: Mapping[str, Comparison] = {
     "!=": "!=",
 }
 _TEXT_PREDICATES = frozenset({"never", "contains", "matches", "starts_with", "ends_with"})
+# abs(x) is the largest of x and −x, clamp(x, a, b) that of a and the smallest of b and x.
+_EXTREMES = frozenset({"abs", "clamp", "max", "min"})
 
 
 # Predicates are trees that everybody walks through by recursion and compares whole.
@@ -127,6 +130,7 @@ class _Reader:
         self.site = site
         self.values = values
         self._lets: dict[str, _Read | Exception] = {}
+        self._num_extremes = 0
 
     def read(self, expr: Expr) -> _Read:
         """What an expression asks.
@@ -203,6 +207,9 @@ class _Reader:
                     self._comparison(consequent),
                     self._comparison(alternative),
                 )
+            if isinstance(side, Call) and side.function in _EXTREMES:
+                operator = cast(Comparison, expr.operator) if is_left else _FLIPPED[expr.operator]
+                return self._extreme(side, replace(expr, operator=operator, left=side, right=other))
         if left.type.kind == "bool":
             holds_too = self.read(right)
             same = _either(self.read(left), holds_too, _negated(holds_too))
@@ -218,6 +225,33 @@ class _Reader:
                 measure = measure_of(model, side, site, self.values)
                 return _Read(measure.compared(operator, self._value(other)))
         raise NotConstant(expr.operator, expr)
+
+    def _extreme(self, call: Call, expr: Binary) -> _Read:
+        """A comparison of the largest or the smallest of several numbers, as several of each."""
+        # Parts that are alike are joined, but what a `let` names is read each time it is named.
+        self._num_extremes += 1
+        if self._num_extremes > _MAX_PARTS:
+            raise NotConstant("too many parts", expr)
+        if expr.operator in ("==", "!="):
+            equal = _joined(
+                "and",
+                self._extreme(call, replace(expr, operator="<=")),
+                self._extreme(call, replace(expr, operator=">=")),
+            )
+            return equal if expr.operator == "==" else _negated(equal)
+        parts = [value for _, value in call.arguments]
+        is_largest = call.function != "min"
+        if call.function == "abs":
+            parts.append(Unary(call.type, call.span, "-", parts[0]))
+        elif call.function == "clamp":
+            x, lower, upper = (call.argument(name) for name in ("x", "lower", "upper"))
+            assert x is not None and lower is not None and upper is not None
+            smallest = Call(call.type, call.span, "min", (("a", upper), ("b", x)))
+            parts = [lower, smallest]
+        # The largest of several is below a bound where all are, and above it where one is.
+        joint = "and" if is_largest == (expr.operator in ("<", "<=")) else "or"
+        found = [self._comparison(replace(expr, left=part)) for part in parts]
+        return reduce(lambda a, b: _joined(joint, a, b), found)
 
     def _membership(self, expr: Binary) -> _Read:
         item, array = self.model.resolve(expr.left), self.model.resolve(expr.right)

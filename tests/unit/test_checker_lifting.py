@@ -107,6 +107,17 @@ def truth_of(model: Model) -> np.ndarray:
         'length(text, unit="characters") in [0, 2, 5]',
         "length(text) - 1 <= k",
         "(if mood then n(text) else k) == 2",
+        "abs(n(text) - 2) <= 1",
+        "abs(n(text) - k) > 1",
+        "abs(n(text) - 2) == 1",
+        "abs(n(text)) == -1 or abs(n(text)) != -2 and abs(n(text) - 3) != 1",
+        '2 > abs(3 - length(text, unit="characters"))',
+        "min(n(text), 3) >= 2",
+        "max(n(text), 1, k) == 2",
+        "max(n(text), words(text)) > 1",
+        "min(n(text), words(text)) < k",
+        "k == clamp(n(text), lower=1, upper=3)",
+        "clamp(abs(n(text) - 2), lower=1, upper=2) != 2",
         "mood and c >= 1 or text == ' '".replace("'", '"'),
     ],
 )
@@ -125,6 +136,7 @@ def test_a_lifted_condition_holds_of_exactly_the_texts_that_it_holds_of(conditio
     "condition",
     [
         "n(text) == words(text)",
+        "2 * abs(n(text) - 2) > 1",
         "n(text) ^ 2 > 3",
         'n(f"a{text}") > 3',
         "6 / (n(text) + 1) > 2",
@@ -206,3 +218,19 @@ def test_a_count_that_was_refused_is_reported_once() -> None:
     with pytest.raises(LmpError) as error:
         check(parse(program))
     assert len(error.value.diagnostics) == 1
+
+
+def test_largest_numbers_of_largest_numbers_are_no_tower() -> None:
+    lets = "let a0 = n(text)\n"
+    lets += "".join(f"let a{i} = max(a{i - 1}, a{i - 1})\n" for i in range(1, 40))
+    program = f"""
+        reward n(t: string): int = count("a")
+        model m() {{
+            text ~ lm("builtin:stories", prompt="", max_tokens=8)
+            {lets}
+            require a39 >= 2
+            return text
+        }}
+    """
+    model = check(parse(program))[0]
+    assert as_predicate(model, model.potentials[0].expr, "text", {}) is None
