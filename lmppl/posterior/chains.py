@@ -7,6 +7,8 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
+_HUGE = 1e140
+
 
 def autocorrelation_ess(chains: ArrayLike) -> float:
     """The effective sample size of the mean of `[chains, draws]`; NaN where it has no meaning.
@@ -17,7 +19,13 @@ def autocorrelation_ess(chains: ArrayLike) -> float:
     """
     x = np.asarray(chains, dtype=np.float64)
     num_chains, num_draws = x.shape
-    if num_draws < 4 or not np.isfinite(x).all() or np.ptp(x) == 0.0:
+    if num_draws < 4 or not np.isfinite(x).all():
+        return float("nan")
+    largest = float(np.abs(x).max())
+    if largest > _HUGE:
+        # A common factor changes nothing, and squares would be infinite.
+        x = x / largest
+    if np.ptp(x) == 0.0:
         return float("nan")
     if np.all(x == x[:, :1]):
         # Every chain stands still at its own value: each is worth one draw at the very most.

@@ -78,6 +78,9 @@ _NO_GUIDE = (
     " again; `save` keeps the guide"
 )
 
+# Squares of numbers beyond this, times a number of draws, may be infinite.
+_HUGE = 1e140
+
 # Diagnostics that describe a set of draws, and say nothing of others taken from it.
 _OF_THESE_DRAWS = frozenset(
     (
@@ -683,6 +686,15 @@ class Posterior:
         self, x: Floats, statistic: Statistic, q: float | None, bounds: Range, confidence: float
     ) -> Estimate:
         sample = self._sample()
+        alive = x[sample.alive]
+        largest = float(np.abs(alive).max())
+        if largest > _HUGE:
+            # Squares would be infinite; everything here scales with the values.
+            scale = 2.0 ** (math.frexp(largest)[1] - 1)
+            smaller = bounds[0] / scale, bounds[1] / scale
+            return self._statistic(x / scale, statistic, q, smaller, confidence) * scale
+        # Values outside of a range that was given widen it.
+        bounds = min(bounds[0], float(alive.min())), max(bounds[1], float(alive.max()))
         if statistic == "quantile":
             if q is None or not 0.0 <= q <= 1.0:
                 raise ValueError(f"a quantile needs a level q in [0, 1], not {q}")

@@ -153,14 +153,15 @@ def standard_deviation(sample: Sample, x: Floats, bounds: Range, confidence: flo
     value = math.sqrt(sample.expect(squares))
     if sample.enumerated:
         return Estimate.exact(value)
-    far = max((bounds[0] - centre) ** 2, (bounds[1] - centre) ** 2)
+    # Not by `**`, which raises where the product is infinite.
+    far = max((end - centre) * (end - centre) for end in bounds)
     tail = 1.0 - confidence
     _, upper = _interval(sample, squares, (0.0, far), confidence)
     # Half of the misses are the lower end's, of which both ends of the mean take their part.
     lower, _ = _interval(sample, squares, (0.0, far), 1.0 - (1.0 - _MEAN_PART) * tail)
     ends = _interval(sample, x, bounds, 1.0 - 0.5 * _MEAN_PART * tail)
     away = max(abs(end - centre) for end in ends)
-    lower = math.sqrt(max(0.0, lower - away**2)) if math.isfinite(away) else 0.0
+    lower = math.sqrt(max(0.0, lower - away * away)) if math.isfinite(away) else 0.0
     # Nothing is further apart than the two ends of its range.
     upper = min(math.sqrt(upper), 0.5 * (bounds[1] - bounds[0]))
     delta = math.inf

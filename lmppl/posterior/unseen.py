@@ -31,7 +31,7 @@ class Unseen:
         """The largest share of the posterior that may be unseen, between 0 and 1."""
         tail = 0.5 * (1.0 - confidence)
         log_odds = max(self.log_further + math.log(-math.log(tail)), self.log_missing)
-        return 1.0 / (1.0 + math.exp(-log_odds)) if log_odds < 700.0 else 1.0
+        return 1.0 / (1.0 + math.exp(-min(max(log_odds, -700.0), 700.0)))
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name."""

@@ -22,6 +22,7 @@ from lmppl.posterior import (
     Unseen,
     load_posterior,
 )
+from lmppl.posterior.chains import autocorrelation_ess
 
 
 def _posterior(**changes: Any) -> Posterior:
@@ -295,6 +296,34 @@ def test_values_that_never_change_in_a_single_chain_have_the_error_of_what_it_mi
         assert 0.0 < found.standard_error < math.inf and found.lower < found.upper
 
 
+@pytest.mark.parametrize("statistic", ["mean", "std", "quantile"])
+def test_statistics_scale_with_their_values_up_to_the_largest_numbers(statistic: Any) -> None:
+    x = np.random.default_rng(1).uniform(-1.7, 1.7, size=30)
+    log_weights = np.linspace(0.0, 1.0, 30)
+
+    def found(scale: float) -> Estimate:
+        post = Posterior(sites={"x": x * scale}, log_weights=log_weights)
+        bounds = (-1.7 * scale, 1.7 * scale)
+        return post.statistic("x", statistic, q=0.3, bounds=bounds)
+
+    chain = np.random.default_rng(2).normal(size=(2, 50))
+    assert autocorrelation_ess(1e307 * chain) == pytest.approx(autocorrelation_ess(chain))
+    one, huge = found(1.0), found(1e308)
+    for name in ("value", "standard_error", "lower", "upper"):
+        assert getattr(huge, name) == pytest.approx(1e308 * getattr(one, name), rel=1e-6)
+
+
+@pytest.mark.parametrize("statistic", ["mean", "std", "quantile"])
+def test_values_outside_of_the_range_that_was_given_widen_it(statistic: Any) -> None:
+    x = np.random.default_rng(1).normal(size=30)
+    post = Posterior(sites={"x": x}, log_weights=np.zeros(30))
+    found = post.statistic("x", statistic, q=0.5, bounds=(0.0, 0.1), confidence=0.9999)
+    assert found.lower <= found.value <= found.upper and found.standard_error > 0.0
+    assert found.upper > found.lower and str(found)
+    wide = post.statistic("x", "std", bounds=(-1e300, 1e300))
+    assert wide.upper == pytest.approx(1e300) and wide.standard_error > 0.0
+
+
 def test_a_claim_is_judged_at_its_confidence() -> None:
     x = np.random.default_rng(0).normal(1.0, 1.0, size=400)
     post = Posterior(sites={"x": x}, log_weights=np.zeros(400))
@@ -351,6 +380,13 @@ def test_draws_are_selected_by_number_or_by_a_truth_value_for_each() -> None:
             post.select(wrong)
     with pytest.raises(ValueError, match="at least one draw"):
         post.select(~mask & mask)
+
+
+def test_the_share_that_may_be_unseen_is_one_whatever_the_odds() -> None:
+    assert Unseen().share() == pytest.approx(0.0)
+    assert Unseen(log_missing=-900.0).share() == pytest.approx(0.0)
+    assert Unseen(log_missing=0.0).share() == pytest.approx(0.5)
+    assert Unseen(math.inf).share() == pytest.approx(1.0)
 
 
 def test_what_was_not_seen_is_more_beside_fewer_draws() -> None:
