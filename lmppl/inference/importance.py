@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from lmppl.inference.batches import Batch, numbers_of, room_for
 from lmppl.inference.bounds import weight_bound
@@ -16,7 +17,7 @@ from lmppl.inference.settings import Importance
 from lmppl.inference.zero_mass import zero_mass
 from lmppl.posterior import Estimate
 from lmppl.rng import Stream
-from lmppl.target import Target, concatenate
+from lmppl.target import Target, Traces, concatenate
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,9 @@ class ImportanceEngine:
 
         return by_binding(self.target, of_group)
 
-    def _of_group(self, traces, log_weight, group: int, num_draws: int, complete: bool) -> Draws:  # type: ignore[no-untyped-def]
+    def _of_group(
+        self, traces: Traces, log_weight: Tensor, group: int, num_draws: int, complete: bool
+    ) -> Draws:
         if traces.num_rows == 0:
             raise NoMass(f"none of {num_draws} draws has positive weight")
         dead = torch.full((num_draws - traces.num_rows,), -torch.inf, dtype=torch.float64)

@@ -65,8 +65,8 @@ def posterior_of(
         if stage.name in texts:
             sites[stage.name] = list(texts[stage.name].strings)
         else:
-            support = stage.support  # type: ignore[union-attr]
-            sites[stage.name] = [support[i] for i in traces.choices[stage.name].tolist()]
+            assert isinstance(stage, ChoiceStage)
+            sites[stage.name] = [stage.support[i] for i in traces.choices[stage.name].tolist()]
     evaluator = None if parse is None else _Evaluator(target, traces, group, parse)
     posterior = Posterior(
         sites=sites,

@@ -108,14 +108,14 @@ def _tree(tokens: list[Token]) -> Tree[Token] | None:
 def _tree_or_place(tokens: list[Token]) -> Tree[Token] | int:
     """Lark's tree of the tokens, or the index of the token (or the end) that does not fit."""
     interactive = parser().parse_interactive()
-    index = 0
+    num_fed = 0
     try:
-        for index, token in enumerate(tokens):  # noqa: B007
+        for token in tokens:
             interactive.feed_token(token)
-        index = len(tokens)
+            num_fed += 1
         return cast("Tree[Token]", interactive.feed_token(Token("$END", "")))
     except UnexpectedToken:
-        return index
+        return num_fed
 
 
 def _place(diagnostic: Diagnostic) -> tuple[int, int]:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from lmppl.errors import Diagnostic, InferenceError
+from lmppl.factors import EXTERN_LM, Builtin, named
 from lmppl.factors.evaluation import Environment, evaluate
 from lmppl.factors.rewards import Scorer, load_reward
 from lmppl.files import Files, Folder
@@ -220,10 +221,8 @@ def _argument(
     return found[0]
 
 
-def builtin_of(distribution: Distribution):  # type: ignore[no-untyped-def]
+def builtin_of(distribution: Distribution) -> Builtin:
     """The descriptor of a site's distribution."""
-    from lmppl.factors import EXTERN_LM, named
-
     return EXTERN_LM if distribution.kind == "extern" else named("distribution")[distribution.kind]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from lmppl.posterior import (
     Draw,
@@ -104,7 +105,6 @@ def test_nothing_can_be_changed_in_place() -> None:
 
 
 def test_torch_tensors_are_taken_as_arrays() -> None:
-    torch = pytest.importorskip("torch")
     post = _posterior(
         log_weights=torch.zeros(3, dtype=torch.bfloat16),
         log_prior=torch.tensor([-1.0, -2.0, -1.0], requires_grad=True),

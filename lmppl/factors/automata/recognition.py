@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lmppl.factors.automata.dfa import Dfa, TooManyStates
 from lmppl.factors.automata.language import predicate_dfa
-from lmppl.factors.automata.nfa import Determiniser, Nfa
+from lmppl.factors.automata.nfa import Determiniser, Nfa, State
 from lmppl.factors.automata.predicates import (
     Contains,
     EndsWith,
@@ -113,7 +113,7 @@ class _Lazy:
         nfa, start, self._accepted = _nfa(predicate)
         self._machine = Determiniser(nfa)
         self._first = self._machine.first(start)
-        self._moves: dict[tuple[object, int], object] = {}
+        self._moves: dict[tuple[State, int], State] = {}
 
     def accepts(self, text: str) -> bool:
         machine, state = self._machine, self._first
@@ -125,7 +125,7 @@ class _Lazy:
                 if len(self._moves) >= _MOST_MOVES:
                     self._moves.clear()
                 following = self._moves[state, cls] = machine.after(state, cls)
-            state = following  # type: ignore[assignment]
+            state = following
         return machine.accepts(state) == self._accepted
 
 
