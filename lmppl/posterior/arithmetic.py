@@ -1,8 +1,9 @@
-"""Sums and differences of independent estimates, as of two log evidences: a Bayes factor."""
+"""Sums and differences of estimates, as of two log evidences: a Bayes factor."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,19 +20,18 @@ _BOUNDS: tuple[Kind, ...] = ("lower bound", "upper bound")
 
 def negative(a: Estimate) -> Estimate:
     """−a: a lower bound becomes an upper one, and what was unbiased in Z is only consistent."""
-    made = type(a)
-    return made(
-        -a.value, a.standard_error, -a.upper, -a.lower, _TURNED.get(a.kind, a.kind), a.confidence
-    )
+    kind = _TURNED.get(a.kind, a.kind)
+    return replace(a, value=-a.value, lower=-a.upper, upper=-a.lower, kind=kind)
 
 
 def total(a: Estimate, b: Estimate) -> Estimate:
-    """a + b of independent estimates.
+    """a + b of two estimates.
 
     The interval combines the two by the method of Zou and Donner (2008), "Construction of
     confidence limits about effect measures": the distances from the values to their limits are
-    added in quadrature, side by side, so that asymmetric intervals stay so. A bracket, which is a
-    guarantee and no sampling distribution, is added end to end, and the chances to miss add up.
+    added in quadrature, side by side, so that asymmetric intervals stay so. That takes them to be
+    independent. Estimates of the same random numbers are added end to end, and the chances to miss
+    add up; so is a bracket, which is a guarantee and no sampling distribution.
 
     Raises: ValueError where the sum means nothing: a lower with an upper bound, ∞ with −∞.
     """
@@ -44,8 +44,9 @@ def total(a: Estimate, b: Estimate) -> Estimate:
         moved, shift = (b, a.value) if a.kind == "exact" else (a, b.value)
         error, confidence = moved.standard_error, moved.confidence
         lower, upper = moved.lower + shift, moved.upper + shift
-        return made(value, error, lower, upper, kind, confidence)
-    if "bracket" in (a.kind, b.kind):
+        return made(value, error, lower, upper, kind, confidence, moved.drawn_from)
+    are_tied = bool(a.drawn_from & b.drawn_from)
+    if are_tied or "bracket" in (a.kind, b.kind):
         lower, upper = a.lower + b.lower, a.upper + b.upper
         confidence = max(0.0, round(a.confidence + b.confidence - 1.0, 12))
     else:
@@ -53,8 +54,12 @@ def total(a: Estimate, b: Estimate) -> Estimate:
         upper = value + math.hypot(a.upper - a.value, b.upper - b.value)
         # The wider of two confidences holds at the narrower one, too.
         confidence = min(a.confidence, b.confidence)
-    error = math.hypot(a.standard_error, b.standard_error)
-    return made(value, error, lower, upper, kind, confidence)
+    errors = (a.standard_error, b.standard_error)
+    error = sum(errors) if are_tied else math.hypot(*errors)
+    if are_tied and kind == "unbiased":
+        # Only of independent estimates is the product unbiased.
+        kind = "consistent"
+    return made(value, error, lower, upper, kind, confidence, a.drawn_from | b.drawn_from)
 
 
 def scaled(a: Estimate, factor: float) -> Estimate:
@@ -67,16 +72,15 @@ def scaled(a: Estimate, factor: float) -> Estimate:
     if factor < 0.0:
         return scaled(negative(a), -factor)
     kind = "consistent" if a.kind == "unbiased" and factor != 1.0 else a.kind
-    made = type(a)
     if factor == 0.0:
-        return made.exact(0.0)
-    return made(
-        factor * a.value,
-        factor * a.standard_error,
-        factor * a.lower,
-        factor * a.upper,
-        kind,
-        a.confidence,
+        return type(a).exact(0.0)
+    return replace(
+        a,
+        value=factor * a.value,
+        standard_error=factor * a.standard_error,
+        lower=factor * a.lower,
+        upper=factor * a.upper,
+        kind=kind,
     )
 
 

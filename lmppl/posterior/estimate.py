@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +31,8 @@ class Estimate:
 
     `[lower, upper]` holds the true value at the stated `confidence`; a side that the draws cannot
     bound is infinite. A standard error that cannot be known from the draws is infinite too.
+    `drawn_from` names the random numbers that it rests on, where they are known: two estimates that
+    share them are not taken for independent.
     """
 
     value: float
@@ -39,6 +41,7 @@ class Estimate:
     upper: float
     kind: Kind
     confidence: float = 0.95
+    drawn_from: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
     def __float__(self) -> float:
         return self.value
@@ -256,19 +259,21 @@ class Estimate:
         upper = math.inf if kind == "lower bound" else value + spread
         return cls(float(value), float(standard_error), lower, upper, kind, confidence)
 
-    # Arithmetic of independent estimates; see `lmppl.posterior.arithmetic`.
+    # Arithmetic of estimates; see `lmppl.posterior.arithmetic`.
 
     def __add__(self, other: Estimate | float) -> Estimate:
-        """The sum with an independent estimate, or with a number, with its error and kind."""
+        """The sum with another estimate, or with a number, with its error and kind."""
         if isinstance(other, (int, float)):
             other = Estimate.exact(other)
         return total(self, other) if isinstance(other, Estimate) else NotImplemented
 
     def __sub__(self, other: Estimate | float) -> Estimate:
-        """The difference to an independent estimate, or to a number, with its error and kind.
+        """The difference to another estimate, or to a number, with its error and kind.
 
-        `a.log_evidence - b.log_evidence` is the log Bayes factor of two models. Of two statistics
-        of one posterior, which depend on each other, take the statistic of the difference.
+        `a.log_evidence - b.log_evidence` is the log Bayes factor of two models. Estimates of one
+        seed depend on each other in a way that is not known: their interval is the widest that
+        there can be, and its confidence what is left when both may miss. Give every run a seed of
+        its own; of two statistics of one posterior, take the statistic of the difference.
 
         Raises: ValueError where the difference means nothing, as of two lower bounds.
         """
@@ -314,8 +319,8 @@ class Estimate:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name."""
-        return asdict(self)
+        """What it says, by name."""
+        return {name: value for name, value in asdict(self).items() if name != "drawn_from"}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Estimate:

@@ -40,7 +40,7 @@ class ExpectationResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, the estimate as a mapping."""
-        return asdict(self)
+        return {**asdict(self), "estimate": self.estimate.to_dict()}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ExpectationResult:

@@ -435,7 +435,14 @@ class Posterior:
     def log_evidence(self) -> Estimate | None:
         """The log evidence in nats, or None: `log_evidence_reason` says why."""
         estimate: Estimate | None = self._data["log_evidence"]
-        return estimate
+        return None if estimate is None else self._drawn(estimate)
+
+    def _drawn(self, estimate: Estimate) -> Estimate:
+        """The estimate with the name of the random numbers that this posterior was drawn from."""
+        seed = self._data["manifest"].get("seed")
+        if seed is None or estimate.kind == "exact":
+            return estimate
+        return dataclasses.replace(estimate, drawn_from=frozenset({f"seed {seed}"}))
 
     @property
     def log_evidence_reason(self) -> str:
@@ -643,7 +650,8 @@ class Posterior:
             if asked is not None:
                 statistic, f, q = asked(f)
         x, known = self._numbers(f, statistic, bounds)
-        return self._statistic(x, statistic, q, self._extended(known, x), confidence)
+        found = self._statistic(x, statistic, q, self._extended(known, x), confidence)
+        return self._drawn(found)
 
     def std(self, f: Function | str | Any, **options: Any) -> Estimate:
         """The posterior standard deviation of f; `statistic` has the options."""

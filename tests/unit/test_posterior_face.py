@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 import pickle
 import sys
 import types
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -373,6 +375,54 @@ def test_the_interval_of_a_difference_misses_as_often_as_it_says() -> None:
         missed += not difference.lower <= 1.0 <= difference.upper
     # Nominal 5 %, and 4 standard errors of a binomial.
     assert missed / trials < 0.05 + 4 * math.sqrt(0.05 * 0.95 / trials)
+
+
+def test_estimates_of_the_same_random_numbers_are_not_taken_for_independent() -> None:
+    tag = frozenset({"seed 3"})
+    a = dataclasses.replace(_unbiased(-3.0, -3.3, -2.6, 0.3), drawn_from=tag)
+    b = dataclasses.replace(_unbiased(-5.0, -5.4, -4.5, 0.4), drawn_from=tag)
+    factor = a - b
+    assert (factor.value, factor.lower, factor.upper) == pytest.approx((2.0, 1.2, 2.8))
+    assert factor.standard_error == pytest.approx(0.7)
+    assert factor.confidence == pytest.approx(0.9) and (a + b).kind == "consistent"
+    # What it rests on is not forgotten on the way.
+    for moved in (2 * a, -a, a + 1.0, a - Estimate.exact(2.0), a + _unbiased(0.0, -1.0, 1.0)):
+        assert moved.drawn_from == tag
+    other = dataclasses.replace(b, drawn_from=frozenset({"seed 4"}))
+    assert (a - other).confidence == 0.95
+    assert (a - other).drawn_from == {"seed 3", "seed 4"}
+
+
+def test_the_interval_of_a_difference_of_errors_that_go_against_each_other() -> None:
+    """A reward that one model favours and the other shuns, both seen on the same draws."""
+    rng = np.random.default_rng(1)
+    trials, missed, naive = 1000, 0, 0
+    for _ in range(trials):
+        x = rng.uniform(-1.0, 1.0, size=60)
+        a, b = (Estimate.from_weights(each, log_bound=1.0) for each in (x, -x))
+        independent = a - b
+        naive += not independent.lower <= 0.0 <= independent.upper
+        tag = frozenset({"seed 0"})
+        tied = dataclasses.replace(a, drawn_from=tag) - dataclasses.replace(b, drawn_from=tag)
+        missed += not tied.lower <= 0.0 <= tied.upper
+    assert missed / trials < 0.1 + 4 * math.sqrt(0.1 * 0.9 / trials)
+    # Without the tag the same interval is called one of 95 %.
+    assert naive / trials > 0.05 + 4 * math.sqrt(0.05 * 0.95 / trials)
+
+
+def test_a_posterior_says_which_random_numbers_it_rests_on(model: Any, tmp_path: Path) -> None:
+    posts = [
+        lmppl.infer(model(beta=beta), method="importance", num_samples=50, seed=seed)
+        for beta, seed in ((0.5, 1), (2.0, 1), (2.0, 2))
+    ]
+    a, same, other = (post.log_evidence for post in posts)
+    assert (a - same).confidence == pytest.approx(0.9)
+    assert (a - other).confidence == 0.95
+    assert posts[0].factor_mean("tone").drawn_from == a.drawn_from == {"seed 1"}
+    posts[0].save(tmp_path / "post")
+    again = lmppl.load_posterior(tmp_path / "post").log_evidence
+    assert again == a and again.drawn_from == a.drawn_from
+    assert lmppl.infer(model(beta=0.5), method="exact", seed=1).log_evidence.drawn_from == set()
 
 
 def test_a_bayes_factor_of_two_runs(model: Any) -> None:
