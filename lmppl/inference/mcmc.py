@@ -17,6 +17,7 @@ from lmppl.inference.moves import (
     Move,
     block_move,
     gibbs_move,
+    restart_move,
     suffix_move,
 )
 from lmppl.inference.proposing import propose
@@ -30,6 +31,8 @@ from lmppl.target import ChoiceStage, Target, TextStage, Traces, concatenate
 
 _START_PARTICLES = 16
 _CUT_BINS = 10
+# The share of steps that draw everything anew, where a step otherwise changes one of several sites.
+_RESTARTS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,8 @@ class MCMCEngine:
         min(1, Πφ(x')/Πφ(x) · Π_{t≥c} m'_t / Π_{t≥c} m_t · L/L'),
 
     where L/L' is there because a text of L tokens offers L cuts. A block move redraws a few tokens
-    in the middle and keeps what follows. A discrete site is drawn from its full conditional.
+    in the middle and keeps what follows. A discrete site is drawn from its full conditional. Where
+    there are several sites, a tenth of the steps draw all of them anew.
     """
 
     def __init__(self, settings: MCMC, target: Target, stream: Stream) -> None:
@@ -161,9 +165,14 @@ class MCMCEngine:
         stream = self.stream.child("step", number)
         choice = torch.arange(3)
         pick = stream.child("kind").uniforms(choice).tolist()
-        site = min(int(pick[0] * len(self.target.stages)), len(self.target.stages) - 1)
-        move = self._move(state.traces, site, pick[1], stream)
-        new = self._record(state, move, text=not isinstance(self.target.stages[site], ChoiceStage))
+        stages = self.target.stages
+        site = min(int(pick[0] * len(stages)), len(stages) - 1)
+        if len(stages) > 1 and pick[2] < _RESTARTS:
+            move, text = restart_move(self.target, state.traces, stream), False
+        else:
+            move = self._move(state.traces, site, pick[1], stream)
+            text = not isinstance(stages[site], ChoiceStage)
+        new = self._record(state, move, text=text)
         new = replace(new, num_steps=number + 1)
         after = new.num_steps - self.settings.warmup_steps
         if after > 0 and after % self.settings.thinning == 0:
@@ -190,7 +199,13 @@ class MCMCEngine:
         return self._archives[site]
 
     def _record(self, state: State, move: Move, *, text: bool) -> State:
-        state = replace(state, traces=move.traces, moved=state.moved | move.moved)
+        num_looks = state.num_looks
+        if move.from_start is not None and (len(self.target.stages) == 1 or not text):
+            # With other sites a text that is new is new beside what these are already.
+            num_looks = num_looks + move.from_start.view(self.target.num_groups, -1).sum(-1)
+        state = replace(
+            state, traces=move.traces, moved=state.moved | move.moved, num_looks=num_looks
+        )
         if not text:
             return state
         by_cut = state.by_cut
@@ -199,16 +214,11 @@ class MCMCEngine:
             by_cut = by_cut.clone()
             by_cut[0].index_add_(0, bins, move.accepted.long())
             by_cut[1].index_add_(0, bins, torch.ones_like(bins))
-        num_looks = state.num_looks
-        if move.from_start is not None and len(self.target.stages) == 1:
-            # With other sites the text alone is new, beside what these are already.
-            num_looks = num_looks + move.from_start.view(self.target.num_groups, -1).sum(-1)
         return replace(
             state,
             accepted=state.accepted + move.accepted,
             proposed=state.proposed + 1,
             by_cut=by_cut,
-            num_looks=num_looks,
         )
 
     def result(self, state: State, *, complete: bool) -> list[Draws]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lmppl.inference.proposing import propose
 from lmppl.lm.protocol import PrefixArchive, Prompt
 from lmppl.rng import Stream
 from lmppl.sequences.drawing import draw_tokens
@@ -19,8 +20,9 @@ from lmppl.target import ChoiceStage, Target, TextBatch, TextStage, Traces, draw
 class Move:
     """The executions after a move, `[rows]`: which were accepted and which have changed.
 
-    `cut` is the relative position of a suffix move's cut in [0, 1), and `from_start` says which
-    kept no token and drew the whole text; both None for other moves.
+    `cut` is the relative position of a suffix move's cut in [0, 1), None for other moves.
+    `from_start` says which kept no token and drew the whole text, or everything anew; None for
+    moves that never do.
     """
 
     traces: Traces
@@ -174,6 +176,38 @@ def gibbs_move(target: Target, traces: Traces, site: int, stream: Stream) -> Mov
     chosen = proposal.select(rows * size + drawn.clamp(max=size - 1))
     moved = chosen.choices[stage.name] != traces.choices[stage.name]
     return Move(chosen, torch.ones_like(moved), moved, 0)
+
+
+def restart_move(target: Target, traces: Traces, stream: Stream) -> Move:
+    """Draws everything anew from the (masked) prior, and takes it by its importance weight.
+
+    Moves of one site keep the others, and so never lead from one value of linked sites to another:
+    a topic and a text that must be about it. This one does.
+    """
+    chains = _chains(target, traces)
+    drawn = propose(target, traces.group, chains, stream.child("restart"), record=True)
+    accepted = torch.zeros_like(chains, dtype=torch.bool)
+    everything = torch.ones_like(accepted)
+    if drawn.rows.numel() == 0:
+        return Move(traces, accepted, accepted, drawn.num_tokens, from_start=everything)
+    slot = torch.zeros_like(chains).index_copy(
+        0, drawn.rows, torch.arange(drawn.rows.shape[0], device=chains.device)
+    )
+    new = drawn.traces.select(slot)
+    log_weight = torch.full_like(traces.total_log_potential(), -math.inf)
+    log_weight = log_weight.index_copy(0, drawn.rows, drawn.log_weight)
+    own = traces.total_log_potential()
+    for text in traces.texts.values():
+        own = own + _masses(text, torch.ones_like(text.tokens, dtype=torch.bool))
+    accepted = stream.child("accept").uniforms(chains).log() < log_weight - own
+    changed = torch.zeros_like(accepted)
+    for name, index in traces.choices.items():
+        changed |= new.choices[name] != index
+    for name, text in traces.texts.items():
+        other = new.texts[name]
+        changed |= (other.tokens != text.tokens).any(-1) | (other.lengths != text.lengths)
+    merged = traces.merge(new, accepted)
+    return Move(merged, accepted, accepted & changed, drawn.num_tokens, from_start=everything)
 
 
 def _chains(target: Target, traces: Traces) -> Tensor:
