@@ -33,6 +33,8 @@ from lmppl.syntax import ast
 from lmppl.syntax.parser import parse
 
 _BUILTIN_NAMES = frozenset(each.name for each in FACTORS) | frozenset(PLANNED) | {"file"}
+# Files that import one another in a chain; each is read inside the one before.
+_DEEPEST = 50
 _FORMATS = ("lines", "json", "text")
 
 
@@ -45,7 +47,7 @@ class FileChecker:
         place: Place,
         report: Report,
         opened: Sequence[str] = (),
-        modules: dict[tuple[str, str], FileChecker | None] | None = None,
+        modules: dict[str, FileChecker | None] | None = None,
     ) -> None:
         self.program = program
         self.place = place
@@ -492,7 +494,16 @@ class FileChecker:
                 else f"`{path}` is already being imported: the imports go in a circle",
             )
             return None
-        key = (on_disk, shown)
+        if len(self._opened) > _DEEPEST:
+            self.report.error(
+                "LMP118",
+                node.file.span,
+                f"`{path}` is imported through more than {_DEEPEST} files, one by the other",
+                help="import it here and there, and not in a chain",
+            )
+            return None
+        # Not how it is called: links give one file many names.
+        key = on_disk
         if key not in self._modules:
             self._modules[key] = self._checked_module(path, on_disk, shown, node.file.span)
         return self._modules[key]

@@ -716,9 +716,11 @@ def _length(expr: ir.Expr) -> int | None:
 
 
 def _first_doubled(values: tuple[object, ...]) -> object | None:
-    for index, value in enumerate(values):
-        if value in values[:index]:
+    seen: set[object] = set()
+    for value in values:
+        if value in seen:
             return value
+        seen.add(value)
     return None
 
 

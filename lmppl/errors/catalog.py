@@ -554,8 +554,8 @@ Right:
     "LMP118": Explanation(
         "imports in a circle",
         """\
-A file that is being imported imports itself again, perhaps through others. Put what both need into
-a third file.
+A file that is being imported imports itself again, perhaps through others; or more than 50 files
+import each other in a chain. Put what both need into a third file.
 """,
     ),
     "LMP119": Explanation(

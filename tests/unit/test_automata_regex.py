@@ -23,7 +23,8 @@ from lmppl.factors.automata.dfa import (
     minimise,
     shortest_accepted,
 )
-from lmppl.factors.automata.regex import NotRegular, regex_dfa, words_dfa
+from lmppl.factors.automata.nfa import determinise
+from lmppl.factors.automata.regex import NotRegular, regex_dfa, words_dfa, words_nfa
 
 DATA = Path(os.environ.get("LMPPL_SHARED", Path(__file__).parents[3] / "shared")) / "data"
 RUST_TESTS = DATA / "constraints" / "rust_regex_testdata.tar.gz"
@@ -231,6 +232,19 @@ def test_words_are_found_as_by_search(
     dfa = words_dfa(words, ignore_case=ignore_case, whole_words=whole_words)
     for text in texts:
         assert dfa.accepts(text) == (engine.search(text) is not None), (words, text)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.text("abkKsſİiıé", min_size=1, max_size=5), max_size=6).map(tuple),
+    st.booleans(),
+    st.booleans(),
+)
+def test_words_are_looked_for_as_by_the_subset_construction(
+    words: tuple[str, ...], ignore_case: bool, at_end: bool
+) -> None:
+    slow = determinise(*words_nfa(words, ignore_case=ignore_case, at_end=at_end))
+    assert words_dfa(words, ignore_case=ignore_case, at_end=at_end).digest() == slow.digest()
 
 
 @pytest.mark.skipif(not RUST_TESTS.exists(), reason="the Rust regex test data is not here")

@@ -209,3 +209,61 @@ def test_what_reorders_a_line_is_warned_of_and_never_printed(here: Path) -> None
     with pytest.raises(lmppl.LmpError) as caught:
         lmppl.compile(source.replace("factor", "fac\x1b[2Jtor"), base_dir=here)
     assert not {"\u202e", "\u2066", "\x1b"} & set(str(caught.value))
+
+
+def test_a_chain_of_imports_is_refused_before_it_is_too_deep(here: Path) -> None:
+    for i in range(400):
+        (here / f"m{i}.lmp").write_text(f'import "m{i + 1}.lmp" as a\nlet x = a.x\n')
+    (here / "m400.lmp").write_text("let x = 1\n")
+    for first, code in ((0, "LMP118"), (360, None)):
+        source = f'import "m{first}.lmp" as q\n' + model("factor q.x")
+        if code is None:
+            lmppl.compile(source, base_dir=here)
+            continue
+        with soon(), pytest.raises(lmppl.LmpError, match=code):
+            lmppl.compile(source, base_dir=here)
+
+
+def test_links_give_a_file_many_names_and_it_is_read_once(here: Path) -> None:
+    (here / "self").symlink_to(here)
+    for i in range(30):
+        (here / f"m{i}.lmp").write_text(
+            f'import "m{i + 1}.lmp" as a\nimport "self/m{i + 1}.lmp" as b\nlet x = a.x + b.x\n'
+        )
+    (here / "m30.lmp").write_text("let x = 1\n")
+    with soon():
+        lmppl.compile('import "m0.lmp" as q\n' + model("factor q.x"), base_dir=here)
+
+
+LISTS = {
+    "requirements": "\n".join(f'require never(text, "w{i}")' for i in range(1_000)),
+    "both ways": "\n".join(
+        f'require {"never" if i % 2 else "contains"}(text, "w{i}x")' for i in range(400)
+    ),
+    "a word that repeats itself": f'require never(text, "{"x" * 9_000}")',
+    "a text that repeats itself": 'let a = "x" require never(text, f"' + "{a}" * 5_000 + '")',
+    "answers": "require text in [" + ", ".join(f'"w{i}"' for i in range(5_000)) + "]",
+    "values": "x ~ categorical([" + ", ".join(f'"w{i}"' for i in range(20_000)) + "])",
+    "choices that nothing uses": "\n".join(f"x{i} ~ bernoulli(0.5)" for i in range(1_000)),
+}
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_long_lists_are_checked_in_proportion(here: Path, kind: str) -> None:
+    with soon(40.0):
+        lmppl.compile(model(LISTS[kind]), base_dir=here)
+
+
+def test_a_contradiction_is_found_among_many_requirements(here: Path) -> None:
+    lines = [f'require never(text, "w{i}")' for i in range(60)]
+    with pytest.raises(lmppl.LmpError, match="LMP303"):
+        lmppl.compile(model(*lines, 'require contains(text, "w7")'), base_dir=here)
+
+
+def test_mistakes_among_many_names_cost_little_each(here: Path) -> None:
+    lets = [f"let abcdefgh{i} = {i}" for i in range(2_000)]
+    factors = [f"factor abcdefgz{i}" for i in range(200)]
+    with soon(40.0), pytest.raises(lmppl.LmpError) as caught:
+        lmppl.compile(model(*lets, *factors), base_dir=here)
+    helps = [each.help or "" for each in caught.value.diagnostics if each.code == "LMP101"]
+    assert len(helps) == 200 and all("abcdefgh" in each for each in helps)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from lmppl.factors.automata.alphabet import Partition, common_refinement
 
 STATE_BUDGET = 10_000
+# What a product costs besides its states and classes.
+_OVERHEAD = 200
 
 
 class TooManyStates(ValueError):
@@ -101,6 +103,8 @@ def product(
     Raises:
         TooManyStates: more than `budget` states are reachable, or `work` is spent.
     """
+    if work is not None:
+        work.spend(_OVERHEAD + len(dfas) * sum(len(dfa.alphabet.starts) for dfa in dfas))
     alphabet, columns = common_refinement([dfa.alphabet for dfa in dfas])
     starts = (0,) * len(dfas)
     numbers: dict[tuple[int, ...], int] = {starts: 0}

@@ -233,7 +233,12 @@ def contradiction(
             continue
         if not any(dfas[index].outputs):
             return (index,)
+    # Most lists of requirements forbid something, and the empty text has nothing of it.
+    if all(dfa.outputs[0] for dfa in dfas.values()):
+        return None
     for pair in combinations(dfas, 2):
+        if all(dfas[index].outputs[0] for index in pair):
+            continue
         if _disjoint([dfas[index] for index in pair], budget, work):
             return pair
     # Beyond pairs: drop from all whatever is not needed for the contradiction.

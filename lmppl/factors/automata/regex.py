@@ -26,8 +26,9 @@ from lmppl.factors.automata.alphabet import (
     difference,
     union,
 )
-from lmppl.factors.automata.dfa import STATE_BUDGET, Dfa, TooManyStates
+from lmppl.factors.automata.dfa import STATE_BUDGET, Dfa, TooManyStates, minimise
 from lmppl.factors.automata.nfa import MAX_NODES, NEWLINE, Assertion, Nfa, determinise
+from lmppl.factors.automata.occurrences import occurrences
 
 REMEDY = "write it without backreferences, lookarounds, atomic groups and possessive repeats"
 
@@ -109,6 +110,11 @@ def words_dfa(
     Raises:
         TooManyStates: more than `budget` states before minimisation.
     """
+    if not (at_start or whole_words):
+        letters = {char: _letter(char, ignore_case) for word in words for char in word}
+        found = occurrences(words, letters, at_end=at_end, budget=budget)
+        if found is not None:
+            return minimise(found)
     return determinise(
         *words_nfa(
             words,
