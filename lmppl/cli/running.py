@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -141,9 +141,12 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     )
 
     def note(number: int, frame: FrameType | None) -> None:
-        if not seen.is_set():
-            say("\ninterrupted: finishing with what there is (Ctrl-C again to stop at once)")
+        is_first = not seen.is_set()
         seen.set()
+        if is_first:
+            # The signal may have come while this very stream was being written to.
+            with suppress(RuntimeError):
+                say("\ninterrupted: finishing with what there is (Ctrl-C again to stop at once)")
         raise KeyboardInterrupt
 
     if ours:

@@ -18,6 +18,7 @@ from lmppl.cli import main
 from lmppl.cli.arguments import COMMANDS
 from lmppl.cli.outcome import UsageError
 from lmppl.cli.parsing import option_names
+from lmppl.cli.running import interruptible
 from lmppl.cli.streams import has_colour, say_diagnostics, show_summary
 from lmppl.cli.values import read_options, read_value, split_pair
 from lmppl.inference import METHODS
@@ -530,6 +531,19 @@ def test_an_interrupted_run_saves_what_it_has(
     assert not post.complete
     assert 0 < len(post) < 800
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_while_the_terminal_is_written_to_is_noted_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def busy(message: str) -> None:
+        raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
+
+    monkeypatch.setattr("lmppl.cli.running.say", busy)
+    with interruptible() as was_interrupted:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert was_interrupted()
 
 
 def test_an_interruption_before_the_first_draw_exits_with_130(
