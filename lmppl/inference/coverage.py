@@ -8,7 +8,8 @@ prior reach everything that the posterior may be, so some are scored under the g
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lmppl.diagnostics import effective_sample_size, pareto_tail
 from lmppl.errors import InferenceError
+from lmppl.inference.before import factors_before
 from lmppl.inference.proposing import propose
 from lmppl.lowering.fitted import FittedGuide
 from lmppl.posterior.estimate import log_mean_exp
@@ -44,7 +46,8 @@ class Coverage:
     `missing` is the share of the posterior that they find out of the guide's reach, and `unseen`
     how large that share may be at 99 % confidence; 1 where they cannot tell, for the `reason`
     given. `ess` is how many independent draws of the posterior they are worth, `num_out_of_reach`
-    counts those that lie there, and `log_evidence` is their own estimate of it.
+    counts those that lie there, and `log_evidence` is their own estimate of it. `before` has what
+    the factors are under the prior (see `factors_before`).
     """
 
     missing: float
@@ -55,10 +58,12 @@ class Coverage:
     log_evidence: float
     reason: str = ""
     warning: str = ""
+    before: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name, without the warning."""
-        return {name: value for name, value in asdict(self).items() if name != "warning"}
+        """The fields of the coverage itself by name."""
+        left_out = ("warning", "before")
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 
 def coverage_of(guide: ArrayLike, prior: ArrayLike, ratio: ArrayLike, num_draws: int) -> Coverage:
@@ -146,4 +151,7 @@ def check_coverage(
             num_draws, f"scoring draws of the prior failed ({error.diagnostics[0].code})"
         )
     ratio = drawn.traces.log_density().cpu().numpy() - log_guide
-    return coverage_of(log_weight, drawn.log_weight.cpu().numpy(), ratio, num_draws)
+    found = coverage_of(log_weight, drawn.log_weight.cpu().numpy(), ratio, num_draws)
+    log_prior = drawn.log_weight - drawn.traces.total_log_potential()
+    before = factors_before(target, guide.group, drawn.traces.log_potential, log_prior)
+    return replace(found, before=before)

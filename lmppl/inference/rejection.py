@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.inference.batches import Batch, numbers_of, room_for
+from lmppl.inference.before import factors_before
 from lmppl.inference.bounds import weight_bound
 from lmppl.inference.failures import by_binding
 from lmppl.inference.loop import Draws, Info
@@ -28,8 +30,9 @@ _SLACK = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Per binding: the accepted executions, the number of the attempt that gave each, and the
-    log probability of acceptance of every attempt, in batches.
+    """Per binding: the accepted executions, the number of the attempt that gave each, and, in
+    batches, the log probability of acceptance of every attempt and the log potentials of those that
+    meet every requirement.
 
     `num_attempts` are complete, `batch` is at work, and more than `limit` are not made.
     """
@@ -37,6 +40,7 @@ class State:
     accepted: tuple[Traces, ...]
     attempts: tuple[tuple[int, ...], ...]
     log_ratios: tuple[tuple[Tensor, ...], ...]
+    log_potentials: tuple[tuple[Mapping[str, Tensor], ...], ...]
     num_attempts: int
     limit: int
     batch: Batch | None = None
@@ -79,7 +83,8 @@ class RejectionEngine:
         nothing = self.target.start(torch.zeros(0, dtype=torch.long))
         groups = self.target.num_groups
         most = self.settings.max_attempts
-        return State((nothing,) * groups, ((),) * groups, ((),) * groups, 0, most)
+        none = ((),) * groups
+        return State((nothing,) * groups, none, none, none, 0, most)
 
     def is_done(self, state: State) -> bool:
         return state.batch is None and (
@@ -121,9 +126,12 @@ class RejectionEngine:
         traces = proposals.traces.select(kept)
         attempt = state.num_attempts + at[kept].cpu() % batch.size
         accepted, attempts = list(state.accepted), list(state.attempts)
-        log_ratios = list(state.log_ratios)
+        log_ratios, log_potentials = list(state.log_ratios), list(state.log_potentials)
+        made = proposals.traces
         for position, group in enumerate(batch.groups):
             log_ratios[group] += (every[position * batch.size : (position + 1) * batch.size],)
+            whole = made.group == group
+            log_potentials[group] += ({n: x[whole] for n, x in made.log_potential.items()},)
             here = (traces.group == group).nonzero().squeeze(-1)
             here = here[: self.settings.num_samples - len(attempts[group])]
             if here.shape[0]:
@@ -136,6 +144,7 @@ class RejectionEngine:
             accepted=tuple(accepted),
             attempts=tuple(attempts),
             log_ratios=tuple(log_ratios),
+            log_potentials=tuple(log_potentials),
             num_attempts=state.num_attempts + batch.size,
             batch=None,
         )
@@ -193,6 +202,15 @@ class RejectionEngine:
             return [empty] * self.target.num_groups
         return by_binding(self.target, partial(self._of_group, state, complete))
 
+    def _before(self, batches: Sequence[Mapping[str, Tensor]], group: int) -> dict[str, object]:
+        """What the factors were on all attempts, which are draws of the prior."""
+        filled = [batch for batch in batches if batch]
+        if not filled:
+            return {}
+        columns = {name: torch.cat([batch[name] for batch in filled]) for name in filled[0]}
+        alike = torch.zeros_like(next(iter(columns.values())))
+        return dict(factors_before(self.target, group, columns, alike))
+
     def _nothing_accepted(self, group: int, attempts: int, upper: float) -> InferenceError:
         """LMP905; LMP901 where the constraints are what ruled the draws out."""
         what = (
@@ -249,6 +267,7 @@ class RejectionEngine:
                 "acceptance_rate": found / attempts if attempts else math.nan,
                 "acceptance_interval": (lower, upper),
                 "log_bound": log_bound,
+                "factors_before": self._before(state.log_potentials[group], group),
             },
             warnings=warnings,
             complete=complete and enough,

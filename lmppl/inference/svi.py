@@ -226,6 +226,7 @@ class SVIEngine:
                 "log_evidence_importance_standard_error": importance.standard_error,
                 "num_steps": state.num_done,
                 "guide_coverage": coverage.to_dict(),
+                "factors_before": dict(coverage.before),
             },
             warnings=[each for each in (_divergence(state), coverage.warning) if each],
             complete=not state.diverged,

@@ -166,13 +166,22 @@ def prior_expectation(posterior: Posterior, f: Any, confidence: float = 0.95) ->
     prior's. That is so for enumerated draws, and for draws that were proposed by the prior; those
     of other methods never went where the posterior has no mass, and say nothing of the prior there.
 
+    Runs of `rejection` and `svi` see draws of the prior, too, and keep the mean of every factor on
+    them: where `f` is the label of one, that is what is returned.
+
     Raises: ValueError for draws of another method.
     """
     if not posterior.enumerated and posterior.method not in _FROM_THE_PRIOR:
+        kept = posterior.diagnostics.get("factors_before", {})
+        if isinstance(f, str) and f in kept and confidence == kept[f]["confidence"]:
+            return Estimate.from_dict(kept[f])
+        labels = f"; of the factors {', '.join(kept)} the mean is kept, by label" if kept else ""
         raise ValueError(
             f"the draws of {posterior.method or 'this posterior'} went where the posterior is, and"
-            " do not show the prior: use importance or exact"
+            f" do not show the prior: use importance or exact{labels}"
         )
+    if isinstance(f, str) and f in posterior.potential_labels and f not in posterior:
+        f = posterior.log_potential(f)
     before = posterior.replace(
         log_weights=posterior.log_weights - total_log_potential(posterior),
         num_chains=None,

@@ -507,7 +507,8 @@ class Posterior:
 
         A factor of −∞ rules out what a requirement would.
         `f` as in `expectation`; an expression may name the statistic itself, as
-        `"quantile(sentiment(text), 0.9)"`. Only draws of exact (enumerated) and importance tell.
+        `"quantile(sentiment(text), 0.9)"`. Only draws of exact (enumerated) and importance tell; of
+        rejection and svi the mean of a factor is kept, by its label.
 
         Raises: ValueError for draws of another method.
         """

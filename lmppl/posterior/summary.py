@@ -161,6 +161,9 @@ def facts(posterior: Posterior) -> list[tuple[str, str]]:
             if posterior.enumerated or posterior.method == "importance":
                 before = posterior.prior_expectation(values)
                 rows.append((f"mean of {label} before", f"{before}, under the prior"))
+            elif label in posterior.diagnostics.get("factors_before", {}):
+                before = posterior.prior_expectation(label)
+                rows.append((f"mean of {label} before", f"{before}, under the prior"))
     for name in posterior.names:
         if name in posterior.manifest.get("choices", {}):
             rows.extend(_probabilities(posterior, name))

@@ -107,6 +107,28 @@ def test_the_mean_before_is_told_by_draws_of_the_prior_alone(model: Any) -> None
         smc.prior_expectation(smc.log_potential("tone"))
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "num_seeds"),
+    [("rejection", {"num_samples": 60}, 30), ("svi", {"num_steps": 5, "num_particles": 8}, 8)],
+)
+def test_methods_that_see_the_prior_on_the_way_keep_the_factors_before(
+    model: Any, tmp_path: Path, method: str, options: dict[str, int], num_seeds: int
+) -> None:
+    """95 % intervals: P(Binomial(30, 0.05) > 6) and P(Binomial(8, 0.05) > 3) are below 1e-3."""
+    missed = 0
+    for seed in range(num_seeds):
+        post = lmppl.infer(model, method=method, seed=seed, progress=False, **options)
+        before = post.prior_expectation("tone")
+        assert before.standard_error > 0.0 and 0.0 <= before.lower and before.upper <= 2.0
+        missed += not before.lower <= BEFORE <= before.upper
+    assert missed <= (6 if num_seeds == 30 else 3)
+    assert "mean of tone before" in post.summary() and str(before) in post.summary()
+    with pytest.raises(ValueError, match="of the factors tone the mean is kept"):
+        post.prior_expectation(lambda draw: draw.pet == "cat")
+    post.save(tmp_path / "post")
+    assert lmppl.load_posterior(tmp_path / "post").prior_expectation("tone") == before
+
+
 def test_chains_do_not_know_how_far_the_prior_is(model: Any) -> None:
     post = lmppl.infer(
         model, method="mcmc", num_chains=2, num_samples=5, warmup_steps=2, start="prior", seed=0
