@@ -170,7 +170,7 @@ def _check_externs(model: Model, externs: Mapping[str, object]) -> Iterable[Diag
                 "error",
                 f"what was given for the extern language model `{name}` is not one",
                 span,
-                notes=(f"a {type(host).__name__} was given",),
+                notes=(f"its type is {type(host).__name__}",),
                 help="give it anything that keeps the protocol of `lmppl.lm`, or"
                 " `lmppl.FunctionLM(tokens=…, eos=…, next_log_probs=…)`",
             )
@@ -180,7 +180,7 @@ def _check_externs(model: Model, externs: Mapping[str, object]) -> Iterable[Diag
                 "error",
                 f"what was given for the extern {words} `{name}` cannot be called",
                 span,
-                notes=(f"a {type(host).__name__} was given",),
+                notes=(f"its type is {type(host).__name__}",),
                 help="give it a function",
             )
 

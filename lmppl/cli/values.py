@@ -172,7 +172,9 @@ def _imported(reference: str) -> Any:
     value: Any = module
     for part in attribute.split("."):
         if not hasattr(value, part):
-            raise UsageError(f"{module_name} has no {attribute}")
+            near = closest(part, [name for name in dir(value) if not name.startswith("_")])
+            hint = f"; did you mean {near}?" if near else ""
+            raise UsageError(f"{module_name} has no {attribute}{hint}")
         value = getattr(value, part)
     return value
 

@@ -109,7 +109,9 @@ def measure(
         found[_BY_WEIGHTS] = Measured(Estimate.from_dict(by_weights), degrees)
     alive = posterior.log_weights > -math.inf
     for label in posterior.potential_labels:
-        if np.isfinite(posterior.log_potential(label)[alive]).all():
+        values = posterior.log_potential(label)[alive]
+        # A requirement is 0 on all draws, whatever the method.
+        if np.isfinite(values).all() and values.any():
             found[f"mean of {label}"] = Measured(posterior.factor_mean(label), degrees)
     known = _categories([posterior]) if categories is None else categories
     for name in dict.fromkeys((*posterior.names, *posterior.site_names)):

@@ -32,7 +32,7 @@ class WeightBound:
         if self.unbounded is None:
             return ""
         return (
-            f"`{self.unbounded.source}` has no upper bound, so what no draw showed could weigh"
+            f"{self.unbounded.title} has no upper bound, so what no draw showed could weigh"
             " anything; declare the range of its reward"
         )
 
@@ -47,7 +47,7 @@ class WeightBound:
         if self.derived is not None and Unseen(log_further).share() > _SAYS_NOTHING:
             log_further = math.inf
             reason = (
-                f"no range is declared that bounds `{self.derived.source}`, and as far as the"
+                f"no range is declared that bounds {self.derived.title}, and as far as the"
                 f" vocabulary and max_tokens tell it may reach {self.largest:.4g} nats, so what no"
                 " draw showed could weigh more than all that were drawn; declare the range of its"
                 " reward"

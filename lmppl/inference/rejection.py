@@ -69,8 +69,7 @@ class RejectionEngine:
                 Diagnostic(
                     "LMP410",
                     "error",
-                    f"rejection needs an upper bound of factor {bound.unbounded.label}, which has"
-                    " none",
+                    f"rejection needs an upper bound of {bound.unbounded.title}, which has none",
                     span=bound.unbounded.span,
                     help="declare the reward's range, as in"
                     " `reward r(t: string): real<lower=-1, upper=1>`",

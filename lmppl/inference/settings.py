@@ -156,7 +156,7 @@ class Rejection(Settings):
         unbounded = tuple(
             _refusal(
                 "LMP410",
-                f"rejection needs an upper bound of factor {p.label}, which has none: its range"
+                f"rejection needs an upper bound of {p.title}, which has none: its range"
                 f" is {p.facts.range}",
                 p,
                 "declare the reward's range, as in `reward r(t: string): real<lower=-1, upper=1>`",
@@ -269,7 +269,7 @@ class MCMC(Settings):
         return tuple(
             _refusal(
                 "LMP415",
-                f"factor {p.label} changes when it is evaluated again, and mcmc has no"
+                f"{p.title} changes when it is evaluated again, and mcmc has no"
                 " pseudo-marginal rule for it",
                 p,
                 "use smc or importance, or make the score deterministic",
@@ -337,7 +337,7 @@ class SVI(Settings):
         minus_infinity = tuple(
             _refusal(
                 "LMP411",
-                f"factor {p.label} can be −∞, where the posterior is zero and no guide can know it",
+                f"{p.title} can be −∞, where the posterior is zero and no guide can know it",
                 p,
                 "bound the factor from below, for instance by declaring the reward's lower bound",
             )

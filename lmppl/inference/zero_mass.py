@@ -28,8 +28,7 @@ def zero_mass(
         broken = int((value == -math.inf).sum())
         if broken:
             notes.append(
-                f"{potential.kind} {potential.label} rules out {broken} of {traces.num_rows} draws"
-                " of the prior"
+                f"{potential.title} rules out {broken} of {traces.num_rows} draws of the prior"
             )
             labels.append((broken, potential))
     together = traces.total_log_potential()
@@ -45,7 +44,7 @@ def zero_mass(
                 "LMP901",
                 "error",
                 f"no probability is left: {what}"
-                + ("" if worst is None else f"; the constraint that kills most is {worst.label}"),
+                + ("" if worst is None else f"; the constraint that kills most is {worst.title}"),
                 span=None if worst is None else worst.span,
                 labels=tuple(Label(p.span, "also rules draws out") for _, p in culprits[1:2]),
                 notes=tuple(notes),

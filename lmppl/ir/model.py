@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -76,6 +77,9 @@ class Facts:
     cost: Literal["free", "cheap", "model"] = "cheap"
 
 
+_LONGEST_TITLE = 60
+
+
 @dataclass(frozen=True, slots=True)
 class Potential:
     """A `factor` (log potential = the expression) or a `require` (0 where it holds, −∞ elsewhere).
@@ -93,6 +97,14 @@ class Potential:
     span: Span
     when: Expr | None = None
     source: str = ""
+
+    @property
+    def title(self) -> str:
+        """What messages call it: `factor tone` by its label, or its text where it has none."""
+        if not self.source or re.fullmatch(rf"{self.kind}_\d+", self.label) is None:
+            return f"{self.kind} {self.label}"
+        text = " ".join(self.source.split())
+        return f"`{text if len(text) <= _LONGEST_TITLE else text[:_LONGEST_TITLE] + '…'}`"
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,8 @@ def choose_draws(posterior: Posterior, num_draws: int) -> Shown:
         return _shown(f"{num_draws} of {num_distinct} draws, evenly spaced", picked)
     rows.sort(key=lambda row: -row[0])
     of = f"{num_distinct} distinct {what}" if what == "results" else f"{num_distinct} draws"
-    return _shown(f"the {num_draws} heaviest of {of}", rows[:num_draws])
+    heaviest = f"the {num_draws} heaviest" if num_draws > 1 else "the heaviest"
+    return _shown(f"{heaviest} of {of}", rows[:num_draws])
 
 
 def _shown(caption: str, rows: list[tuple[float, tuple[Any, ...], tuple[str, ...]]]) -> Shown:
@@ -98,12 +99,21 @@ def after_prompt(prompt: str, text: str) -> str:
     return f"[{short}]{text}"
 
 
+def _with_end(cell: str) -> str:
+    """Spaces at the end made visible: they tell two texts apart."""
+    bare = cell.rstrip(" ")
+    return bare + "␣" * (len(cell) - len(bare))
+
+
 def draw_table(posterior: Posterior, num_draws: int = 8, width: int | None = None) -> str:
     """A table of draws with their weights, wrapped to the width."""
     shown = choose_draws(posterior, num_draws)
     names = posterior.names
     cells = [
-        [after_prompt(prompt, _cell(value)) for prompt, value in zip(prompts, values, strict=True)]
+        [
+            after_prompt(prompt, _with_end(_cell(value)))
+            for prompt, value in zip(prompts, values, strict=True)
+        ]
         for (_, values), prompts in zip(shown.rows, shown.prompts, strict=True)
     ]
     room = (width or _DEFAULT_WIDTH) - 10
@@ -231,6 +241,8 @@ def _work(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(
             ("rewards", f"{share:.0%} of {total:.1f} seconds, for {scored:,} distinct texts")
         )
+    for name, each in manifest.get("rewards", {}).items():
+        rows.extend((f"reward {name}", note) for note in each.get("notes", ()))
     for site, followed in manifest.get("constraints", {}).items():
         unusual = [kind for kind in followed["kinds"] if kind != "table"]
         late = [f"`{label}` only on finished texts" for label in followed["over_budget"]]

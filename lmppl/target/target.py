@@ -218,7 +218,7 @@ class Target:
             InferenceError: LMP921, NaN or +inf, naming the potential and the text.
         """
         num_rows = environment.num_rows
-        label = f"{potential.kind} {potential.label}"
+        label = potential.title
         value = _rows(evaluate(potential.expr, environment, label=label), num_rows)
         if potential.kind == "require":
             holds = np.asarray(value, dtype=bool)
@@ -245,7 +245,7 @@ class Target:
                 Diagnostic(
                     "LMP921",
                     "error",
-                    f"factor {potential.label} is {value[row]} on a draw",
+                    f"{potential.title} is {value[row]} on a draw",
                     span=potential.span,
                     notes=tuple(texts),
                     help="a factor must be a number or −inf; look at the reward on this text",

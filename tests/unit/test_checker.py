@@ -433,3 +433,15 @@ def test_heuristics_do_not_punish_what_they_ask_for(
     place = Path(__file__).parents[1] / "golden" / "checker" / "good"
     _, warnings = check(program, base_dir=str(place), pedantic=True)
     assert [each.code for each in warnings] == expected
+
+
+def test_messages_call_a_term_without_a_label_by_its_text() -> None:
+    model = check(
+        parse(
+            'reward n(t: string): int = count("a") model m() {'
+            ' t ~ lm("builtin:stories", prompt="", max_tokens=3)'
+            " factor tone: n(t) factor n(t)\n  / 2 require n(t) >= 1 return t }"
+        )
+    )[0]
+    titles = [potential.title for potential in model.potentials]
+    assert titles == ["factor tone", "`factor n(t) / 2`", "`require n(t) >= 1`"]

@@ -13,7 +13,7 @@ import scipy.stats
 import lmppl
 from lmppl.cli import main
 from lmppl.cli.comparing import comparison_table, verdict
-from lmppl.diagnostics.comparison import Measured, compare_posteriors, compare_tables
+from lmppl.diagnostics.comparison import Measured, compare_posteriors, compare_tables, measure
 from lmppl.posterior import Estimate, Posterior
 
 PRIOR = {
@@ -155,3 +155,12 @@ def test_compare_prints_what_was_compared(
     out = capsys.readouterr().out
     assert "The methods agree within their errors; compared: log evidence" in out
     assert "probability of pet = dog" in out
+
+
+def test_requirements_are_not_compared() -> None:
+    post = Posterior(
+        sites={"text": ["a", "b"]},
+        log_weights=[0.0, 0.0],
+        log_potentials={"clean": [0.0, 0.0], "tone": [0.0, 1.0]},
+    )
+    assert "mean of tone" in measure(post) and "mean of clean" not in measure(post)

@@ -680,3 +680,10 @@ def test_the_report_stands_alone_and_escapes_texts(tmp_path: Path) -> None:
     assert "<polyline" in page  # the effective sample size over the steps
     assert "careful" in page and "-1.5" in page
     assert "careful" in post._repr_html_()
+
+
+def test_texts_that_differ_by_a_space_at_the_end_look_different() -> None:
+    post = Posterior(sites={"text": ["rain", "rain ", "sun"]}, log_weights=np.log([3.0, 2.0, 1.0]))
+    table = post.summary()
+    assert "rain\n" in table and "rain␣\n" in table
+    assert "the heaviest of 3 draws:" in post.summary(num_draws=1)
