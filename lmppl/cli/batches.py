@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from lmppl.cli.outcome import Exit, UsageError
 from lmppl.cli.parsing import Arguments
 from lmppl.cli.streams import say, show
 from lmppl.cli.values import checked_parameters, read_externs, require_complete
+from lmppl.errors import LmpError
 from lmppl.files import Unreadable, read_plain
 from lmppl.jsons import read_json
 
@@ -53,7 +55,12 @@ def bind_all(compiled: Any, arguments: Arguments) -> list[Any]:
             require_complete(compiled.model, parameters, externs)
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from error
-        bound.append(compiled(**parameters, **externs))
+        try:
+            bound.append(compiled(**parameters, **externs))
+        except LmpError as error:
+            first, *others = error.diagnostics
+            named = replace(first, notes=(*first.notes, f"the values are those of {where}"))
+            raise type(error)([named, *others], error.sources) from error
     if not bound:
         raise UsageError(f"{arguments.data} has no line with parameters")
     return bound

@@ -101,6 +101,8 @@ def test_a_wrong_line_is_named(tiny: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["run", str(tiny), "--data", _data(tiny, "")]) == 2
     assert "no line with parameters" in capsys.readouterr().err
     assert main(["run", str(tiny), "--data", _data(tiny, THREE[0], '{"name": 1}')]) == 1
+    error = capsys.readouterr().err
+    assert "LMP132" in error and "the values are those of line 2 of" in error
     assert main(["run", str(tiny), "--data", str(tiny.with_name("none.jsonl"))]) == 2
     assert "cannot read" in capsys.readouterr().err
 
