@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -387,24 +388,30 @@ def _infer_many(
         raise InferenceError(_unique(refusals), {model.path: model.source})
 
     _log.info("%s of %s by %s", model.name, model.path or "a text", settings)
-    with listening(progress) as listener:
-        if listener is not None:
-            listener(ProgressEvent("loading", 0, None, "libraries"))
-        from lmppl.inference.execution import execute
+    with ExitStack() as ending:
+        with listening(progress) as listener:
+            if listener is not None:
+                listener(ProgressEvent("loading", 0, None, "libraries"))
+            from lmppl.inference.execution import execute
 
-        target = _target(bound, settings.device, settings.dtype, listener)
-        found = execute(
-            target, settings, progress=listener or False, budget=budget, parse=_Language(model)
-        )
-    left = iter(found)
-    results = [
-        target.impossible[number] if number in target.impossible else next(left)
-        for number in range(len(bound))
-    ]
-    return [
-        _judged(each) if not isinstance(each, InferenceError) else _absent(each, bound, number)
-        for number, each in enumerate(results)
-    ]
+            target = _target(bound, settings.device, settings.dtype, listener)
+            found = execute(
+                target,
+                settings,
+                progress=listener or False,
+                budget=budget,
+                parse=_Language(model),
+                ending=ending,
+            )
+        left = iter(found)
+        results = [
+            target.impossible[number] if number in target.impossible else next(left)
+            for number in range(len(bound))
+        ]
+        return [
+            _judged(each) if not isinstance(each, InferenceError) else _absent(each, bound, number)
+            for number, each in enumerate(results)
+        ]
 
 
 def _absent(error: InferenceError, bound: Sequence[BoundModel], number: int) -> NoPosterior:

@@ -6,7 +6,7 @@ import importlib
 import math
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -35,8 +35,11 @@ def execute(
     progress: ProgressListener | bool | None = None,
     budget: float | str | None = None,
     parse: ParseExpression | None = None,
+    ending: ExitStack | None = None,
 ) -> list[Posterior | InferenceError]:
     """One posterior per binding of the target; for a binding that has none, why.
+
+    `ending` as in `run`.
 
     Raises:
         InferenceError: no binding has one.
@@ -57,6 +60,7 @@ def execute(
                     budget=parse_budget(budget),
                     progress=listener,
                     check=doubts.require_functions,
+                    ending=ending,
                 )
         outcome = replace(outcome, rewards=spent_on_rewards(target, before))
         found: list[Posterior | InferenceError] = []

@@ -7,6 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -141,12 +142,14 @@ def run(
     budget: Budget | None = None,
     progress: ProgressListener | None = None,
     check: Callable[[], None] | None = None,
+    ending: ExitStack | None = None,
 ) -> Outcome:
     """Steps the engine until it is done, the budget is spent, or the user interrupts.
 
     An engine that has draws only after many steps is told to hurry: with a budget in time for
     their end, after Ctrl-C within some seconds. A second Ctrl-C stops it at once.
-    `check` is called after every step, to raise where there is no use in going on.
+    `check` is called after every step, to raise where there is no use in going on. Until `ending`
+    is closed, a first Ctrl-C that comes after the last step takes no finished draws away.
 
     Raises:
         InferenceError: LMP930, interrupted or out of budget before there was anything to return.
@@ -193,6 +196,8 @@ def run(
     if was_interrupted():
         stopped_by = "interrupted"
     num_tokens, num_steps = clock.num_tokens, clock.num_steps
+    if ending is not None and stopped_by != "interrupted":
+        ending.enter_context(deferred_interrupts(True))
     if progress is not None:
         progress(ProgressEvent("judging", 0, None, num_tokens=num_tokens))
     draws = engine.result(state, complete=stopped_by is None)

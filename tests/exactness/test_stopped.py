@@ -443,6 +443,35 @@ def test_ctrl_c_returns_what_can_be_finished(letters: lmppl.CompiledModel, metho
     assert post.log_evidence.lower <= exact_evidence() <= post.log_evidence.upper
 
 
+@pytest.mark.parametrize("method", ["smc", "importance", "mcmc"])
+def test_an_interrupt_after_the_last_step_takes_nothing_away(
+    letters: lmppl.CompiledModel, method: str
+) -> None:
+    calls = 0
+
+    def late(event: ProgressEvent) -> None:
+        nonlocal calls
+        if event.stage == "judging":
+            calls += 1
+            signal.raise_signal(signal.SIGINT)
+
+    def too_late(event: ProgressEvent) -> None:
+        if event.stage == "judging":
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    options = {"num_chains": 4, "num_samples": 20, "warmup_steps": 5} if method == "mcmc" else {}
+    bound = letters(tone=tone)
+    post = lmppl.infer(bound, method=method, seed=2, progress=late, **options)
+    assert calls == 1 and post.complete
+    whole = lmppl.infer(bound, method=method, seed=2, **options)
+    assert np.array_equal(post.log_weights, whole.log_weights) and post.texts == whole.texts
+    with pytest.raises(KeyboardInterrupt):
+        lmppl.infer(bound, method=method, seed=2, progress=too_late, **options)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def exact_evidence() -> float:
     """log E exp(0.2 · number of a's) for the chain of `letters`, by the transfer matrix."""
     tilt = np.diag([math.exp(0.2), 1.0])
