@@ -1293,7 +1293,8 @@ Right:
 On some draw an expression has no value: a division by zero, the logarithm of a negative number, a
 result that is NaN or too large. The notes show what the names stood for on that draw. log(0) is
 minus infinity, which is legal in a factor: that draw has no mass. Only the branch that a row takes
-is evaluated, so a conditional keeps the others safe.
+is evaluated, so a conditional keeps the others safe. In an `expect` line this stops nothing: the
+claim is undecided, and says why.
 
 Wrong:
     factor 1 / length(text)
