@@ -10,6 +10,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from lmppl.errors import Diagnostic, InferenceError, LmpError
 from lmppl.fence import fenced
 from lmppl.inference.doubts import Doubts
@@ -17,6 +19,7 @@ from lmppl.inference.listening import listening
 from lmppl.inference.loop import Budget, run
 from lmppl.inference.results import ParseExpression, posterior_of, spent_on_rewards
 from lmppl.inference.settings import Settings
+from lmppl.inference.zero_mass import zero_mass
 from lmppl.posterior import Posterior
 from lmppl.progress import ProgressListener
 from lmppl.rng import Stream, fresh_seed
@@ -46,6 +49,16 @@ def execute(
     """
     seed = fresh_seed() if settings.seed is None else settings.seed
     settings = replace(settings, seed=seed)
+    kept = _with_mass_at_start(target)
+    if len(kept) < target.num_groups:
+        rest = iter(
+            execute(target.of_groups(kept), settings, progress=progress, budget=budget, parse=parse)
+        )
+        why = "a requirement fails whatever is drawn"
+        return [
+            next(rest) if group in kept else zero_mass(target, why, group, num_probes=1)
+            for group in range(target.num_groups)
+        ]
     module, _, name = settings.engine.partition(":")
     make_engine: Any = getattr(importlib.import_module(module), name)
     doubts = Doubts.of(target, settings)
@@ -93,6 +106,13 @@ def execute(
         else each
         for each in found
     ]
+
+
+def _with_mass_at_start(target: Target) -> list[int]:
+    """The bindings that no requirement on parameters alone rules out; all, where it does all."""
+    start = target.start(torch.arange(target.num_groups))
+    alive = (start.total_log_potential() > -math.inf).nonzero().squeeze(-1).tolist()
+    return alive or list(range(target.num_groups))
 
 
 @contextmanager

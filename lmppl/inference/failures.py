@@ -32,7 +32,7 @@ def by_binding(target: Target, of_group: Callable[[int], Draws]) -> list[Draws]:
             found.append(of_group(group))
             continue
         except NoMass as lost:
-            error = zero_mass(target, str(lost), group, PROBES if num_probed < _MOST_PROBED else 0)
+            error = zero_mass(target, str(lost), group, PROBES if num_probed < _MOST_PROBED else 1)
             num_probed += 1
         except InferenceError as failure:
             error = failure

@@ -17,7 +17,10 @@ PROBES = 200
 def zero_mass(
     target: Target, what: str, group: int = 0, num_probes: int = PROBES
 ) -> InferenceError:
-    """LMP901 with, for every constraint, how many unconstrained draws of the prior break it."""
+    """LMP901 with, for every constraint, how many unconstrained draws of the prior break it.
+
+    With one probe only, which tells of a requirement that always fails, nothing is counted.
+    """
     stream = Stream.from_seed(0).child("zero mass")
     traces = prior_draws(target, num_probes, stream, group)
     notes, labels = [], []
@@ -33,8 +36,9 @@ def zero_mass(
             labels.append((broken, potential))
     together = traces.total_log_potential()
     alive = int(torch.isfinite(together).sum())
-    if num_probes:
-        notes.append(f"{alive} of {traces.num_rows} draws of the prior satisfy all of them")
+    notes.append(f"{alive} of {traces.num_rows} draws of the prior satisfy all of them")
+    if num_probes == 1:
+        notes.clear()
     # A constraint that most draws meet is not what lost the mass.
     culprits = [pair for pair in labels if 2 * pair[0] > traces.num_rows]
     worst = max(culprits, key=lambda pair: pair[0])[1] if culprits else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 
@@ -97,6 +97,19 @@ class Target:
     @property
     def num_groups(self) -> int:
         return len(self.bindings)
+
+    def of_groups(self, groups: Sequence[int]) -> Target:
+        """The same target for some of the bindings, which are then numbered anew."""
+        return replace(
+            self,
+            bindings=tuple(self.bindings[group] for group in groups),
+            impossible={},
+            ruled_out={n: self.ruled_out.get(group, ()) for n, group in enumerate(groups)},
+            # What is remembered by the number of a binding is not that of another.
+            _machines={},
+            _compiled={},
+            _at_end={},
+        )
 
     def potentials_at(self, stage: int) -> tuple[Potential, ...]:
         """The potentials whose inputs exist once stage `stage` is drawn (−1: before any)."""

@@ -95,6 +95,35 @@ def test_a_binding_that_no_text_can_meet_is_left_out_of_the_run(
     assert a.texts == lmppl.infer(bound[3], **options).texts
 
 
+def test_many_bindings_without_a_posterior_are_as_many_errors(tiny: lmppl.CompiledModel) -> None:
+    names = ["nobody"] * 12 + ["Bo"]
+    bound = [tiny(name=name, allowed=allowed) for name in names]
+    *lost, found = lmppl.infer(bound, method="smc", num_particles=20, seed=0, progress=False)
+    assert found and not any(lost)
+    assert all("the constraint that kills most is ok" in str(each.error) for each in lost)
+    assert "200 of 200" in str(lost[0].error) and "draws of the prior" not in str(lost[-1].error)
+
+
+@pytest.mark.parametrize("method", [*METHODS, "svi"])
+def test_a_requirement_on_parameters_alone_rules_out_its_binding(method: str) -> None:
+    program = """
+    model m(b: bool, beta: real = 1.0) {
+        x ~ bernoulli(0.5)
+        require on: b
+        factor if x then beta else 0.0
+        return x
+    }
+    """
+    model = lmppl.compile(program)
+    options = {"num_steps": 4, "num_samples": 20} if method == "svi" else METHODS[method]
+    bound = [model(b=b, beta=beta) for b, beta in ((False, 1.0), (True, 1.0), (True, 2.0))]
+    lost, one, two = lmppl.infer(bound, method=method, seed=1, progress=False, **options)
+    assert not lost and lost.error.diagnostics[0].code == "LMP901"
+    assert "on" in str(lost.error) and "binding 1 of 3" in str(lost.error)
+    again = lmppl.infer(bound[1:], method=method, seed=1, progress=False, **options)
+    assert [post["x"].tolist() for post in (one, two)] == [post["x"].tolist() for post in again]
+
+
 def test_where_no_binding_has_a_posterior_that_is_an_error(tiny: lmppl.CompiledModel) -> None:
     for values, code in (({"name": "nobody"}, "LMP901"), ({"name": "a", "part": "@"}, "LMP305")):
         bound = [tiny(**values, allowed=allowed)] * 2
