@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lmppl.inference.settings import SVI
     from lmppl.pipeline import CompiledModel
     from lmppl.posterior import Posterior
+    from lmppl.posterior.cells import Cells
     from lmppl.target import Target
 
 
@@ -164,6 +165,20 @@ class _Program:
         model = self.compiled.model
         texts = KeptRanges(self.kept.get("ranges", {}))
         return range_of(check_expression(model, source), model, self.values, texts)
+
+    def cells_of(self, source: str) -> tuple[Cells, ...]:
+        """What an expression can be where draws are heavy."""
+        from lmppl.checker import check_expression
+        from lmppl.factors.joint import joint_ranges
+        from lmppl.posterior.cells import Cells
+        from lmppl.target.reach import KeptRanges
+
+        model = self.compiled.model
+        texts = KeptRanges(self.kept.get("ranges", {}))
+        return tuple(
+            Cells.of([(cell.value.lower, cell.value.upper, cell.below) for cell in cells])
+            for cells in joint_ranges(check_expression(model, source), model, self.values, texts)
+        )
 
     def _evaluate(self, source: str) -> NDArray[Any]:
         from lmppl.checker import check_expression

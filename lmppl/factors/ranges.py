@@ -56,71 +56,168 @@ def expr_range(
     parameters.
     """
 
-    found: dict[str, Interval] = {}
-    # In program order, so that a chain of lets is no chain of calls, and each is looked at once.
-    used = {node.name for node in model.nodes(expr) if _is_let(node)}
-    for let in model.lets:
-        if let.name in used:
-            found[let.name] = _range(let.expr, model, values, found, texts)
-    return _range(expr, model, values, found, texts)
+    return Ranges(model, values, texts).of(expr)
+
+
+class Ranges:
+    """The ranges of expressions under the same circumstances.
+
+    `given` has ranges of expressions, by the identity of their nodes, that are taken as they are:
+    what is found then holds wherever those expressions lie in those ranges. A condition has the
+    range of 0 and 1.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        values: Mapping[str, object],
+        texts: TextRanges | None = None,
+        given: Mapping[int, Interval] | None = None,
+    ) -> None:
+        self.model, self.values, self.texts = model, values, texts
+        self.given: Mapping[int, Interval] = given or {}
+        self._lets: dict[str, Interval] = {}
+
+    def of(self, expr: Expr) -> Interval:
+        """An interval that holds every value of a number or a condition."""
+        # In program order: a chain of lets is no chain of calls, and each is looked at once.
+        used = {node.name for node in self.model.nodes(expr) if _is_let(node)}
+        for let in self.model.lets:
+            if let.name in used and let.name not in self._lets:
+                self._lets[let.name] = self._range(let.expr)
+        return self._range(expr)
+
+    def _range(self, expr: Expr) -> Interval:
+        if id(expr) in self.given:
+            return self.given[id(expr)]
+        if _is_let(expr):
+            return self._lets[expr.name]
+        if expr.type.kind == "bool" and not expr.type.is_array:
+            return self._truth(expr)
+        of, model = self._range, self.model
+        match expr:
+            case Constant():
+                return _point(expr.value, expr.type.range)
+            case Reference(role="parameter"):
+                return _point(self.values.get(expr.name), expr.type.range)
+            case Unary(operator="-"):
+                return -of(expr.operand)
+            case Conditional():
+                condition = of(expr.condition)
+                if condition.lower == 1.0:
+                    return of(expr.consequent)
+                if condition.upper == 0.0:
+                    return of(expr.alternative)
+                return of(expr.consequent).union(of(expr.alternative))
+            case Binary(operator="+" | "-" | "*" | "/"):
+                first, operators = spine(expr)
+                for number in range(len(operators) - 1, -1, -1):
+                    if id(operators[number]) in self.given:
+                        first, operators = operators[number], operators[number + 1 :]
+                        break
+                result = of(first)
+                for node in operators:
+                    result = _operated(node, result, of(node.right))
+                return result
+            case Call():
+                builtin = builtin_named(expr.function)
+                if builtin.name == "length":
+                    return _length_range(expr, model, self.texts)
+                numbers = {
+                    name: of(value)
+                    for name, value in expr.arguments
+                    if value.type.is_number or value.type.kind == "uncertain"
+                }
+                for argument in builtin.arguments:
+                    default = argument.default
+                    if argument.name not in numbers and isinstance(default, (int, float)):
+                        numbers[argument.name] = Interval(float(default), float(default))
+                if builtin.kind == "risk" and _is_ensemble(expr.argument("r"), model):
+                    # Values of an ensemble never leave the range of its members.
+                    found = rule_range(builtin.name, numbers["r"], numbers, may_be_gaussian=False)
+                else:
+                    found = builtin.result_range(numbers)
+                return _intersection(found, expr.type.range)
+            case RewardCall():
+                declared = model.rewards[expr.reward].type.range
+                derived = None if self.texts is None else _reward_range(expr, model, self.texts)
+                return declared if derived is None else _intersection(declared, derived)
+            case _:
+                return expr.type.range
+
+    def _truth(self, expr: Expr) -> Interval:
+        """0, 1, or from 0 to 1 where it is not known whether a condition holds."""
+        # Chains of `and` and `or` are as long as the program likes: from left to right.
+        chain: list[Binary] = []
+        while isinstance(expr, Binary) and expr.operator in ("and", "or"):
+            if id(expr) in self.given:
+                break
+            chain.append(expr)
+            expr = expr.left
+        found = self._simple_truth(expr)
+        for node in reversed(chain):
+            right = self._range(node.right)
+            best = min if node.operator == "and" else max
+            found = Interval(best(found.lower, right.lower), best(found.upper, right.upper))
+        return found
+
+    def _simple_truth(self, expr: Expr) -> Interval:
+        if id(expr) in self.given:
+            return self.given[id(expr)]
+        if _is_let(expr):
+            return self._lets[expr.name]
+        match expr:
+            case Constant() if isinstance(expr.value, bool):
+                return _known(expr.value)
+            case Reference(role="parameter"):
+                value = self.values.get(expr.name)
+                return _known(value) if isinstance(value, bool) else _EITHER
+            case Unary(operator="not"):
+                inner = self._range(expr.operand)
+                return Interval(1.0 - inner.upper, 1.0 - inner.lower)
+            case Binary() if expr.left.type.is_number and expr.right.type.is_number:
+                whole = expr.left.type.kind == expr.right.type.kind == "int"
+                left, right = self._range(expr.left), self._range(expr.right)
+                return _compared(expr.operator, left, right, 0.0 if whole else _ROUNDING)
+            case _:
+                return _EITHER
+
+
+_EITHER = Interval(0.0, 1.0)
+# What arithmetic on reals may be off, and a comparison must not hang on.
+_ROUNDING = 1e-9
+
+
+def _known(holds: bool) -> Interval:
+    return Interval(float(holds), float(holds))
+
+
+def _compared(operator: str, a: Interval, b: Interval, rounding: float) -> Interval:
+    """Whether a comparison holds of all numbers in two ranges, of none, or of some.
+
+    Ends that are equal up to `rounding`, a part of them, decide nothing.
+    """
+    if operator in (">", ">="):
+        operator, a, b = operator.replace(">", "<"), b, a
+    ends = [abs(end) for end in (a.lower, a.upper, b.lower, b.upper) if math.isfinite(end)]
+    slack = rounding * max(1.0, *ends, 0.0)
+    below, above = a.upper + slack < b.lower, a.lower > b.upper + slack
+    if operator in ("==", "!="):
+        if below or above:
+            return _known(operator == "!=")
+        if slack == 0.0 and a.lower == a.upper == b.lower == b.upper:
+            return _known(operator == "==")
+    elif operator == "<" and slack == 0.0 and a.lower == b.upper:
+        return _known(False)
+    elif operator == "<=" and slack == 0.0 and a.upper == b.lower:
+        return _known(True)
+    elif operator in ("<", "<=") and (below or above):
+        return _known(below)
+    return _EITHER
 
 
 def _is_let(node: Expr) -> TypeGuard[Reference]:
     return isinstance(node, Reference) and node.role == "let"
-
-
-def _range(
-    expr: Expr,
-    model: Model,
-    values: Mapping[str, object],
-    lets: Mapping[str, Interval],
-    texts: TextRanges | None,
-) -> Interval:
-    def of(part: Expr) -> Interval:
-        return _range(part, model, values, lets, texts)
-
-    match expr:
-        case Constant():
-            return _point(expr.value, expr.type.range)
-        case Reference(role="parameter"):
-            return _point(values.get(expr.name), expr.type.range)
-        case Reference(role="let"):
-            return lets[expr.name]
-        case Unary(operator="-"):
-            return -of(expr.operand)
-        case Conditional():
-            return of(expr.consequent).union(of(expr.alternative))
-        case Binary(operator="+" | "-" | "*" | "/"):
-            first, operators = spine(expr)
-            result = of(first)
-            for node in operators:
-                result = _operated(node, result, of(node.right))
-            return result
-        case Call():
-            builtin = builtin_named(expr.function)
-            if builtin.name == "length":
-                return _length_range(expr, model, texts)
-            numbers = {
-                name: of(value)
-                for name, value in expr.arguments
-                if value.type.is_number or value.type.kind == "uncertain"
-            }
-            for argument in builtin.arguments:
-                default = argument.default
-                if argument.name not in numbers and isinstance(default, (int, float)):
-                    numbers[argument.name] = Interval(float(default), float(default))
-            if builtin.kind == "risk" and _is_ensemble(expr.argument("r"), model):
-                # Values of an ensemble never leave the range of its members.
-                range = rule_range(builtin.name, numbers["r"], numbers, may_be_gaussian=False)
-            else:
-                range = builtin.result_range(numbers)
-            return _intersection(range, expr.type.range)
-        case RewardCall():
-            declared = model.rewards[expr.reward].type.range
-            derived = None if texts is None else _reward_range(expr, model, texts)
-            return declared if derived is None else _intersection(declared, derived)
-        case _:
-            return expr.type.range
 
 
 def _reward_range(expr: RewardCall, model: Model, texts: TextRanges) -> Interval | None:

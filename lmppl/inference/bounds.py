@@ -55,9 +55,13 @@ class WeightBound:
         return Unseen(log_further, log_missing - log_total, reason)
 
 
-def weight_bound(target: Target, group: int) -> WeightBound:
-    """The bound of Σ log φ for one binding of the parameters: a requirement adds at most 0."""
-    total, largest = 0.0, -math.inf
+def weight_bound(target: Target, group: int, log_certain: float = 0.0) -> WeightBound:
+    """The bound of Σ log φ for one binding of the parameters: a requirement adds at most 0.
+
+    `log_certain` is the log of what is known to be left of every weight by the masks: that of the
+    first token is the same for all texts.
+    """
+    total, largest = log_certain, -math.inf
     derived = None
     for potential in target.model.potentials:
         if potential.kind != "factor":

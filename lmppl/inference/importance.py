@@ -12,7 +12,14 @@ from lmppl.inference.batches import Batch, numbers_of, room_for
 from lmppl.inference.bounds import weight_bound
 from lmppl.inference.failures import NoMass, by_binding
 from lmppl.inference.loop import Draws, Info
-from lmppl.inference.proposing import Proposals, advance, begin, completed, is_complete
+from lmppl.inference.proposing import (
+    Proposals,
+    Unfinished,
+    advance,
+    begin,
+    completed,
+    is_complete,
+)
 from lmppl.inference.settings import Importance
 from lmppl.inference.zero_mass import zero_mass
 from lmppl.posterior import Estimate
@@ -25,12 +32,14 @@ class State:
     """The batches that are complete, with `num_done` draws of every binding, and the one at work.
 
     `limit` draws are wanted: those that were asked for, or as many as there is time for.
+    `log_certain` is what the mask of the first token took from all weights alike, by binding.
     """
 
     batches: tuple[Proposals, ...]
     num_done: int
     limit: int
     batch: Batch | None = None
+    log_certain: tuple[float, ...] = ()
 
 
 class ImportanceEngine:
@@ -61,6 +70,8 @@ class ImportanceEngine:
         if not is_complete(target, unfinished):
             masked = self.settings.proposal == "masked"
             unfinished = advance(target, unfinished, self.stream, masked=masked)
+            if not state.log_certain:
+                state = replace(state, log_certain=self._certain(unfinished, masked))
         num_tokens = unfinished.num_tokens - before
         if not is_complete(target, unfinished):
             new = replace(state, batch=replace(batch, unfinished=unfinished))
@@ -68,6 +79,17 @@ class ImportanceEngine:
             batches = (*state.batches, completed(unfinished))
             new = replace(state, batches=batches, num_done=state.num_done + batch.size, batch=None)
         return new, Info("draws", new.num_done, self.settings.num_samples, num_tokens=num_tokens)
+
+    def _certain(self, unfinished: Unfinished, masked: bool) -> tuple[float, ...]:
+        """What the mask of the first token left of every weight: texts are all the same before."""
+        certain = [0.0] * self.target.num_groups
+        log_mass, group = unfinished.log_mass, unfinished.traces.group
+        if masked and unfinished.site == 0 and unfinished.step == 1 and log_mass is not None:
+            for number in range(self.target.num_groups):
+                alive = log_mass[(group == number) & (log_mass > -math.inf)]
+                if alive.numel():
+                    certain[number] = float(alive.max())
+        return tuple(certain)
 
     def hurry(self, state: State, *, spent: float, left: float) -> State:
         """Fewer draws, as many as can be finished; not before half of the budget is spent."""
@@ -102,18 +124,25 @@ class ImportanceEngine:
         def of_group(group: int) -> Draws:
             at = (traces.group == group).nonzero().squeeze(-1)
             found, weights = traces.select(at), log_weight[at]
-            return self._of_group(found, weights, group, state.num_done, complete)
+            certain = state.log_certain[group] if state.log_certain else 0.0
+            return self._of_group(found, weights, group, state.num_done, complete, certain)
 
         return by_binding(self.target, of_group)
 
     def _of_group(
-        self, traces: Traces, log_weight: Tensor, group: int, num_draws: int, complete: bool
+        self,
+        traces: Traces,
+        log_weight: Tensor,
+        group: int,
+        num_draws: int,
+        complete: bool,
+        log_certain: float,
     ) -> Draws:
         if traces.num_rows == 0:
             raise NoMass(f"none of {num_draws} draws has positive weight")
         dead = torch.full((num_draws - traces.num_rows,), -torch.inf, dtype=torch.float64)
         every = torch.cat([log_weight.cpu(), dead])
-        bound = weight_bound(self.target, group)
+        bound = weight_bound(self.target, group, log_certain)
         total = float(torch.logsumexp(every, 0)) - math.log(num_draws)
         return Draws(
             traces,

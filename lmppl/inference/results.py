@@ -21,6 +21,7 @@ from lmppl.ir.expr import Expr
 from lmppl.ir.model import Expectation
 from lmppl.lm.protocol import Chat
 from lmppl.posterior import Estimate, ExpectationResult, Posterior
+from lmppl.posterior.cells import Cells
 from lmppl.posterior.expectation import Statistic
 from lmppl.target import ChoiceStage, Target, TextStage, Traces
 from lmppl.target.possible import unequal_endings
@@ -121,10 +122,21 @@ class _Evaluator:
     def range_of(self, source: str) -> tuple[float, float]:
         return self.target.range_of(self.parse(source), self.group)
 
+    def cells_of(self, source: str) -> tuple[Cells, ...]:
+        """What an expression can be where draws are heavy."""
+        return _cells(self.target, self.parse(source), self.group)
+
     def asked(self, source: str) -> Asked:
         """The statistic that a text asks for, the expression that it is of, and its level."""
         asked: Callable[[str], Asked] | None = getattr(self.parse, "asked", None)
         return ("mean", source, None) if asked is None else asked(source)
+
+
+def _cells(target: Target, expr: Expr, group: int) -> tuple[Cells, ...]:
+    return tuple(
+        Cells.of([(cell.value.lower, cell.value.upper, cell.below) for cell in cells])
+        for cells in target.joint_ranges(expr, group)
+    )
 
 
 def _slow_paths(target: Target, draws: Draws) -> tuple[str, ...]:
@@ -218,7 +230,10 @@ def _expectations(
             # What is −∞ with positive probability, and nowhere ∞, is −∞ on average.
             found[key] = (Estimate.exact(-math.inf),) * 2
         if key not in found:
-            found[key] = posterior.claim_estimates(claim.statistic, values, q=q, bounds=bounds)
+            cells = _cells(target, claim.expr, group)
+            found[key] = posterior.claim_estimates(
+                claim.statistic, values, q=q, bounds=bounds, cells=cells
+            )
         results.append(
             posterior.verdict_on(
                 claim.label, claim.source, claim.statistic, found[key], claim.operator, bound

@@ -42,6 +42,7 @@ class State:
     was kept were worth, with their lookahead score and without it.
     `unlooked` `[populations]` counts the first particles of which no living descendant was kept at
     some resampling: those that died by themselves have looked as far as there was anything to see.
+    `log_certain` `[populations]` is what the mask of the first token took from all weights alike.
     `own_steps` `[populations]` counts the steps of each, without those in which it waited for the
     texts of others.
     `blind` says why unfinished texts could not be scored, where that happened.
@@ -57,6 +58,7 @@ class State:
     given_up: Tensor
     given_up_prior: Tensor
     unlooked: Tensor
+    log_certain: Tensor
     num_resamplings: Tensor
     num_steps: int
     own_steps: Tensor
@@ -107,6 +109,7 @@ class SMCEngine:
             given_up=flat.new_full((self.num_populations,), -math.inf),
             given_up_prior=flat.new_full((self.num_populations,), -math.inf),
             unlooked=torch.zeros(self.num_populations, dtype=torch.long, device=device),
+            log_certain=flat.new_zeros(self.num_populations),
             num_resamplings=torch.zeros(self.num_populations, dtype=torch.long, device=device),
             num_steps=0,
             own_steps=torch.zeros(self.num_populations, dtype=torch.long, device=device),
@@ -156,6 +159,8 @@ class SMCEngine:
             automata = self.target.automata(number, state.traces, prompts)
             run = stage.begin(prompts, automata, record=self.record)
         watched = not run.automata.is_trivial
+        # Before the first token of all, every text of a binding is the same.
+        first = number == 0 and not run.position and run.num_open == run.num_rows
         uniforms = self.stream.child("site", number).uniforms(
             self._counters(state), run.position or 0
         )
@@ -165,6 +170,8 @@ class SMCEngine:
         if watched:
             loss = torch.zeros_like(state.log_twist).index_copy(0, step.rows, step.log_mass)
             state = self._weighed(state, loss)
+            if first:
+                state = replace(state, log_certain=loss.view(self.num_populations, -1).amax(-1))
             if run.num_open:
                 alive = state.log_weight.view(-1)[run.open] > -math.inf
                 run = run.close(alive) if not bool(alive.all()) else run
@@ -402,7 +409,7 @@ class SMCEngine:
         traces = state.traces.select(rows[alive])
         eve = state.eve[rows].view(runs, size).cpu().numpy()
         log_final = total.view(runs, size).cpu().numpy()
-        bound = weight_bound(self.target, group)
+        bound = weight_bound(self.target, group, float(state.log_certain[here].max()))
         log_missing, misled = self._misled(state, here, bound, log_z)
         first = self.settings.num_particles
         num_looks = float(first * runs - int(state.unlooked[here].sum()))

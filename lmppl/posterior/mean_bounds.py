@@ -14,8 +14,9 @@ That it covers at any number of draws is proven of two values, and conjectured o
 count as independent, it is an approximation. `docs/guides/coverage.md` counts it.
 
 Weights are taken in by testing each candidate m: the mean is at least m where E[w (f − m)] ≥ 0, and
-the further draw has the largest weight that is possible. So what no draw has shown counts with
-all that it could weigh.
+the further draw has the largest weight that is possible. So what no draw has shown counts with all
+that it could weigh: where heavy draws can only have some of the values, with all that any of them
+could pull the mean.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr
+
+from lmppl.posterior.cells import Cells
 
 Floats = NDArray[np.float64]
 
@@ -45,7 +48,9 @@ class Units:
     less for the states of a Markov chain.
 
     `further` is the weight of one more draw of the heaviest kind, in the same scale; `missing` the
-    weight of what is known to have been lost.
+    weight of what is known to have been lost. Where it is known what the value of a draw can be
+    that weighs so much, `beyond` is that weight instead, `cells` says what goes together, each of
+    them on its own, and `further` is that of a draw like those that were made.
     """
 
     weight: Floats
@@ -53,6 +58,8 @@ class Units:
     shape: float = 1.0
     further: float = 0.0
     missing: float = 0.0
+    beyond: float = 0.0
+    cells: tuple[Cells, ...] = ()
 
 
 def mean_interval(
@@ -86,23 +93,31 @@ class _Candidates:
         self.weight, self.total = pairs.real, pairs.imag
         self.shape = counts * units.shape
         self.end, self.further, self.missing = end, units.further, units.missing
+        self.beyond = units.beyond
+        self.cells = [(-each.lower if negate else each.upper, each.weight) for each in units.cells]
         self.mean = float(total.sum() / units.weight.sum())
 
     def log_probability(self, m: float) -> float:
         """log P(Σ G (total − m weight) + (G₀ further + missing) (end − m) ≥ 0), G gamma."""
         y = self.total - m * self.weight
         gap = max(self.end - m, 0.0)
-        scale = max(float(np.abs(y).max()), self.further * gap, self.missing * gap)
+        further = max(self.further * gap, self.beyond * self._heaviest_gap(m))
+        scale = max(float(np.abs(y).max()), further, self.missing * gap)
         if scale == 0.0:
             return 0.0
-        y = np.append(y, self.further * gap) / scale
+        y = np.append(y, further) / scale
         shape = np.append(self.shape, 1.0)
         return log_tail(y, shape, self.missing * gap / scale)
+
+    def _heaviest_gap(self, m: float) -> float:
+        """The most by which one draw can pull the mean above m, relative to the heaviest."""
+        gaps = [float((weight * np.maximum(ends - m, 0.0)).max()) for ends, weight in self.cells]
+        return min(gaps, default=0.0)
 
 
 def _upper_end(candidates: _Candidates, tail: float) -> float:
     end, mean = candidates.end, candidates.mean
-    weighs = candidates.further > 0.0 or candidates.missing > 0.0
+    weighs = max(candidates.further, candidates.beyond, candidates.missing) > 0.0
     if end == math.inf:
         if weighs:
             return math.inf

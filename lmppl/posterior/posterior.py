@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lmppl.errors import closest
 from lmppl.posterior import statistics
+from lmppl.posterior.cells import Cells
 from lmppl.posterior.chains import autocorrelation_ess
 from lmppl.posterior.deferred import DeferredGuide
 from lmppl.posterior.draw import Draw, TextDraw
@@ -114,8 +115,8 @@ class Posterior:
     files lie, and `texts` with what the token ids of each text do not tell, `[draws]`.
 
     `evaluator` maps an expression of the language to its values on the draws, and its
-    `range_of(source)`, where it has one, to their range; `sampler` draws `(n, seed)` afresh from
-    the fitted guide. Neither is saved.
+    `range_of(source)` and `cells_of(source)`, where it has them, to their range and `Cells`;
+    `sampler` draws `(n, seed)` afresh from the fitted guide. Neither is saved.
     """
 
     __slots__ = ("_data", "_rows")
@@ -651,7 +652,8 @@ class Posterior:
             if asked is not None:
                 statistic, f, q = asked(f)
         x, known = self._numbers(f, statistic, bounds)
-        found = self._statistic(x, statistic, q, self._extended(known, x), confidence)
+        cells = self._cells_of(f) if bounds is None else ()
+        found = self._statistic(x, statistic, q, self._extended(known, x), confidence, cells)
         return self._drawn(found)
 
     def std(self, f: Function | str | Any, **options: Any) -> Estimate:
@@ -691,17 +693,28 @@ class Posterior:
         range_of = getattr(self._data["evaluator"], "range_of", None)
         return ANYTHING if range_of is None else range_of(f)
 
+    def _cells_of(self, f: Function | str | Any) -> tuple[Cells, ...]:
+        """What an expression can be where draws are heavy, as far as its program tells."""
+        cells_of = getattr(self._data["evaluator"], "cells_of", None)
+        return cells_of(f) if isinstance(f, str) and cells_of is not None else ()
+
     def _statistic(
-        self, x: Floats, statistic: Statistic, q: float | None, bounds: Range, confidence: float
+        self,
+        x: Floats,
+        statistic: Statistic,
+        q: float | None,
+        bounds: Range,
+        confidence: float,
+        cells: tuple[Cells, ...],
     ) -> Estimate:
-        sample = self._sample()
+        sample = dataclasses.replace(self._sample(), cells=cells)
         alive = x[sample.alive]
         largest = float(np.abs(alive).max())
         if largest > _HUGE:
             # Squares would be infinite; everything here scales with the values.
             scale = 2.0 ** (math.frexp(largest)[1] - 1)
             smaller = bounds[0] / scale, bounds[1] / scale
-            return self._statistic(x / scale, statistic, q, smaller, confidence) * scale
+            return self._statistic(x / scale, statistic, q, smaller, confidence, ()) * scale
         # Values outside of a range that was given widen it.
         bounds = min(bounds[0], float(alive.min())), max(bounds[1], float(alive.max()))
         if statistic == "quantile":
@@ -796,15 +809,21 @@ class Posterior:
         *,
         q: float | None = None,
         bounds: Range | None = None,
+        cells: tuple[Cells, ...] | None = None,
         confidence: float = 0.99,
     ) -> tuple[Estimate, Estimate]:
-        """What a claim is judged by: the estimate that is shown, and one that assumes no range."""
+        """What a claim is judged by: the estimate that is shown, and one that assumes no range.
+
+        `cells` are those of the expression, by default what its program tells.
+        """
         x, known = self._numbers(values, statistic, bounds)
+        if cells is None:
+            cells = self._cells_of(values) if bounds is None else ()
         extended = self._extended(known, x)
-        shown = self._statistic(x, statistic, q, extended, confidence)
+        shown = self._statistic(x, statistic, q, extended, confidence, cells)
         if extended == known:
             return shown, shown
-        return shown, self._statistic(x, statistic, q, known, confidence)
+        return shown, self._statistic(x, statistic, q, known, confidence, cells)
 
     def verdict_on(
         self,
@@ -1012,6 +1031,10 @@ class _Selected:
     def range_of(self, source: str) -> Range:
         range_of = getattr(self.evaluator, "range_of", None)
         return ANYTHING if range_of is None else range_of(source)
+
+    def cells_of(self, source: str) -> tuple[Cells, ...]:
+        cells_of = getattr(self.evaluator, "cells_of", None)
+        return () if cells_of is None else cells_of(source)
 
 
 def _rows_of(column: Any, rows: NDArray[np.int64]) -> Any:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lmppl.posterior.cells import Cells
 from lmppl.posterior.chains import autocorrelation_ess
 from lmppl.posterior.estimate import Estimate, cluster_sums, hangs_on_few, honest_error
 from lmppl.posterior.mean_bounds import Units, lower_end, mean_interval, upper_end
@@ -29,7 +30,8 @@ class Sample:
 
     `weights` `[draws]` sum to one. Draws with the same number in `clusters` may depend on each
     other; `num_chains` says instead that the draws are `[chains, draws]` flattened. `mixing` gives
-    the effective sample size of the chains where the values themselves show none.
+    the effective sample size of the chains where the values themselves show none. `cells` say what
+    values draws can have that weigh much, as far as that is known.
     """
 
     weights: Floats
@@ -38,6 +40,7 @@ class Sample:
     enumerated: bool
     unseen: Unseen | None
     mixing: Callable[[], float]
+    cells: tuple[Cells, ...] = ()
 
     @property
     def alive(self) -> NDArray[np.bool_]:
@@ -51,28 +54,35 @@ class Sample:
         # Rounding may carry a mean of equal values out of their range.
         return min(max(mean, float(values.min())), float(values.max()))
 
-    def units(self, x: Floats, tail: float) -> Units:
+    def units(self, x: Floats, tail: float, cells: tuple[Cells, ...]) -> Units:
         """The independent units that the draws make up, with the values `[draws]`."""
         weight, total = self.weights, self.weights * x
-        if self.num_chains is not None:
-            size = self._chain_size(x)
-            shape = size / weight.size
-            further, missing = self._unseen(weight, tail)
-            return Units(
-                weight, total, shape, max(1.0 / weight.size, shape * further), shape * missing
-            )
-        weight, total = cluster_sums(weight, self.clusters), cluster_sums(total, self.clusters)
         further, missing = self._unseen(weight, tail)
-        return Units(weight, total, 1.0, further, missing)
+        if self.unseen is None or self.unseen.log_further == math.inf:
+            # Cells tell how far draws are below a largest weight that is not known then.
+            cells = ()
+        if self.num_chains is not None:
+            shape = self._chain_size(x) / weight.size
+            units = Units(weight, total, shape, 1.0 / weight.size, shape * missing)
+            if cells:
+                return replace(units, beyond=shape * further, cells=cells)
+            return replace(units, further=max(units.further, shape * further))
+        weight, total = cluster_sums(weight, self.clusters), cluster_sums(total, self.clusters)
+        largest = float(weight.max())
+        # Units that are heavier than one draw can be are families of draws that resampling made
+        # many, of which cells do not hold.
+        if cells and largest <= further * (1.0 + 1e-9):
+            return Units(weight, total, 1.0, 0.0, missing, further, cells)
+        return Units(weight, total, 1.0, max(largest, further), missing)
 
     def _unseen(self, weight: Floats, tail: float) -> tuple[float, float]:
         """The weight of one further unit of the heaviest kind, and what is known to be lost."""
         if self.unseen is None:
-            return float(weight.max()), 0.0
+            return 0.0, 0.0
         missing = math.exp(min(self.unseen.log_missing, 500.0))
         if self.unseen.log_further == math.inf:
-            return heaviest_further(weight, tail), missing
-        return max(float(weight.max()), math.exp(min(self.unseen.log_further, 500.0))), missing
+            return heaviest_further(cluster_sums(weight, self.clusters), tail), missing
+        return math.exp(min(self.unseen.log_further, 500.0)), missing
 
     def _chain_size(self, x: Floats) -> float:
         """How many independent draws the chains are worth for the mean of x."""
@@ -128,14 +138,16 @@ def mean(sample: Sample, x: Floats, bounds: Range, confidence: float) -> Estimat
     value = sample.expect(x)
     if sample.enumerated or bounds[0] == bounds[1] == value:
         return Estimate.exact(value)
-    lower, upper = _interval(sample, x, bounds, confidence)
+    lower, upper = _interval(sample, x, bounds, confidence, sample.cells)
     delta = sample.delta_error(x, value)
     error = honest_error(delta, lower, upper, confidence, on_few=sample.hangs_on_few)
     return Estimate(value, error, min(lower, value), max(upper, value), "consistent", confidence)
 
 
-def _interval(sample: Sample, x: Floats, bounds: Range, confidence: float) -> Range:
-    units = sample.units(x, 0.5 * (1.0 - confidence))
+def _interval(
+    sample: Sample, x: Floats, bounds: Range, confidence: float, cells: tuple[Cells, ...]
+) -> Range:
+    units = sample.units(x, 0.5 * (1.0 - confidence), cells)
     # Values outside of their declared range are met elsewhere; here they widen it.
     alive = x[sample.alive]
     low, high = min(bounds[0], float(alive.min())), max(bounds[1], float(alive.max()))
@@ -156,10 +168,11 @@ def standard_deviation(sample: Sample, x: Floats, bounds: Range, confidence: flo
     # Not by `**`, which raises where the product is infinite.
     far = max((end - centre) * (end - centre) for end in bounds)
     tail = 1.0 - confidence
-    _, upper = _interval(sample, squares, (0.0, far), confidence)
+    cells = tuple(each.squares(centre) for each in sample.cells)
+    _, upper = _interval(sample, squares, (0.0, far), confidence, cells)
     # Half of the misses are the lower end's, of which both ends of the mean take their part.
-    lower, _ = _interval(sample, squares, (0.0, far), 1.0 - (1.0 - _MEAN_PART) * tail)
-    ends = _interval(sample, x, bounds, 1.0 - 0.5 * _MEAN_PART * tail)
+    lower, _ = _interval(sample, squares, (0.0, far), 1.0 - (1.0 - _MEAN_PART) * tail, cells)
+    ends = _interval(sample, x, bounds, 1.0 - 0.5 * _MEAN_PART * tail, sample.cells)
     away = max(abs(end - centre) for end in ends)
     lower = math.sqrt(max(0.0, lower - away * away)) if math.isfinite(away) else 0.0
     # Nothing is further apart than the two ends of its range.
@@ -192,12 +205,14 @@ def quantile(sample: Sample, x: Floats, q: float, bounds: Range, confidence: flo
     def surely_below(number: int) -> bool:
         """Whether the probability of less than this level is surely less than q."""
         below = (x < levels[number]).astype(np.float64)
-        return upper_end(sample.units(below, tail), 1.0, tail) < q
+        cells = tuple(each.below(float(levels[number])) for each in sample.cells)
+        return upper_end(sample.units(below, tail, cells), 1.0, tail) < q
 
     def surely_reached(number: int) -> bool:
         """Whether the probability of at most this level is surely at least q."""
         reached = (x <= levels[number]).astype(np.float64)
-        return lower_end(sample.units(reached, tail), 0.0, tail) >= q
+        cells = tuple(each.reached(float(levels[number])) for each in sample.cells)
+        return lower_end(sample.units(reached, tail, cells), 0.0, tail) >= q
 
     first_not_below = _first(levels.size, lambda number: not surely_below(number))
     first_reached = _first(levels.size, surely_reached)

@@ -24,6 +24,7 @@ from lmppl.factors.automata.ends import conjuncts
 from lmppl.factors.automata.predicates import Predicate
 from lmppl.factors.constraints import asks_of_text, required_predicate
 from lmppl.factors.evaluation import Environment, TextColumn, evaluate
+from lmppl.factors.joint import Cell, joint_ranges
 from lmppl.factors.ranges import expr_range, range_of
 from lmppl.factors.rewards import Scorer
 from lmppl.factors.rewards.scorer import REMEMBERED
@@ -136,6 +137,10 @@ class Target:
     def range_of(self, expr: Expr, group: int) -> tuple[float, float]:
         """The least and largest value of any expression, under one binding."""
         return range_of(expr, self.model, self.bindings[group], self.text_ranges)
+
+    def joint_ranges(self, expr: Expr, group: int) -> list[tuple[Cell, ...]]:
+        """What an expression can be where draws are heavy, under one binding."""
+        return joint_ranges(expr, self.model, self.bindings[group], self.text_ranges)
 
     def declared_range(self, expr: Expr, group: int) -> Interval:
         """What is known of a number from the program alone."""
