@@ -262,7 +262,10 @@ def test_the_genealogical_variance_is_calibrated_under_systematic_resampling() -
         families = np.bincount(eves, weights=weights / weights.sum(), minlength=num)
         corrected[run] = 1 - (num / (num - 1)) ** steps * (1 - np.sum(families**2))
     truth = np.exp(log_z).var(ddof=1)
-    assert 0.95 * truth < found.mean() < 1.6 * truth
+    # Where nearly all weight is one family's, no error is claimed.
+    known = np.isfinite(found)
+    assert known.mean() > 0.95
+    assert 0.95 * truth < found[known].mean() < 1.6 * truth
     assert corrected.mean() < 0.5 * truth
 
 
