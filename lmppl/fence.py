@@ -78,6 +78,7 @@ class _Switches:
         self._errors: dict[str, Any] = dict(np.geterr())
         self._inference: Any = None
         self._device: Any = None
+        self._counted = False
 
     def refresh(self) -> None:
         if torch.is_inference_mode_enabled():
@@ -96,6 +97,7 @@ class _Switches:
         with _lock:
             if not _inside:
                 _dtype_outside = torch.get_default_dtype()
+            self._counted = True
             _inside.add(id(self))
             if torch.get_default_dtype() is not torch.float32:
                 torch.set_default_dtype(torch.float32)
@@ -103,7 +105,8 @@ class _Switches:
     def restore(self) -> None:
         with _lock:
             _inside.discard(id(self))
-            if not _inside and _dtype_outside is not torch.float32:
+            # Whoever was interrupted before it was counted knows only the dtype of an earlier run.
+            if self._counted and not _inside and _dtype_outside is not torch.float32:
                 torch.set_default_dtype(_dtype_outside)
         if self._device is not None:
             device, self._device = self._device, None

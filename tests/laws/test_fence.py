@@ -19,6 +19,7 @@ from pyro import poutine
 from pyro.poutine import runtime
 
 import lmppl
+from lmppl import fence
 from lmppl.lm.huggingface import HuggingFaceLM
 from tests.laws.tiny_models import tiny_lm
 
@@ -234,6 +235,22 @@ def test_a_default_dtype_of_one_thread_does_not_reach_the_runs_of_another(
         found = list(pool.map(lambda _: _numbers(tiny, "importance"), range(6)))
         assert torch.get_default_dtype() is torch.float64
     assert all(numbers == plain["importance"] for numbers in found)
+
+
+def test_an_interrupt_on_the_way_in_brings_back_no_dtype_of_an_earlier_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with _default_dtype():
+        fence.within(lambda: None)
+    monkeypatch.setattr(fence, "reset", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fence.within(lambda: None)
+    found = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    assert found is torch.float32
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals by a POSIX timer")
