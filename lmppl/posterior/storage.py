@@ -164,6 +164,9 @@ def _arrays(directory: Path, document: Mapping[str, Any]) -> dict[str, NDArray[A
     try:
         if document["format"] == FORMAT:
             name = document["names"][_ARRAYS]
+            for path in (*document["names"].values(), *document["files"]):
+                if not _is_beneath(path):
+                    raise _damaged(directory / JSON, f"it names {path!r}, which is not in there")
             for path, expected in document["files"].items():
                 if not (directory / path).is_file():
                     raise FileNotFoundError(f"{directory} is not whole ({path} is missing)")
@@ -177,6 +180,13 @@ def _arrays(directory: Path, document: Mapping[str, Any]) -> dict[str, NDArray[A
         return dict(load(data))
     except (SafetensorError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(directory / name, str(error)) from error
+
+
+def _is_beneath(path: str) -> bool:
+    """Whether a path of a list, parts joined by "/", leads nowhere but further down."""
+    return not any(
+        part in ("", ".", "..") or "\\" in part or ":" in part for part in path.split("/")
+    )
 
 
 def _damaged(path: Path, why: str) -> StorageError:

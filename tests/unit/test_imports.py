@@ -117,3 +117,21 @@ def test_rooms_import_only_from_the_rooms_below() -> None:
     )
     assert done.returncode == 0, done.stdout[-3000:]
     assert "0 broken" in done.stdout
+
+
+def test_nothing_heavy_is_loaded_before_the_first_word_of_progress() -> None:
+    code = f"""
+import contextlib, sys
+from lmppl.cli import running
+
+@contextlib.contextmanager
+def listening(progress):
+    print([name for name in {HEAVY!r} if name in sys.modules])
+    raise SystemExit
+    yield
+
+running.listening = listening
+from lmppl.cli import main
+main(["run", "examples/upbeat.lmp"])
+"""
+    assert python(code) == "[]\n"
