@@ -21,7 +21,7 @@ from lmppl.inference import importance, moves, rejection, smc
 from lmppl.inference.exact import ExactEngine
 from lmppl.inference.importance import ImportanceEngine
 from lmppl.inference.mcmc import MCMCEngine
-from lmppl.inference.proposing import Proposals, propose
+from lmppl.inference.proposing import Proposals, completed, propose
 from lmppl.inference.rejection import RejectionEngine
 from lmppl.inference.settings import MCMC, SMC, Exact, Importance, Rejection
 from lmppl.inference.smc import SMCEngine
@@ -83,29 +83,29 @@ def test_importance_that_forgets_the_mass_of_its_mask_is_rejected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def forgetful(*args: object, **kwargs: object) -> Proposals:
-        found = propose(*args, **kwargs)  # type: ignore[arg-type]
+        found = completed(*args, **kwargs)  # type: ignore[arg-type]
         return replace(found, log_weight=found.traces.total_log_potential())
 
-    monkeypatch.setattr(importance, "propose", forgetful)
+    monkeypatch.setattr(importance, "completed", forgetful)
     assert importance_p_value(HARD, Importance(num_samples=40)) < ALPHA
 
 
 def test_importance_with_tempered_factors_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     def tempered(*args: object, **kwargs: object) -> Proposals:
-        found = propose(*args, **kwargs)  # type: ignore[arg-type]
+        found = completed(*args, **kwargs)  # type: ignore[arg-type]
         return replace(found, log_weight=0.9 * found.log_weight)
 
-    monkeypatch.setattr(importance, "propose", tempered)
+    monkeypatch.setattr(importance, "completed", tempered)
     assert importance_p_value(TILT, Importance(num_samples=40)) < ALPHA
 
 
 def test_importance_that_drops_its_dead_draws_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     def cheerful(*args: object, **kwargs: object) -> Proposals:
-        found = propose(*args, **kwargs)  # type: ignore[arg-type]
+        found = completed(*args, **kwargs)  # type: ignore[arg-type]
         share = math.log(found.num_rows / max(1, found.rows.numel()))
         return replace(found, log_weight=found.log_weight + share)
 
-    monkeypatch.setattr(importance, "propose", cheerful)
+    monkeypatch.setattr(importance, "completed", cheerful)
     settings = Importance(num_samples=40, proposal="prior")
     assert importance_p_value(HARD, settings) < ALPHA
 
@@ -248,10 +248,10 @@ def test_rejection_without_an_upper_bound_is_refused() -> None:
 
 def test_rejection_that_tempers_its_acceptance_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     def tempered(*args: object, **kwargs: object) -> Proposals:
-        found = propose(*args, **kwargs)  # type: ignore[arg-type]
+        found = completed(*args, **kwargs)  # type: ignore[arg-type]
         return replace(found, log_weight=0.9 * found.log_weight)
 
-    monkeypatch.setattr(rejection, "propose", tempered)
+    monkeypatch.setattr(rejection, "completed", tempered)
     assert rejection_p_value(TILT) < ALPHA
 
 
