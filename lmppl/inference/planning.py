@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -11,6 +12,9 @@ from lmppl.factors.constants import NotConstant, constant_value
 from lmppl.factors.ranges import expr_range
 from lmppl.inference.settings import Exact, Settings, option_default
 from lmppl.ir.model import Model
+
+_WIDTH = 96
+_WIDEST_HEAD = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +48,20 @@ class Plan:
         found = (*self.refusals, *self.unknowns, *self.warnings)
         lines += [f"  {d.code}: {d.message}" for d in found]
         lines += [f"      {d.help}" for d in (*self.refusals, *self.unknowns) if d.help]
-        lines.append(f"  {method.name} {method.summary}")
+        lines.append(f"  {method.name}: {method.summary}")
+        heads = []
         for setting in fields(method):
             value = getattr(method, setting.name)
             mark = "" if value == option_default(setting) else " (set)"
-            lines.append(f"  {setting.name} = {value!r}{mark}: {setting.metadata['doc']}")
+            heads.append(f"  {setting.name} = {value!r}{mark}")
+        column = min(max(len(head) for head in heads) + 2, _WIDEST_HEAD)
+        for head, setting in zip(heads, fields(method), strict=True):
+            lines += textwrap.wrap(
+                setting.metadata["doc"],
+                _WIDTH,
+                initial_indent=f"{head:<{column - 2}}  ",
+                subsequent_indent=" " * column,
+            )
         return "\n".join(lines)
 
 

@@ -228,7 +228,9 @@ class SMC(Settings):
                 "smc has nothing to look at before the end of a text: it is importance sampling"
                 " here",
                 span=model.span,
-                help='use `importance`, or lookahead="prefix" where a factor makes sense on an'
+                help="`importance` does the same"
+                if self.lookahead == "prefix"
+                else 'use `importance`, or lookahead="prefix" where a factor makes sense on an'
                 " unfinished text",
             ),
         )

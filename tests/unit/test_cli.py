@@ -328,7 +328,9 @@ def test_explain_tells_whether_a_method_would_run(
     tiny: Path, judged: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["explain", str(tiny), "--method", "rejection"]) == 0
-    assert "rejection on tiny: would run" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "rejection on tiny: would run" in out
+    assert max(map(len, out.splitlines())) <= 96 and len(out.splitlines()) > 5
     # Neither the extern nor the required parameter is needed to make a plan.
     assert main(["explain", str(judged), "--set", "num_chains=7"]) == 0
     assert "num_chains = 7 (set)" in capsys.readouterr().out
