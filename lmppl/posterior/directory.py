@@ -25,11 +25,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from lmppl.files import Unreadable, read_plain
 from lmppl.jsons import read_json
 
 JSON = "posterior.json"
 FORMAT = "lmppl-posterior/2"
 FIRST_FORMAT = "lmppl-posterior/1"
+# Bytes of a `posterior.json`, which holds the words of all draws.
+MOST_INDEX = 1 << 31
 _LOCK = ".lmppl-lock"
 _STAGING = re.compile(r"\.lmppl-save-\w+\Z")
 _ENTRY = re.compile(r"guide(-\d+)?")
@@ -96,7 +99,7 @@ def digest_of_file(path: Path) -> dict[str, Any]:
 def _read_list(path: Path) -> tuple[str, Listed] | None:
     """The format of a `posterior.json` of ours and the files it accounts for; None: not ours."""
     try:
-        data = path.read_bytes()
+        data = read_plain(path, MOST_INDEX)
         document = read_own(data)
         if document["format"] == FIRST_FORMAT and isinstance(document["fields"], dict):
             return FIRST_FORMAT, {}
@@ -104,7 +107,7 @@ def _read_list(path: Path) -> tuple[str, Listed] | None:
             return None
         files, replaced = document["files"], document["replaces"]
         return FORMAT, {**replaced, **files}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, Unreadable):
         return None
 
 
@@ -168,6 +171,8 @@ def _owned(target: Path) -> Listed:
         of_first = first and (path == "draws.safetensors" or _is_of_a_guide(path))
         if not _is_plain(target / path) or not (of_first or path in listed):
             raise _foreign(target, path, "which lmppl did not write")
+        if not of_first and (target / path).stat().st_size != listed[path].get("bytes"):
+            raise _foreign(target, path, "which was changed after lmppl wrote it")
         digest = digest_of_file(target / path)
         if not of_first and digest != listed[path]:
             raise _foreign(target, path, "which was changed after lmppl wrote it")

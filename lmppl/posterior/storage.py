@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import math
 import os
@@ -16,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmppl.errors import Diagnostic, StorageError
+from lmppl.files import NotPlain, read_plain
 from lmppl.posterior.directory import (
     FIRST_FORMAT,
     FORMAT,
     JSON,
+    MOST_INDEX,
     check_destination,
     digest_of_file,
     is_sealed,
@@ -53,6 +56,7 @@ def save_posterior(posterior: Posterior, directory: str | os.PathLike[str]) -> N
 
     Raises: FileExistsError where the path is a file, or a directory with something else in it.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     arrays: dict[str, NDArray[Any]] = {}
@@ -63,7 +67,12 @@ def save_posterior(posterior: Posterior, directory: str | os.PathLike[str]) -> N
     }
 
     def write(place: Path) -> Mapping[str, Any]:
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, place / _ARRAYS)
+        whole = {k: np.ascontiguousarray(v) for k, v in arrays.items()}
+        try:
+            save_file(whole, place / _ARRAYS)
+        except SafetensorError as error:
+            # So it calls a full disk, too.
+            raise OSError(errno.EIO, str(error), str(place / _ARRAYS)) from error
         # Not `posterior.guide`: what was not loaded yet is copied.
         guide = posterior.fields()["guide"]
         if hasattr(guide, "save_pretrained"):
@@ -109,7 +118,7 @@ def load_posterior(directory: str | os.PathLike[str]) -> Posterior:
 
 def guide_directory(directory: str | os.PathLike[str]) -> Path | None:
     """Where the guide of a saved posterior lies; None where it has none."""
-    document = read_own((Path(directory) / JSON).read_bytes())
+    document = read_own(_index(Path(directory) / JSON))
     name = document["names"].get(_GUIDE) if document["format"] == FORMAT else _GUIDE
     found = None if name is None else Path(directory) / name
     return found if found is not None and found.is_dir() else None
@@ -120,15 +129,23 @@ def _read(directory: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     for attempt in range(_ATTEMPTS):
         if not (directory / JSON).exists():
             raise FileNotFoundError(f"{directory} holds no saved posterior ({JSON} is missing)")
-        data = (directory / JSON).read_bytes()
+        data = _index(directory / JSON)
         document = _document(directory / JSON, data)
         try:
             return document, _arrays(directory, document)
         except (OSError, StorageError):
             # Another process may have saved a new result between the two files.
-            if attempt == _ATTEMPTS - 1 or data == (directory / JSON).read_bytes():
+            if attempt == _ATTEMPTS - 1 or data == _index(directory / JSON):
                 raise
     raise AssertionError
+
+
+def _index(path: Path) -> bytes:
+    """What `posterior.json` holds."""
+    try:
+        return read_plain(path, MOST_INDEX)
+    except NotPlain as error:
+        raise _damaged(path, f"it {error.reason}") from error
 
 
 def _document(source: Path, data: bytes) -> dict[str, Any]:
@@ -168,13 +185,17 @@ def _arrays(directory: Path, document: Mapping[str, Any]) -> dict[str, NDArray[A
                 if not _is_beneath(path):
                     raise _damaged(directory / JSON, f"it names {path!r}, which is not in there")
             for path, expected in document["files"].items():
+                if Path(path).is_absolute() or ".." in Path(path).parts:
+                    raise _damaged(directory / JSON, f"it names {path}, outside the directory")
                 if not (directory / path).is_file():
                     raise FileNotFoundError(f"{directory} is not whole ({path} is missing)")
+                if (directory / path).stat().st_size != expected["bytes"]:
+                    raise _damaged(directory / path, f"its size is another than in {JSON}")
                 if digest_of_file(directory / path) != expected:
                     raise _damaged(directory / path, f"its digest is another than in {JSON}")
             if name not in document["files"]:
                 raise _damaged(directory / JSON, f"it does not list {name}")
-        if not (directory / name).exists():
+        if not (directory / name).is_file():
             raise FileNotFoundError(f"{directory} is not whole ({name} is missing)")
         data = (directory / name).read_bytes()
         return dict(load(data))

@@ -332,3 +332,47 @@ def test_words_of_the_storage_may_be_names_of_a_program(tmp_path: Path) -> None:
     assert back.manifest["parameters"] == {"__float__": "no number"}
     assert back.info["nested"] == [{"__array__": 1}]
     assert back.diagnostics["low"] == -np.inf
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("name", ["posterior.json", "draws.safetensors"])
+@pytest.mark.parametrize("kind", ["pipe", "huge", "directory"])
+def test_no_pipe_and_no_endless_file_is_read(name: str, kind: str, tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    _posterior().save(place)
+    if kind == "huge":
+        os.truncate(place / name, 1 << 40)
+    else:
+        (place / name).unlink()
+        os.mkfifo(place / name) if kind == "pipe" else (place / name).mkdir()
+    with pytest.raises((StorageError, FileNotFoundError)):
+        load_posterior(place)
+    if kind != "directory":
+        with pytest.raises(FileExistsError):
+            _posterior().save(place)
+
+
+@pytest.mark.parametrize("path", ["../other/draws.safetensors", "/etc/passwd", "a/../../b"])
+def test_a_result_names_no_file_outside_its_directory(path: str, tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    _posterior().save(place)
+    shutil.copytree(place, tmp_path / "other")
+    document = json.loads((place / "posterior.json").read_text())
+    kept = {k: v for k, v in document.items() if k not in ("format", "digest")}
+    kept["files"][path] = kept["files"]["draws.safetensors"]
+    (place / "posterior.json").write_bytes(storage_directory.sealed(kept))
+    with pytest.raises(StorageError, match="outside the directory"):
+        load_posterior(place)
+
+
+def test_a_full_disk_is_an_error_of_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import safetensors.numpy
+
+    def full(*arguments: object) -> None:
+        raise safetensors.SafetensorError("No space left on device")
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        _posterior().save(tmp_path / "run")
