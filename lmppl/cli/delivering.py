@@ -28,8 +28,6 @@ def check_destinations(arguments: Arguments) -> None:
 
     Raises: UsageError.
     """
-    from lmppl.posterior.directory import check_destination
-
     for path in (arguments.out, arguments.jsonl, arguments.report):
         if path is not None and "\0" in path:
             raise UsageError(f"{path!r} has a null character in it, as no file name may")
@@ -38,6 +36,9 @@ def check_destinations(arguments: Arguments) -> None:
         raise UsageError(f"the draws and the report cannot both be written to {jsonl}")
     try:
         if arguments.out is not None:
+            # With it come numpy and scipy: seconds in which a first word has not been said yet.
+            from lmppl.posterior.directory import check_destination
+
             check_destination(arguments.out)
         for path, starts in ((arguments.jsonl, _DRAWS), (arguments.report, _PAGE)):
             if path is not None and path != "-":
