@@ -376,3 +376,21 @@ def test_a_full_disk_is_an_error_of_the_system(
     monkeypatch.setattr(safetensors.numpy, "save_file", full)
     with pytest.raises(OSError, match="No space left"):
         _posterior().save(tmp_path / "run")
+
+
+@pytest.mark.parametrize("elsewhere", ["../guide", "/etc", "guide/../../x", "a//b", "C:x", "..\\x"])
+def test_a_list_that_leads_out_of_the_directory_is_not_followed(
+    tmp_path: Path, elsewhere: str
+) -> None:
+    place = tmp_path / "saved"
+    _posterior(guide=Guide("one")).save(place)
+    document = json.loads((place / "posterior.json").read_bytes())
+    del document["format"], document["digest"]
+    renamed = {**document["names"], "guide": elsewhere}
+    (place / "posterior.json").write_bytes(sealed({**document, "names": renamed}))
+    with pytest.raises(StorageError, match="outside the directory"):
+        load_posterior(place)
+    with_file = {**document["files"], f"{elsewhere}/passwd": {"bytes": 0, "sha256": ""}}
+    (place / "posterior.json").write_bytes(sealed({**document, "files": with_file}))
+    with pytest.raises(StorageError, match="outside the directory"):
+        load_posterior(place)
