@@ -433,6 +433,32 @@ model mixed() {
     ),
 )
 
+LINKED = Case(
+    "linked",
+    "a choice and a text that can only change together",
+    _CHAIN,
+    6,
+    """
+reward n(t: string): int<lower=0, upper=6> = count("a")
+model linked() {
+    topic ~ categorical(["a", "b", "c"], probs=[0.5, 0.3, 0.2])
+    t ~ markov("prior.json", max_tokens=6)
+    require about: (topic == "a" and starts_with(t, "a"))
+        or (topic == "b" and starts_with(t, "b"))
+        or (topic == "c" and starts_with(t, "c"))
+    factor f: 0.5 * n(t)
+    {claims}
+    return topic, t
+}
+""",
+    lambda o: 0.5 * o.text.count("a") + _inside(o.text.startswith(str(o.choices["topic"]))),
+    (
+        Statistic('topic == "b"', "probability", holds(lambda o: o.choices["topic"] == "b")),
+        Statistic("n(t)", "mean", count("a")),
+    ),
+    choices=tuple(({"topic": topic}, p) for topic, p in (("a", 0.5), ("b", 0.3), ("c", 0.2))),
+)
+
 CASES = (
     SOFT,
     HARD,
@@ -451,4 +477,5 @@ CASES = (
     NEARLY_SURE,
     KEYWORD,
     MIXED,
+    LINKED,
 )

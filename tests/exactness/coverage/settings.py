@@ -15,13 +15,13 @@ _SVI_LONGER: dict[str, object] = {"num_steps": 130, "num_particles": 64, "num_sa
 # Where the acceptance rate is high enough, and a declared range gives the envelope.
 _REJECTION = (
     cases.SOFT, cases.HARD, cases.LATE, cases.RARE, cases.RARE_TILTED, cases.ACCEPTED,
-    cases.MIXED, cases.KEYWORD,
+    cases.MIXED, cases.KEYWORD, cases.LINKED,
 )  # fmt: skip
 # Near enough to the prior for any method.
 _EASY = (cases.SOFT, cases.HARD, cases.MIXED)
 _MCMC_CASES = (
     cases.SOFT, cases.HARD, cases.RARE_TILTED, cases.TWO_MODES, cases.TWO_MODES_MILD,
-    cases.HEAVY, cases.ENDINGS, cases.FAR_APART, cases.MIXED, cases.SPIKE,
+    cases.HEAVY, cases.ENDINGS, cases.FAR_APART, cases.MIXED, cases.SPIKE, cases.LINKED,
 )  # fmt: skip
 _SVI_CASES = (
     cases.SOFT, cases.RARE_TILTED, cases.TWO_MODES, cases.TWO_MODES_MILD, cases.HEAVY,
@@ -78,7 +78,7 @@ def _quick() -> tuple[tuple[Setting, int], ...]:
         for method, options, num_seeds in plan
         if setting.method == method and setting.options == options
     ]
-    slow = (cases.TWO_MODES, cases.FAR_APART)
+    slow = (cases.TWO_MODES, cases.FAR_APART, cases.LINKED)
     return (
         *found,
         *((s, 4) for s in SETTINGS if s.method == "mcmc" and s.case in slow),
