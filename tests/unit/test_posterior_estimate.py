@@ -246,7 +246,7 @@ def test_the_genealogical_variance_is_calibrated_under_systematic_resampling() -
     """A toy filter of six steps whose weights ignore the past, the worst case for the estimate: it
     errs on the safe side by less than 60 %, and the multinomial correction on the other side."""
     rng = np.random.default_rng(5)
-    num, runs, steps = 40, 4000, 6
+    num, runs, steps = 40, 2000, 6
     log_z, found, corrected = np.zeros(runs), np.empty(runs), np.empty(runs)
     for run in range(runs):
         eves = np.arange(num)

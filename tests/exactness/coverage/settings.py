@@ -81,8 +81,8 @@ def _quick() -> tuple[tuple[Setting, int], ...]:
     slow = (cases.TWO_MODES, cases.FAR_APART, cases.LINKED)
     return (
         *found,
-        *((s, 4) for s in SETTINGS if s.method == "mcmc" and s.case in slow),
-        *((s, 2) for s in SETTINGS if s.method == "svi" and s.case in slow),
+        *((s, 4) for s in SETTINGS if s.options == _MCMC and s.case in slow),
+        *((s, 2) for s in SETTINGS if s.options == _SVI and s.case in slow),
     )
 
 
