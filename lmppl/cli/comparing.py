@@ -99,12 +99,11 @@ def comparison_table(comparison: Comparison) -> str:
     tables = comparison.tables
     names = dict.fromkeys(name for table in tables.values() for name in table)
     shown = [name for name in names if name not in comparison.hidden]
-    rows = [["", *tables]]
-    for name in shown:
-        rows.append([name, *(_cell(table.get(name)) for table in tables.values())])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
-    return "".join(line.rstrip() + "\n" for line in lines) if shown else ""
+    from lmppl.posterior.layout import table
+
+    rows = [[name, *(_cell(found.get(name)) for found in tables.values())] for name in shown]
+    lines = table(("", *tables), rows, ruled=False)
+    return "".join(f"{line}\n" for line in lines) if shown else ""
 
 
 def _cell(measured: Measured | None) -> str:

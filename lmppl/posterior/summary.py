@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import textwrap
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.cells import cell_len, set_cell_size
 
 from lmppl.errors.plain import acts
+from lmppl.posterior.layout import table
 from lmppl.posterior.meaning import evidence_estimate, one_in, total_log_potential
 
 if TYPE_CHECKING:
@@ -108,7 +109,6 @@ def _with_end(cell: str) -> str:
 def draw_table(posterior: Posterior, num_draws: int = 8, width: int | None = None) -> str:
     """A table of draws with their weights, wrapped to the width."""
     shown = choose_draws(posterior, num_draws)
-    names = posterior.names
     cells = [
         [
             after_prompt(prompt, _with_end(_cell(value)))
@@ -116,24 +116,16 @@ def draw_table(posterior: Posterior, num_draws: int = 8, width: int | None = Non
         ]
         for (_, values), prompts in zip(shown.rows, shown.prompts, strict=True)
     ]
-    room = (width or _DEFAULT_WIDTH) - 10
-    natural = [
-        max([text_width(name), *(text_width(row[i]) for row in cells)])
-        for i, name in enumerate(names)
+    rows = [
+        (format_weight(weight), *row) for (weight, _), row in zip(shown.rows, cells, strict=True)
     ]
-    widths = _share(natural, room - 2 * max(0, len(names) - 1))
-    lines = [f"  {'weight':<6}  " + "  ".join(map(pad, names, widths))]
-    lines.append(f"  {'─' * 6}  " + "  ".join("─" * w for w in widths))
-    for (weight, _), row in zip(shown.rows, cells, strict=True):
-        wrapped = [_wrap(cell, w) for cell, w in zip(row, widths, strict=True)]
-        for number in range(max((len(w) for w in wrapped), default=1)):
-            parts = [
-                pad(w[number] if number < len(w) else "", size)
-                for w, size in zip(wrapped, widths, strict=True)
-            ]
-            head = format_weight(weight) if number == 0 else ""
-            lines.append(f"  {head:<6}  " + "  ".join(parts))
-    return "\n".join([f"{shown.caption}:", *(line.rstrip() for line in lines)])
+    lines = table(
+        ("weight", *posterior.names),
+        rows,
+        width=(width or _DEFAULT_WIDTH) - 2,
+        max_lines=_MAX_LINES,
+    )
+    return "\n".join([f"{shown.caption}:", *(f"  {line}" for line in lines)])
 
 
 def facts(posterior: Posterior) -> list[tuple[str, str]]:
@@ -200,8 +192,9 @@ def _from_the_prior(posterior: Posterior) -> list[tuple[str, str]]:
             why = posterior.log_evidence_reason or "no estimate of the evidence"
             rows.append(("KL to the prior", f"unknown: {why}"))
         else:
-            share = one_in(distance.value)
-            rows.append(("KL to the prior", f"{distance} nats, like keeping {share} prior draws"))
+            far = distance.value >= 0.05
+            like = f", like keeping {one_in(distance.value)} prior draws" if far else ""
+            rows.append(("KL to the prior", f"{distance} nats{like}"))
     if any(name in posterior.fields()["log_priors"] for name in posterior.fields()["tokens"]):
         rows.append(("perplexity", f"{posterior.perplexity()} per token, under the prior"))
     return rows
@@ -338,77 +331,15 @@ def visible(character: str) -> str:
     return "\ufffd" if acts(character) else character
 
 
-def _share(natural: list[int], room: int) -> list[int]:
-    """Widths of columns: narrow ones get what they need, the wide ones share the rest."""
-    widths = [0] * len(natural)
-    left, columns = (
-        max(room, 12 * len(natural)),
-        sorted(range(len(natural)), key=natural.__getitem__),
-    )
-    for position, column in enumerate(columns):
-        widths[column] = max(1, min(natural[column], left // (len(columns) - position)))
-        left -= widths[column]
-    return widths
-
-
-def _wrap(text: str, width: int) -> list[str]:
-    if text_width(text) <= width:
-        return [text]
-    # Leading spaces belong to a text; the first line keeps them.
-    lead = text[: len(text) - len(text.lstrip(" "))][: width // 2]
-    lines = _wrap_wide(text.lstrip(" "), width, lead)
-    if len(lines) > _MAX_LINES:
-        lines = lines[:_MAX_LINES]
-        lines[-1] = _cut(lines[-1], width - 1) + "…"
-    return lines
-
-
-def _wrap_wide(text: str, width: int, lead: str) -> list[str]:
-    if text_width(text) == len(text):
-        return textwrap.wrap(
-            text, width, initial_indent=lead, break_long_words=True, drop_whitespace=True
-        )
-    lines, rest = [], lead + text
-    while rest:
-        line = _cut(rest, width) or rest[0]
-        lines.append(line)
-        rest = rest[len(line) :]
-    return lines
-
-
-def _cut(text: str, width: int) -> str:
-    used = 0
-    for index, character in enumerate(text):
-        used += text_width(character)
-        if used > width:
-            return text[:index]
-    return text
-
-
-def text_width(text: str) -> int:
-    """How many columns of a terminal a text takes."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
-
-
-def pad(text: str, width: int) -> str:
-    """The text filled with spaces to a width in columns."""
-    return text + " " * max(0, width - text_width(text))
-
-
 def _pairs(rows: list[tuple[str, str]], width: int) -> str:
-    column = min(max(text_width(name) for name, _ in rows), width // 2)
+    column = min(max(cell_len(name) for name, _ in rows), width // 2)
     lines: list[str] = []
     for name, text in rows:
-        if text_width(name) > column:
+        if cell_len(name) > column:
             lines.append(name)
             name = ""
         body = textwrap.wrap(text, max(20, width - column - 2)) or [""]
-        lines.append(f"{pad(name, column)}  {body[0]}")
+        lines.append(f"{set_cell_size(name, column)}  {body[0]}")
         lines.extend(" " * (column + 2) + line for line in body[1:])
     return "\n".join(lines)
 

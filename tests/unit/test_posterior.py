@@ -663,9 +663,9 @@ def test_long_texts_are_wrapped_to_the_width() -> None:
         log_weights=np.zeros(4),
     )
     summary = post.summary(width=60)
-    from lmppl.posterior.summary import text_width
+    from rich.cells import cell_len
 
-    assert max(text_width(line) for line in summary.split("\n")) <= 60
+    assert max(cell_len(line) for line in summary.split("\n")) <= 60
     assert "\x1b" not in summary and "\x07" not in summary
     assert "red⏎line" in summary
     assert summary.count("…") == 3
@@ -687,3 +687,18 @@ def test_texts_that_differ_by_a_space_at_the_end_look_different() -> None:
     table = post.summary()
     assert "rain\n" in table and "rain␣\n" in table
     assert "the heaviest of 3 draws:" in post.summary(num_draws=1)
+
+
+def test_a_table_fits_its_width_whatever_the_texts_are() -> None:
+    from rich.cells import cell_len
+
+    from lmppl.posterior.layout import table
+
+    rows = [("a b", "[bold]x[/bold] :smile:", "見" * 40), ("", "─ ─", "  lead")]
+    lines = table(("a long name of a column", "日本", ""), rows, width=30, max_lines=3)
+    assert all(cell_len(line) <= 30 for line in lines)
+    # Markup is text, and what is too long says so.
+    found = "\n".join(table(("", "b", "c"), rows, width=60, max_lines=1))
+    assert "[bold]x[/bold] :smile:" in found and "…" in found
+    wide = table(("", "b"), [("x", "y" * 300)], ruled=False)
+    assert wide == ["   b", "x  " + "y" * 300]
