@@ -67,6 +67,34 @@ def room_for(target: Target, num_groups: int, left: float, num_done: int, spent:
     return max(int(min(left / max(1, longest * num_groups), 2**31)), fewest)
 
 
+@dataclass(frozen=True, slots=True)
+class Hurry:
+    """How soon the end must come: `spent` and `left` are numbers of tokens, as `Hurrying` says."""
+
+    target: Target
+    stream: Stream
+    spent: float
+    left: float
+
+    def shortened(
+        self, batch: Batch | None, num_done: int, limit: int, *, size: int, num_groups: int
+    ) -> tuple[Batch | None, int]:
+        """The batch at work, and how many draws of every binding are wanted: as many of both as
+        there are tokens for. Nothing changes before half of the budget is spent.
+
+        `num_done` draws are complete and `limit` were wanted; the next batch would have `size` of
+        `num_groups` bindings.
+        """
+        if self.spent < self.left:
+            return batch, limit
+        if batch is not None:
+            stream = self.stream.child("hurry", num_done)
+            fewer = batch.hurried(self.target, stream, self.left)
+            return fewer, limit if fewer is batch else num_done + fewer.size
+        room = room_for(self.target, num_groups, self.left, num_done, self.spent)
+        return None, limit if room >= size else num_done + room
+
+
 def numbers_of(groups: tuple[int, ...], first: int, size: int) -> tuple[Tensor, Tensor]:
     """The bindings and the numbers of the next `size` draws of each of them, `[rows]`."""
     numbers = torch.arange(first, first + size).repeat(len(groups))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lmppl.inference.batches import Batch, numbers_of, room_for
+from lmppl.inference.batches import Batch, Hurry, numbers_of
 from lmppl.inference.bounds import weight_bound
 from lmppl.inference.failures import NoMass, by_binding
 from lmppl.inference.loop import Draws, Info
@@ -93,17 +93,14 @@ class ImportanceEngine:
 
     def hurry(self, state: State, *, spent: float, left: float) -> State:
         """Fewer draws, as many as can be finished; not before half of the budget is spent."""
-        if spent < left:
-            return state
-        if state.batch is not None:
-            stream = self.stream.child("hurry", state.num_done)
-            batch = state.batch.hurried(self.target, stream, left)
-            if batch is state.batch:
-                return state
-            return replace(state, batch=batch, limit=state.num_done + batch.size)
-        size = min(self.settings.batch_size, state.limit - state.num_done)
-        room = room_for(self.target, self.target.num_groups, left, state.num_done, spent)
-        return state if room >= size else replace(state, limit=state.num_done + room)
+        batch, limit = Hurry(self.target, self.stream, spent, left).shortened(
+            state.batch,
+            state.num_done,
+            state.limit,
+            size=min(self.settings.batch_size, state.limit - state.num_done),
+            num_groups=self.target.num_groups,
+        )
+        return replace(state, batch=batch, limit=limit)
 
     def recover(self, state: State) -> State:
         batch = state.batch

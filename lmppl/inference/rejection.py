@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lmppl.errors import Diagnostic, InferenceError
-from lmppl.inference.batches import Batch, numbers_of, room_for
+from lmppl.inference.batches import Batch, Hurry, numbers_of
 from lmppl.inference.before import factors_before
 from lmppl.inference.bounds import weight_bound
 from lmppl.inference.failures import by_binding
@@ -150,18 +150,14 @@ class RejectionEngine:
 
     def hurry(self, state: State, *, spent: float, left: float) -> State:
         """Fewer attempts, as many as can be finished; not before half of the budget is spent."""
-        if spent < left:
-            return state
-        if state.batch is not None:
-            stream = self.stream.child("hurry", state.num_attempts)
-            batch = state.batch.hurried(self.target, stream, left)
-            if batch is state.batch:
-                return state
-            return replace(state, batch=batch, limit=state.num_attempts + batch.size)
-        size = min(self.settings.batch_size, state.limit - state.num_attempts)
-        num_groups = len(self._wanting(state))
-        room = room_for(self.target, num_groups, left, state.num_attempts, spent)
-        return state if room >= size else replace(state, limit=state.num_attempts + room)
+        batch, limit = Hurry(self.target, self.stream, spent, left).shortened(
+            state.batch,
+            state.num_attempts,
+            state.limit,
+            size=min(self.settings.batch_size, state.limit - state.num_attempts),
+            num_groups=len(self._wanting(state)),
+        )
+        return replace(state, batch=batch, limit=limit)
 
     def recover(self, state: State) -> State:
         batch = state.batch
