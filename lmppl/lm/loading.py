@@ -13,7 +13,7 @@ from lmppl.errors import closest
 from lmppl.lm.checkpoints import STRICTLY, refused_directory, refused_weights
 from lmppl.lm.names import BUILTIN, builtin_models
 from lmppl.lm.quiet import quiet_transformers
-from lmppl.lm.refusal import refusal
+from lmppl.lm.refusal import first_line, refusal
 
 if TYPE_CHECKING:
     from lmppl.lm.huggingface import HuggingFaceLM
@@ -207,7 +207,7 @@ def _explain_failure(
     trust_remote_code: bool,
     error: Exception,
 ) -> Exception:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+    reason = first_line(error) or repr(error)
     if not trust_remote_code and "trust_remote_code" in str(error):
         return refusal(
             "LMP911",

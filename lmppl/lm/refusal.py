@@ -12,3 +12,9 @@ def refusal(
     return InferenceError(
         [Diagnostic(code=code, severity="error", message=message, notes=notes, help=help)]
     )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what a library says; empty where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else ""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmppl.lm.protocol import Chat, Prompt, Vocabulary
-from lmppl.lm.refusal import refusal
+from lmppl.lm.refusal import first_line, refusal
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -28,6 +28,30 @@ def byte_of_character() -> dict[str, int]:
         for rank, byte in enumerate(byte for byte in range(0x100) if byte not in printable)
     )
     return table
+
+
+def rendered_chat(
+    tokenizer: Any,
+    messages: list[dict[str, str]],
+    code: str,
+    template: str,
+    *,
+    help: str,
+    **options: bool,
+) -> str:
+    """What the tokenizer's chat template makes of the messages; `template` is its name in errors.
+
+    Raises:
+        InferenceError: `code`, it fails. A template is a program of the model's own; it may refuse
+            a role, or be broken.
+    """
+    try:
+        rendered: str = tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    except Exception as error:
+        reason = first_line(error)
+        said = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+        raise refusal(code, f"{template} fails: {said}", help=help) from error
+    return rendered
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,20 +275,14 @@ class PromptEncoder:
         messages = [{"role": "user", "content": chat.user}]
         if chat.system is not None:
             messages.insert(0, {"role": "system", "content": chat.system})
-        try:
-            rendered: str = self._tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=False
-            )
-        except Exception as error:
-            # A template is a program of the model's own; it may refuse a role, or be broken.
-            reason = str(error).strip().splitlines()
-            raise refusal(
-                "LMP913",
-                f"the chat template of this model's tokenizer fails: {type(error).__name__}"
-                + (f": {reason[0]}" if reason else ""),
-                help="some models take no system message; or write the prompt as a string",
-            ) from error
-        return rendered
+        return rendered_chat(
+            self._tokenizer,
+            messages,
+            "LMP913",
+            "the chat template of this model's tokenizer",
+            help="some models take no system message; or write the prompt as a string",
+            add_generation_prompt=True,
+        )
 
     def _readable(self, text: str) -> str:
         if len(text) > self._most:

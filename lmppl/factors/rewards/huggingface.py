@@ -20,6 +20,8 @@ from lmppl.factors.rewards.scorer import Tokens, failure, shorten
 from lmppl.factors.rewards.texts import fingerprint
 from lmppl.lm.checkpoints import STRICTLY, refused_directory, refused_weights
 from lmppl.lm.quiet import quiet_transformers
+from lmppl.lm.refusal import first_line
+from lmppl.lm.tokenization import rendered_chat
 
 Head = Literal["class", "score"]
 
@@ -183,18 +185,13 @@ class ClassifierSource:
 
     def _rendered(self, row: tuple[Any, ...]) -> str:
         turns = [{"role": "user", "content": row[0]}, {"role": "assistant", "content": row[1]}]
-        try:
-            rendered: str = self.classifier.tokenizer.apply_chat_template(turns, tokenize=False)
-        except Exception as error:
-            # A template is a program of the model's own; it may be broken.
-            reason = str(error).strip().splitlines()
-            raise failure(
-                "LMP919",
-                f"the chat template of {self.classifier.name} fails: {type(error).__name__}"
-                + (f": {reason[0]}" if reason else ""),
-                help="mend the template, or use a model without one",
-            ) from error
-        return rendered
+        return rendered_chat(
+            self.classifier.tokenizer,
+            turns,
+            "LMP919",
+            f"the chat template of {self.classifier.name}",
+            help="mend the template, or use a model without one",
+        )
 
     def _token_for_nothing(self) -> int:
         """What stands for the empty text where the tokenizer gives no token at all."""
@@ -403,7 +400,7 @@ def _max_length(model: Any, tokenizer: Any) -> int | None:
 def _explain_failure(
     source: str, local: Path | None, revision: str | None, error: Exception
 ) -> InferenceError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+    reason = first_line(error) or repr(error)
     if local is not None:
         files = ", ".join(sorted(file.name for file in local.iterdir())[:12])
         return failure(
