@@ -427,12 +427,16 @@ def _places(error: float) -> int | None:
     return max(0, 1 - math.floor(math.log10(error)))
 
 
+# Beyond it the digits of a number are counted, not read.
+_LONGEST = 1e12
+
+
 def _digits(value: float, places: int | None = None) -> str:
     if math.isnan(value):
         return "unknown"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    if places is not None and places <= 6:
+    if places is not None and places <= 6 and abs(value) < _LONGEST:
         return f"{value:z.{places}f}"  # no "-0.00"
     if value == 0.0:
         return "0"

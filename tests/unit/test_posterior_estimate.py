@@ -294,6 +294,8 @@ def test_an_estimate_reads_like_a_sentence() -> None:
     assert str(Estimate(0.5, 0.25, -math.inf, math.inf, "consistent")) == (
         "0.50 ± 0.25 (95%: −∞ to ∞)"
     )
+    huge = Estimate(12.0, 2.51e306, -6.4e307, 6.4e307, "consistent")
+    assert str(huge) == "12 ± 2.51e+306 (95%: -6.4e+307 to 6.4e+307)"
 
 
 @pytest.mark.parametrize(
