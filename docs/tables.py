@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from lmppl.builtins import FACTORS, PLANNED, Argument
+from lmppl.builtins.signature import ACCEPTED_IN_WORDS
 from lmppl.errors.catalog import EXPLANATIONS
-from lmppl.factors import FACTORS, PLANNED, Argument
-from lmppl.factors.signatures import ACCEPTED_IN_WORDS
 from lmppl.inference import METHODS, Settings
 from lmppl.inference.settings import option_default
 

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmppl.builtins import named
 from lmppl.checker import (
     check,
     check_binding,
@@ -27,7 +28,6 @@ from lmppl.checker import (
     without_scalars,
 )
 from lmppl.errors import Diagnostic, InferenceError, LmpError
-from lmppl.factors import named
 from lmppl.files import AnyPath
 from lmppl.inference import METHODS, Settings, check_method, method_named, settings_from_options
 from lmppl.inference.declared import foreseen, infer_mistakes
@@ -40,9 +40,9 @@ from lmppl.syntax import parse, read_program, require_text
 from lmppl.syntax.parser import SyntaxFailure
 
 if TYPE_CHECKING:
+    from lmppl.density import Target
     from lmppl.posterior import NoPosterior, Posterior
     from lmppl.progress import ProgressListener
-    from lmppl.target import Target
 
 _log = logging.getLogger(__name__)
 
@@ -255,8 +255,8 @@ def _target(
     dtype: str | None,
     progress: ProgressListener | None = None,
 ) -> Target:
+    from lmppl.density.binding import bind
     from lmppl.fence import within
-    from lmppl.target.binding import bind
 
     return within(
         lambda: bind(
@@ -301,8 +301,8 @@ def unmet(bound: BoundModel) -> list[Diagnostic]:
         return []
     if not all(_is_at_hand(model, site, bound.externs) for site in model.text_sites):
         return []
+    from lmppl.density.binding import bind
     from lmppl.fence import within
-    from lmppl.target.binding import bind
 
     try:
         target = within(lambda: bind(model, [values], bound.externs, rewards=False))
@@ -416,8 +416,8 @@ def _infer_many(
 
 def _absent(error: InferenceError, bound: Sequence[BoundModel], number: int) -> NoPosterior:
     """What stands for the posterior of a binding that has none, beside others that have one."""
+    from lmppl.density.binding import with_defaults
     from lmppl.posterior.absent import NoPosterior
-    from lmppl.target.binding import with_defaults
 
     first, *others = error.diagnostics
     note = f"this is binding {number + 1} of {len(bound)}; the others have their results"

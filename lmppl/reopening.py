@@ -23,11 +23,11 @@ from lmppl.posterior.storage import guide_directory
 from lmppl.posterior.storage import load_posterior as load_draws
 
 if TYPE_CHECKING:
+    from lmppl.density import Target
     from lmppl.inference.settings import SVI
     from lmppl.pipeline import CompiledModel
     from lmppl.posterior import Posterior
     from lmppl.posterior.cells import Cells
-    from lmppl.target import Target
 
 
 def load_posterior(
@@ -159,8 +159,8 @@ class _Program:
     def range_of(self, source: str) -> tuple[float, float]:
         """The least and largest value that an expression can have."""
         from lmppl.checker import check_expression
-        from lmppl.factors.ranges import range_of
-        from lmppl.target.reach import KeptRanges
+        from lmppl.density.reach import KeptRanges
+        from lmppl.evaluation.ranges import range_of
 
         model = self.compiled.model
         texts = KeptRanges(self.kept.get("ranges", {}))
@@ -169,9 +169,9 @@ class _Program:
     def cells_of(self, source: str) -> tuple[Cells, ...]:
         """What an expression can be where draws are heavy."""
         from lmppl.checker import check_expression
-        from lmppl.factors.joint import joint_ranges
+        from lmppl.density.reach import KeptRanges
+        from lmppl.evaluation.joint import joint_ranges
         from lmppl.posterior.cells import Cells
-        from lmppl.target.reach import KeptRanges
 
         model = self.compiled.model
         texts = KeptRanges(self.kept.get("ranges", {}))
@@ -182,7 +182,7 @@ class _Program:
 
     def _evaluate(self, source: str) -> NDArray[Any]:
         from lmppl.checker import check_expression
-        from lmppl.target.reopening import evaluating_target, names_called, traces_of
+        from lmppl.density.reopening import evaluating_target, names_called, traces_of
 
         model = self.compiled.model
         expr = check_expression(model, source)
@@ -239,7 +239,7 @@ class _Program:
 
     def sample(self, guide: Any, n: int, seed: int) -> Posterior:
         """`n` fresh draws of the guide."""
-        from lmppl.inference.svi import SVIEngine
+        from lmppl.inference.svi.engine import SVIEngine
         from lmppl.rng import Stream
 
         engine = SVIEngine(self.settings, self.target, Stream.from_seed(self.settings.seed or 0))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-from lmppl.factors.automata.predicates import (
+from lmppl.automata.predicates import (
     And,
     Comparison,
     Contains,

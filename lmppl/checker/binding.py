@@ -6,14 +6,14 @@ import math
 import sys
 from collections.abc import Iterable, Mapping
 
+from lmppl.builtins import EXTERN_LM, named
+from lmppl.builtins.signature import Argument
 from lmppl.checker.declarations import length_problem
 from lmppl.checker.divisors import divisor_problem, divisors
 from lmppl.checker.report import did_you_mean
 from lmppl.checker.typing_rules import fits, in_words, literal, type_of_value
 from lmppl.checker.walking import expressions_of
 from lmppl.errors import Diagnostic, Label
-from lmppl.factors import EXTERN_LM, named
-from lmppl.factors.signatures import Argument
 from lmppl.ir.expr import Constant, ExternCall, Reference, RewardCall, walk
 from lmppl.ir.model import Model, Parameter, Site
 from lmppl.ir.types import Type

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lmppl.builtins import PLANNED, Argument, Builtin, named
+from lmppl.builtins.risk_ranges import rule_range
+from lmppl.builtins.signature import ACCEPTED_IN_WORDS, Accepts
 from lmppl.checker.report import did_you_mean
 from lmppl.checker.scope import KIND_IN_WORDS, Symbol
 from lmppl.checker.typing_rules import fits, in_words, is_inside, literal
 from lmppl.errors import Label, Span, closest
-from lmppl.factors import PLANNED, Argument, Builtin, named
-from lmppl.factors.constants import MOST_CHARACTERS, arithmetic
-from lmppl.factors.risk_ranges import rule_range
-from lmppl.factors.signatures import ACCEPTED_IN_WORDS, Accepts
+from lmppl.evaluation.constants import MOST_CHARACTERS, arithmetic
 from lmppl.ir import expr as ir
 from lmppl.ir.model import Parameter
 from lmppl.ir.types import INT, UNKNOWN, Interval, Type

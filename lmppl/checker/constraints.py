@@ -49,8 +49,8 @@ def _check_counted(model: Model) -> Iterator[Diagnostic]:
 
 def _check_regular(pattern: str, span: Span) -> Iterator[Diagnostic]:
     # Only programs that count wait for this to be imported.
-    from lmppl.factors.automata.dfa import TooManyStates
-    from lmppl.factors.automata.regex import REMEDY, NotRegular, regex_nfa
+    from lmppl.automata.dfa import TooManyStates
+    from lmppl.automata.regex import REMEDY, NotRegular, regex_nfa
 
     try:
         regex_nfa(pattern)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lmppl.checker.walking import expressions_of
-from lmppl.errors import Diagnostic, Label, Span
-from lmppl.factors.automata.dfa import TooManyStates, Work
-from lmppl.factors.automata.language import (
+from lmppl.automata.dfa import TooManyStates, Work
+from lmppl.automata.language import (
     COMPARING,
     contradiction,
     is_always_true,
@@ -16,7 +14,7 @@ from lmppl.factors.automata.language import (
     lengths_of_few,
     predicate_dfa,
 )
-from lmppl.factors.automata.predicates import (
+from lmppl.automata.predicates import (
     And,
     False_,
     Length,
@@ -25,9 +23,11 @@ from lmppl.factors.automata.predicates import (
     True_,
     reads_only_text,
 )
-from lmppl.factors.automata.regex import REMEDY, NotRegular, regex_dfa
-from lmppl.factors.constants import NotConstant, constant_value
-from lmppl.factors.constraints import asks_of_text, required_predicate
+from lmppl.automata.regex import REMEDY, NotRegular, regex_dfa
+from lmppl.checker.walking import expressions_of
+from lmppl.errors import Diagnostic, Label, Span
+from lmppl.evaluation.constants import NotConstant, constant_value
+from lmppl.evaluation.constraints import asks_of_text, required_predicate
 from lmppl.ir.expr import Call, Constant, Expr, walk
 from lmppl.ir.model import Model, Potential, Site
 

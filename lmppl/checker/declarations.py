@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from lmppl.builtins import FACTORS, PLANNED
 from lmppl.checker.calls import Formal
 from lmppl.checker.expressions import ExpressionChecker, unknown
 from lmppl.checker.files import FileReader, Place
@@ -25,7 +26,6 @@ from lmppl.checker.typing_rules import (
     literal,
 )
 from lmppl.errors import Label, LmpError, Span
-from lmppl.factors import FACTORS, PLANNED
 from lmppl.ir import expr as ir
 from lmppl.ir.model import Extern, InferSpec, Parameter, Reward, RewardSource
 from lmppl.ir.types import UNKNOWN, Interval, Type

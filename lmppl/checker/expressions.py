@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from lmppl.builtins import FACTORS, PLANNED, named
 from lmppl.checker.calls import CallChecker
 from lmppl.checker.report import Report, did_you_mean
 from lmppl.checker.scope import KIND_IN_WORDS, Scope, Symbol
 from lmppl.checker.typing_rules import in_words, join, literal, type_of_value
 from lmppl.errors import Label, Span, closest
-from lmppl.factors import FACTORS, PLANNED, named
-from lmppl.factors.constants import MOST_CHARACTERS, apply_binary, apply_unary, interpolate
+from lmppl.evaluation.constants import MOST_CHARACTERS, apply_binary, apply_unary, interpolate
 from lmppl.ir import expr as ir
 from lmppl.ir.types import BOOL, INT, REAL, STRING, UNKNOWN, Interval, Type
 from lmppl.syntax import ast

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
+from lmppl.builtins import named
 from lmppl.checker.calls import formals_of
 from lmppl.checker.declarations import FileChecker
 from lmppl.checker.files import Place
@@ -14,7 +15,6 @@ from lmppl.checker.report import Report
 from lmppl.checker.scope import Symbol
 from lmppl.checker.typing_rules import in_words
 from lmppl.errors import LmpError, Span
-from lmppl.factors import named
 from lmppl.files import Folder
 from lmppl.ir.expr import Constant, Expr
 from lmppl.ir.model import Model

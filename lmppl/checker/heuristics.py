@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from lmppl.builtins.descriptors.sources import source_range
 from lmppl.checker.divisors import divisors
 from lmppl.checker.report import Report
 from lmppl.errors import Label
-from lmppl.factors.descriptors.sources import source_range
 from lmppl.ir.expr import Constant, RewardCall, walk
 from lmppl.ir.model import Model, Potential
 

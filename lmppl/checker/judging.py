@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lmppl.checker.report import Report
-from lmppl.factors.facts import stand_ins, texts_read
+from lmppl.evaluation.facts import stand_ins, texts_read
 from lmppl.ir.expr import Expr, ExternCall, RewardCall
 from lmppl.ir.model import Model, Potential
 
@@ -33,9 +33,9 @@ def warn_of_late_judgement(model: Model, report: Report) -> None:
 
 def _reason(model: Model, potential: Potential, report: Report) -> str | None:
     """Why it is judged late; None where that hangs on values that are not known."""
-    from lmppl.factors.automata.language import when_decidable
-    from lmppl.factors.automata.predicates import reads_only_text
-    from lmppl.factors.constraints import hindrance, required_predicate
+    from lmppl.automata.language import when_decidable
+    from lmppl.automata.predicates import reads_only_text
+    from lmppl.evaluation.constraints import hindrance, required_predicate
 
     texts = sorted(texts_read(model, potential))
     if len(texts) > 1:

@@ -18,7 +18,7 @@ from lmppl.checker.report import Report
 from lmppl.checker.scope import Symbol
 from lmppl.checker.statements import Body, ModelChecker
 from lmppl.errors import Diagnostic, Label, LmpError
-from lmppl.factors.facts import facts_of
+from lmppl.evaluation.facts import facts_of
 from lmppl.files import Folder, Unreadable
 from lmppl.ir.model import InferSpec, Model
 from lmppl.syntax import ast

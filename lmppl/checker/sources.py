@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lmppl.builtins import PLANNED, Builtin, named
+from lmppl.builtins.descriptors.sources import source_range
 from lmppl.checker.calls import formals_of
 from lmppl.checker.expressions import ExpressionChecker
 from lmppl.checker.files import PATH_ARGUMENTS, FileReader
 from lmppl.checker.models import check_model_name
 from lmppl.checker.report import Report, did_you_mean
 from lmppl.checker.typing_rules import in_words
-from lmppl.factors import PLANNED, Builtin, named
-from lmppl.factors.descriptors.sources import source_range
 from lmppl.ir import expr as ir
 from lmppl.ir.model import Parameter, RewardSource
 from lmppl.ir.types import UNCERTAIN, Type

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from lmppl.builtins import EXTERN_LM, PLANNED, Builtin, named
+from lmppl.builtins.signature import Argument
 from lmppl.checker.calls import formals_of
 from lmppl.checker.declarations import FileChecker
 from lmppl.checker.files import PATH_ARGUMENTS
@@ -14,8 +16,6 @@ from lmppl.checker.report import did_you_mean
 from lmppl.checker.scope import KIND_IN_WORDS, Symbol
 from lmppl.checker.typing_rules import in_words, literal
 from lmppl.errors import Label, Span
-from lmppl.factors import EXTERN_LM, PLANNED, Builtin, named
-from lmppl.factors.signatures import Argument
 from lmppl.ir import expr as ir
 from lmppl.ir.model import (
     TEXT_DISTRIBUTIONS,

@@ -185,8 +185,9 @@ class Products:
 @contextmanager
 def _measured(clock: Clock) -> Iterator[None]:
     """Times the parts of the engine's steps while the block runs."""
-    from lmppl.inference import smc
-    from lmppl.target import Target, TextStage, texts
+    from lmppl.density import Target, TextStage
+    from lmppl.density.stages import text as texts
+    from lmppl.inference.smc import engine as smc
 
     parts = (
         (TextStage, "extend", "forward"),

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lmppl.density import ChoiceStage, Target, TextStage
 from lmppl.inference.proposing import Unfinished
 from lmppl.rng import Stream
-from lmppl.target import ChoiceStage, Target, TextStage
 
 # Fewer than this say nothing about their own error.
 FEWEST_DRAWS = 4

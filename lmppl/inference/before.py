@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lmppl.factors.ranges import range_of
+from lmppl.density import Target
+from lmppl.evaluation.ranges import range_of
 from lmppl.posterior import Posterior
-from lmppl.target import Target
 
 # More draws than this tell no more.
 _MOST_DRAWS = 20_000

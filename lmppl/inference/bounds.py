@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from lmppl.density import Target
 from lmppl.ir.model import Potential
 from lmppl.posterior import Unseen
-from lmppl.target import Target
 
 # A bound that nobody declared says nothing where this share of the posterior may be unseen.
 _SAYS_NOTHING = 0.5

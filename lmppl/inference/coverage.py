@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from lmppl.density import Target
 from lmppl.diagnostics import effective_sample_size, pareto_tail
 from lmppl.errors import InferenceError
 from lmppl.inference.before import factors_before
@@ -24,7 +25,6 @@ from lmppl.lowering.fitted import FittedGuide
 from lmppl.posterior.estimate import log_mean_exp
 from lmppl.posterior.intervals import proportion_interval
 from lmppl.rng import Stream
-from lmppl.target import Target
 
 Floats = NDArray[np.float64]
 

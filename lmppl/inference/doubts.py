@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lmppl.density import Target
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.inference.settings import Settings
 from lmppl.lm.tables import FunctionLM
-from lmppl.target import Target
 
 # The first batches of a reward or a language model, and the first calls of a function.
 _BATCHES, _CALLS = 2, 8

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from lmppl.density import Target
 from lmppl.errors import Diagnostic, InferenceError, LmpError
 from lmppl.fence import fenced
 from lmppl.inference.doubts import Doubts
@@ -23,7 +24,6 @@ from lmppl.inference.zero_mass import zero_mass
 from lmppl.posterior import Posterior
 from lmppl.progress import ProgressListener
 from lmppl.rng import Stream, fresh_seed
-from lmppl.target import Target
 
 _BUDGET = re.compile(
     r"\s*([\d_.]+(?:e\d+)?)\s*(s|sec|seconds?|m|min|minutes?|h|hours?|k?\s*tokens?)?\s*$"

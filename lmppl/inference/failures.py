@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import torch
 
+from lmppl.density import Target
 from lmppl.errors import InferenceError
 from lmppl.inference.loop import Draws
 from lmppl.inference.zero_mass import PROBES, zero_mass
-from lmppl.target import Target
 
 # To say what kills the mass of a binding takes draws of its prior.
 _MOST_PROBED = 8

@@ -15,11 +15,11 @@ import numpy as np
 from torch import Tensor
 
 from lmppl import fence
+from lmppl.density import Traces
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.inference.interruption import deferred_interrupts
 from lmppl.posterior import Estimate, Unseen
 from lmppl.progress import ProgressEvent, ProgressListener
-from lmppl.target import Traces
 
 State = TypeVar("State")
 

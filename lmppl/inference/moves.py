@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lmppl.density import ChoiceStage, Target, TextBatch, TextStage, Traces, draw_choices
 from lmppl.inference.proposing import propose
 from lmppl.lm.protocol import PrefixArchive, Prompt
 from lmppl.rng import Stream
 from lmppl.sequences.drawing import draw_tokens
-from lmppl.target import ChoiceStage, Target, TextBatch, TextStage, Traces, draw_choices
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from lmppl.errors import Diagnostic
-from lmppl.factors.constants import NotConstant, constant_value
-from lmppl.factors.ranges import expr_range
+from lmppl.evaluation.constants import NotConstant, constant_value
+from lmppl.evaluation.ranges import expr_range
 from lmppl.inference.settings import Exact, Settings, option_default
 from lmppl.ir.model import Model
 

@@ -9,8 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from lmppl.density import ChoiceStage, Target, TextRun, TextStage, Traces, draw_choices
 from lmppl.rng import Stream
-from lmppl.target import ChoiceStage, Target, TextRun, TextStage, Traces, draw_choices
 
 
 @dataclass(frozen=True, slots=True)

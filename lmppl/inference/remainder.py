@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lmppl.density import Target, TextRun, TextStage, Traces, concatenate
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.inference.bounds import weight_bound
 from lmppl.inference.loop import Draws
@@ -17,7 +18,6 @@ from lmppl.posterior import Estimate, Unseen
 from lmppl.posterior.estimate import honest_error
 from lmppl.rng import Stream
 from lmppl.sequences.weights import normalise
-from lmppl.target import Target, TextRun, TextStage, Traces, concatenate
 
 
 @dataclass(frozen=True, slots=True)

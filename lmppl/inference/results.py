@@ -13,6 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from lmppl.density import ChoiceStage, Target, TextStage, Traces
+from lmppl.density.possible import unequal_endings
+from lmppl.density.reopening import kept_program
+from lmppl.density.spelling import spelled_in_expressions
 from lmppl.errors import InferenceError, InternalError
 from lmppl.fence import fenced
 from lmppl.inference.loop import Draws, Outcome
@@ -23,10 +27,6 @@ from lmppl.lm.protocol import Chat
 from lmppl.posterior import Estimate, ExpectationResult, Posterior
 from lmppl.posterior.cells import Cells
 from lmppl.posterior.expectation import Statistic
-from lmppl.target import ChoiceStage, Target, TextStage, Traces
-from lmppl.target.possible import unequal_endings
-from lmppl.target.reopening import kept_program
-from lmppl.target.spelling import spelled_in_expressions
 
 _PACKAGES = ("lmppl", "torch", "transformers", "pyro-ppl", "numpy")
 

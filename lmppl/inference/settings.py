@@ -124,7 +124,7 @@ class Exact(Settings):
 
     name: ClassVar[str] = "exact"
     summary: ClassVar[str] = "enumerates the support; exact evidence, weights and draws"
-    engine: ClassVar[str] = "lmppl.inference.exact:ExactEngine"
+    engine: ClassVar[str] = "lmppl.inference.exact.engine:ExactEngine"
 
     num_draws_option: ClassVar[str] = ""
 
@@ -144,7 +144,7 @@ class Rejection(Settings):
 
     name: ClassVar[str] = "rejection"
     summary: ClassVar[str] = "independent exact draws, at a cost of one over the acceptance rate"
-    engine: ClassVar[str] = "lmppl.inference.rejection:RejectionEngine"
+    engine: ClassVar[str] = "lmppl.inference.rejection.engine:RejectionEngine"
 
     num_samples: int = option(100, "number of accepted draws to stop at", lower=1)
     max_attempts: int = option(
@@ -173,7 +173,7 @@ class Importance(Settings):
 
     name: ClassVar[str] = "importance"
     summary: ClassVar[str] = "weighted draws from the (masked) prior; unbiased evidence"
-    engine: ClassVar[str] = "lmppl.inference.importance:ImportanceEngine"
+    engine: ClassVar[str] = "lmppl.inference.importance.engine:ImportanceEngine"
 
     num_samples: int = option(1000, "number of weighted draws", lower=1)
     proposal: str = option(
@@ -190,7 +190,7 @@ class SMC(Settings):
 
     name: ClassVar[str] = "smc"
     summary: ClassVar[str] = "a population of texts grown token by token, resampled by weight"
-    engine: ClassVar[str] = "lmppl.inference.smc:SMCEngine"
+    engine: ClassVar[str] = "lmppl.inference.smc.engine:SMCEngine"
     num_draws_option: ClassVar[str] = "num_particles"
 
     num_particles: int = option(256, "particles in each run", lower=2)
@@ -242,7 +242,7 @@ class MCMC(Settings):
 
     name: ClassVar[str] = "mcmc"
     summary: ClassVar[str] = "many chains of texts, each step regenerating a part of one"
-    engine: ClassVar[str] = "lmppl.inference.mcmc:MCMCEngine"
+    engine: ClassVar[str] = "lmppl.inference.mcmc.engine:MCMCEngine"
 
     num_chains: int = option(_DEFAULT_CHAINS, "chains, all advanced in one batch", lower=1)
     num_samples: int = option(100, "kept draws of each chain", lower=1)
@@ -287,7 +287,7 @@ class SVI(Settings):
 
     name: ClassVar[str] = "svi"
     summary: ClassVar[str] = "fits a guide (a tuned copy of the prior) and draws from it"
-    engine: ClassVar[str] = "lmppl.inference.svi:SVIEngine"
+    engine: ClassVar[str] = "lmppl.inference.svi.engine:SVIEngine"
 
     num_steps: int = option(300, "optimiser steps", lower=0)
     num_particles: int = option(64, "texts drawn from the guide in each step", lower=2)

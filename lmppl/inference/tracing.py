@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from lmppl.density import ChoiceStage, Target, Traces
 from lmppl.inference.proposing import draw_choice_site
 from lmppl.rng import Stream
-from lmppl.target import ChoiceStage, Target, Traces
 
 
 def prior_draws(target: Target, num_rows: int, stream: Stream, group: int = 0) -> Traces:

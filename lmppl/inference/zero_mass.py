@@ -6,10 +6,10 @@ import math
 
 import torch
 
+from lmppl.density import Target
 from lmppl.errors import Diagnostic, InferenceError, Label
 from lmppl.inference.tracing import prior_draws
 from lmppl.rng import Stream
-from lmppl.target import Target
 
 PROBES = 200
 

@@ -92,7 +92,7 @@ class Index(Expr):
 class Call(Expr):
     """A call of a built-in function; arguments bound to the signature's parameter names.
 
-    Built-ins are those of `lmppl.factors`: text predicates (`never`, `matches`, …), risk rules
+    Built-ins are those of `lmppl.builtins`: text predicates (`never`, `matches`, …), risk rules
     (`mean`, `lcb`, …) and plain functions (`length`, `log`, `exp`, …). An omitted optional
     argument is absent from `arguments`.
     """

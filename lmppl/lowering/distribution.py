@@ -12,11 +12,11 @@ from pyro.ops.provenance import detach_provenance, get_provenance, track_provena
 from torch import Tensor
 from torch.distributions import constraints
 
-from lmppl.factors.automata import SiteAutomaton, compile_constraint
+from lmppl.automata import SiteAutomaton, compile_constraint
+from lmppl.density import Automata, TextBatch, TextStage
 from lmppl.lm.protocol import Prompt
 from lmppl.lowering.isolation import generator
 from lmppl.rng import Stream
-from lmppl.target import Automata, TextBatch, TextStage
 
 # (rows of the distribution [n], their texts) -> log probability [n]
 TextScorer = Callable[[Tensor, TextBatch], Tensor]

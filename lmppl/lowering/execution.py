@@ -9,9 +9,9 @@ import torch
 from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
 from torch import Tensor
 
+from lmppl.density import ChoiceStage, Target, Traces
 from lmppl.ir.expr import Expr
 from lmppl.lowering.distribution import read_tokens, stop_automata
-from lmppl.target import ChoiceStage, Target, Traces
 
 
 class Execution:

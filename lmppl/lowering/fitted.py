@@ -18,6 +18,7 @@ from pyro import poutine
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lmppl.density import ChoiceStage, TextStage, Traces, concatenate
 from lmppl.fence import fenced
 from lmppl.jsons import read_json
 from lmppl.lm.huggingface import HuggingFaceLM
@@ -30,7 +31,6 @@ from lmppl.lowering.objective import log_prob_of_rows
 from lmppl.lowering.program import PyroGuide
 from lmppl.lowering.text_guides import NetworkGuide
 from lmppl.rng import Stream
-from lmppl.target import ChoiceStage, TextStage, Traces, concatenate
 from lmppl.writing import whole_directory
 
 FORMAT_VERSION = 1

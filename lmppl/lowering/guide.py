@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lmppl.density import ChoiceStage, Target, TextBatch, TextStage, Traces
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.lm.protocol import Prompt
 from lmppl.lowering.distribution import TokenSequences
 from lmppl.lowering.text_guides import CorrectedGuide, TextGuide, make_text_guide
-from lmppl.target import ChoiceStage, Target, TextBatch, TextStage, Traces
 
 # A part of the guide has its own parameters for every combination of earlier choices up to this
 # many; beyond, the earliest choices are left out.

@@ -13,11 +13,11 @@ import torch
 from pyro.ops.provenance import track_provenance
 from torch import Tensor
 
+from lmppl.density import ChoiceStage, Target
 from lmppl.lowering.distribution import TokenSequences
 from lmppl.lowering.execution import Execution
 from lmppl.lowering.guide import Guide
 from lmppl.lowering.isolation import Choice
-from lmppl.target import ChoiceStage, Target
 
 _guide_numbers = itertools.count(1)
 

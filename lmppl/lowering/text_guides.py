@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lmppl.density import Automata, TextBatch, TextStage
 from lmppl.errors import InternalError
 from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lm.protocol import LanguageModel, Prefixes, Prompt, Vocabulary
 from lmppl.lowering.corrections import Correction, TableCorrection, make_correction
 from lmppl.sequences.drawing import IDENTITY_WARP
-from lmppl.target import Automata, TextBatch, TextStage
 
 # Logits of more entries than this are computed again in the backward pass, a few rows at a time.
 _MAX_LOGITS = 1 << 26

@@ -9,8 +9,8 @@ from types import ModuleType
 
 import pytest
 
+from lmppl.builtins import FACTORS, PLANNED
 from lmppl.errors.catalog import EXPLANATIONS
-from lmppl.factors import FACTORS, PLANNED
 from lmppl.inference import METHODS
 from tests.docs.blocks import PAGES, ROOT, name_of
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import lmppl
-from lmppl.target import Target
+from lmppl.density import Target
 
 Prefix = tuple[int, ...]
 

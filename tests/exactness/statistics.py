@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from lmppl.target import Target, Traces
+from lmppl.density import Target, Traces
 from tests.exactness.cases import Case, Execution
 
 # A share of the posterior below which means over runs are not tested.

@@ -11,11 +11,11 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from lmppl.density import ChoiceStage, Target
 from lmppl.lowering import Guide, LeaveOneOutELBO, PyroGuide, PyroModel
 from lmppl.lowering.distribution import padding_token
 from lmppl.lowering.isolation import isolated
 from lmppl.lowering.objective import Batch, log_prob_of_rows
-from lmppl.target import ChoiceStage, Target
 from tests.exactness.cases import Case
 
 

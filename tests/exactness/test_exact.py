@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import lmppl
+from lmppl.density import TextRun, TextStage, Traces
 from lmppl.sequences.drawing import Warp
-from lmppl.target import TextRun, TextStage, Traces
 from tests.exactness.cases import CASES, Case
 from tests.exactness.statistics import rows_of
 
@@ -44,7 +44,7 @@ def test_expectations_of_an_enumerated_posterior_have_no_error(case: Case) -> No
 
 
 def test_exact_draws_are_draws_of_the_posterior() -> None:
-    from lmppl.inference.exact import ExactEngine
+    from lmppl.inference.exact.engine import ExactEngine
     from lmppl.inference.settings import Exact
     from lmppl.rng import Stream
     from tests.exactness.statistics import p_value_of_draws

@@ -17,18 +17,21 @@ import pytest
 import torch
 
 import lmppl
-from lmppl.inference import importance, moves, rejection, smc
-from lmppl.inference.exact import ExactEngine
-from lmppl.inference.importance import ImportanceEngine
-from lmppl.inference.mcmc import MCMCEngine
+from lmppl.density import Target, TextStage, Traces
+from lmppl.inference import moves
+from lmppl.inference.exact.engine import ExactEngine
+from lmppl.inference.importance import engine as importance
+from lmppl.inference.importance.engine import ImportanceEngine
+from lmppl.inference.mcmc.engine import MCMCEngine
 from lmppl.inference.proposing import Proposals, completed, propose
-from lmppl.inference.rejection import RejectionEngine
+from lmppl.inference.rejection import engine as rejection
+from lmppl.inference.rejection.engine import RejectionEngine
 from lmppl.inference.settings import MCMC, SMC, Exact, Importance, Rejection
-from lmppl.inference.smc import SMCEngine
-from lmppl.inference.smc import State as SMCState
+from lmppl.inference.smc import engine as smc
+from lmppl.inference.smc.engine import SMCEngine
+from lmppl.inference.smc.engine import State as SMCState
 from lmppl.rng import Stream
 from lmppl.sequences.weights import log_mean_exp
-from lmppl.target import Target, TextStage, Traces
 from tests.exactness.cases import CASES, ENDS, HARD, MIXED, TILT, Case
 from tests.exactness.statistics import (
     p_value_of_draws,

@@ -15,24 +15,24 @@ import pytest
 import torch
 
 import lmppl
+from lmppl.density import Target
 from lmppl.errors import InferenceError
 from lmppl.inference import loop
 from lmppl.inference.batches import Batch
-from lmppl.inference.exact import ExactEngine
-from lmppl.inference.exact import State as ExactState
-from lmppl.inference.importance import ImportanceEngine
-from lmppl.inference.importance import State as ImportanceState
+from lmppl.inference.exact.engine import ExactEngine
+from lmppl.inference.exact.engine import State as ExactState
+from lmppl.inference.importance.engine import ImportanceEngine
+from lmppl.inference.importance.engine import State as ImportanceState
 from lmppl.inference.loop import Budget, Info
-from lmppl.inference.rejection import RejectionEngine
-from lmppl.inference.rejection import State as RejectionState
+from lmppl.inference.rejection.engine import RejectionEngine
+from lmppl.inference.rejection.engine import State as RejectionState
 from lmppl.inference.remainder import with_remainder
 from lmppl.inference.settings import SMC, Exact, Importance, Rejection
-from lmppl.inference.smc import SMCEngine
-from lmppl.inference.smc import State as SMCState
+from lmppl.inference.smc.engine import SMCEngine
+from lmppl.inference.smc.engine import State as SMCState
 from lmppl.progress import ProgressEvent
 from lmppl.rng import Stream
 from lmppl.sequences.weights import log_mean_exp
-from lmppl.target import Target
 from tests.exactness.cases import CASES, ENDS, HARD, MIXED, TILT, Case
 from tests.exactness.statistics import p_value_of_weighted_runs, rows_of
 from tests.exactness.test_sampling import rows_of_living

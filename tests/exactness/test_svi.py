@@ -12,8 +12,9 @@ from scipy import stats
 from torch import Tensor
 
 import lmppl
+from lmppl.density import Target, TextStage
 from lmppl.inference.settings import SVI
-from lmppl.inference.svi import State, SVIEngine
+from lmppl.inference.svi.engine import State, SVIEngine
 from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lm.loading import load_language_model
 from lmppl.lowering import LeaveOneOutELBO, PyroGuide
@@ -21,7 +22,6 @@ from lmppl.lowering.fitted import FittedGuide
 from lmppl.lowering.isolation import isolated
 from lmppl.lowering.objective import Batch
 from lmppl.rng import Stream
-from lmppl.target import Target, TextStage
 from tests.exactness.cases import CASES, ENDS, HARD, MIXED, TILT, Case
 from tests.exactness.statistics import p_value_of_means
 from tests.exactness.svi_cases import Fit, Perturbed, fit_of, log_prob_at, values_of

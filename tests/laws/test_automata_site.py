@@ -14,8 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmppl.factors.automata import SiteAutomaton, compile_constraint
-from lmppl.factors.automata.predicates import (
+from lmppl.automata import SiteAutomaton, compile_constraint
+from lmppl.automata.predicates import (
     And,
     Contains,
     EndsWith,
@@ -431,7 +431,7 @@ def test_bad_stop_strings_are_refused() -> None:
 
 
 def test_masks_that_are_kept_are_those_that_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lmppl.factors.automata import site
+    from lmppl.automata import site
 
     chosen = (Length("characters", "<=", 40), Contains(("b",)), Finished())
     tokens = torch.tensor([[0, 1, 3, 2], [1, 1, 4, 0], [3, 3, 3, 3], [0, 0, 0, 0]])

@@ -17,7 +17,7 @@ import tiny_models
 import torch
 
 import lmppl
-from lmppl.inference.mcmc import MCMCEngine
+from lmppl.inference.mcmc.engine import MCMCEngine
 from lmppl.inference.settings import MCMC
 from lmppl.lm.decoding import LlamaDecoder
 from lmppl.lm.huggingface import HuggingFaceLM

@@ -9,12 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmppl.factors.automata import compile_constraint
+from lmppl.automata import compile_constraint
+from lmppl.density import Automata, TextRun, TextStage
+from lmppl.density.stages.growing import GrowingStrings
 from lmppl.lm.loading import load_language_model
 from lmppl.lm.protocol import Vocabulary
 from lmppl.rng import Stream
-from lmppl.target import Automata, TextRun, TextStage
-from lmppl.target.growing import GrowingStrings
 
 torch.set_num_threads(1)
 

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
+from lmppl.builtins.risk import UncertainScores, apply_rule, mean
+from lmppl.builtins.risk_ranges import RISK_RULES, rule_range
 from lmppl.errors import Span
-from lmppl.factors.rewards.scorer import Scorer, Source
-from lmppl.factors.rewards.texts import CountSource, LexiconSource
-from lmppl.factors.rewards.vader import VaderSource
-from lmppl.factors.risk import UncertainScores, apply_rule, mean
-from lmppl.factors.risk_ranges import RISK_RULES, rule_range
 from lmppl.ir.model import Parameter, Reward, RewardSource
 from lmppl.ir.types import REAL, STRING, Interval
+from lmppl.rewards.scorer import Scorer, Source
+from lmppl.rewards.texts import CountSource, LexiconSource
+from lmppl.rewards.vader import VaderSource
 
 SPAN = Span(None, 0, 1, 1, 1, 1, 2)
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import lmppl
+from lmppl.density import Automata, Target, TextBatch, TextStage
 from lmppl.lm.loading import load_language_model
 from lmppl.rng import Stream
 from lmppl.sequences.drawing import Warp
-from lmppl.target import Automata, Target, TextBatch, TextStage
 
 UNIFORMS = Stream.from_seed(3).child("laws")
 PROMPTS = ["Once upon a time", "The dog", ""] * 5

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmppl.factors.automata.dfa import TooManyStates
-from lmppl.factors.automata.language import (
+from lmppl.automata.dfa import TooManyStates
+from lmppl.automata.language import (
     contradiction,
     is_always_true,
     is_never_true,
@@ -20,7 +20,7 @@ from lmppl.factors.automata.language import (
     shortest_text,
     when_decidable,
 )
-from lmppl.factors.automata.predicates import (
+from lmppl.automata.predicates import (
     And,
     Contains,
     EndsWith,
@@ -169,8 +169,8 @@ def test_the_stop_string_that_is_completed_first_ends_the_text(
 
 def test_constraints_are_checked_without_torch_and_numpy() -> None:
     program = (
-        "import sys; from lmppl.factors.automata.language import shortest_text;"
-        "from lmppl.factors.automata.predicates import Matches, Never;"
+        "import sys; from lmppl.automata.language import shortest_text;"
+        "from lmppl.automata.predicates import Matches, Never;"
         "assert shortest_text(Matches('[a-c]+')) == 'a';"
         "print(sorted({'torch', 'numpy', 'transformers'} & set(sys.modules)))"
     )

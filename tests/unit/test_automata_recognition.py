@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lmppl
-from lmppl.factors.automata import recognition, searching
-from lmppl.factors.automata.dfa import TooManyStates
-from lmppl.factors.automata.predicates import (
+from lmppl.automata import recognition, searching
+from lmppl.automata.dfa import TooManyStates
+from lmppl.automata.predicates import (
     Contains,
     EndsWith,
     Matches,
@@ -21,9 +21,9 @@ from lmppl.factors.automata.predicates import (
     StartsWith,
     holds,
 )
-from lmppl.factors.automata.recognition import recognise
-from lmppl.factors.automata.regex import NotRegular
-from lmppl.factors.automata.searching import Counter
+from lmppl.automata.recognition import recognise
+from lmppl.automata.regex import NotRegular
+from lmppl.automata.searching import Counter
 
 ATOMS = ["a", "b", "ab", ".", "[ab]", r"\b", r"\B", "^", "$", r"\Z", r"\w", r"\s", "c?", "\n", ""]
 REPEATS = ["*", "+", "?", "*?", "+?", "??", "{2}", "{0,2}", "{1,3}?", "{2,}", "{2,}?", "{3}?"]
@@ -124,7 +124,7 @@ def test_what_no_automaton_follows_is_refused_in_the_file(pattern: str, tmp_path
 
 
 def test_a_long_list_of_whole_words_is_followed_while_a_text_grows(shared: Path) -> None:
-    from lmppl.factors.automata import compile_constraint
+    from lmppl.automata import compile_constraint
     from lmppl.lm.protocol import Vocabulary
 
     path = shared / "data" / "reward" / "ldnoobw_en.txt"

@@ -15,16 +15,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmppl.factors.automata.alphabet import cased_characters, category
-from lmppl.factors.automata.dfa import (
+from lmppl.automata.alphabet import cased_characters, category
+from lmppl.automata.dfa import (
     TooManyStates,
     complement,
     intersection,
     minimise,
     shortest_accepted,
 )
-from lmppl.factors.automata.nfa import determinise
-from lmppl.factors.automata.regex import NotRegular, regex_dfa, words_dfa, words_nfa
+from lmppl.automata.nfa import determinise
+from lmppl.automata.regex import NotRegular, regex_dfa, words_dfa, words_nfa
 
 DATA = Path(os.environ.get("LMPPL_SHARED", Path(__file__).parents[3] / "shared")) / "data"
 RUST_TESTS = DATA / "constraints" / "rust_regex_testdata.tar.gz"
@@ -224,7 +224,7 @@ WORDS = st.lists(st.text("abk é.", min_size=0, max_size=3), max_size=4).map(tup
 def test_words_are_found_as_by_search(
     words: tuple[str, ...], ignore_case: bool, whole_words: bool, texts: list[str]
 ) -> None:
-    from lmppl.factors.automata.predicates import words_pattern
+    from lmppl.automata.predicates import words_pattern
 
     engine = re.compile(
         words_pattern(words, whole_words=whole_words), re.IGNORECASE if ignore_case else 0

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lmppl.checker import check, describe, infer_specs
 from lmppl.errors import LmpError
-from lmppl.factors.constants import NotConstant, constant_value
+from lmppl.evaluation.constants import NotConstant, constant_value
 from lmppl.ir.expr import Call, Constant, Expr
 from lmppl.ir.model import Model
 from lmppl.ir.types import Interval

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from lmppl.builtins import FACTORS, PLANNED, Builtin
 from lmppl.checker import check
 from lmppl.errors import LmpError
-from lmppl.factors import FACTORS, PLANNED, Builtin
 from lmppl.syntax import parse
 
 REWARDS = """
@@ -114,7 +114,7 @@ def test_defaults_and_choices_agree_with_the_types_of_arguments() -> None:
 
 def test_the_registry_loads_no_tensor_library() -> None:
     code = (
-        "import sys, lmppl.factors, lmppl.factors.constraints, lmppl.factors.facts;"
+        "import sys, lmppl.builtins, lmppl.evaluation.constraints, lmppl.evaluation.facts;"
         "print([m for m in ('torch', 'numpy', 'transformers', 'pyro') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from lmppl.automata.predicates import And, Length, Never, Not, True_
 from lmppl.checker import check, check_binding, check_constraints, check_expression
 from lmppl.errors import LmpError
-from lmppl.factors.automata.predicates import And, Length, Never, Not, True_
-from lmppl.factors.constraints import as_predicate
+from lmppl.evaluation.constraints import as_predicate
 from lmppl.ir.expr import Call, RewardCall
 from lmppl.ir.model import Model
 from lmppl.syntax import parse

@@ -9,17 +9,17 @@ import re
 import numpy as np
 import pytest
 
+from lmppl.automata.counting import count_dfa
+from lmppl.automata.dfa import TooManyStates
+from lmppl.automata.language import predicate_dfa
+from lmppl.automata.predicates import Count, OneOf, holds
+from lmppl.automata.regex import NotRegular
 from lmppl.checker import check
 from lmppl.errors import LmpError
-from lmppl.factors.automata.counting import count_dfa
-from lmppl.factors.automata.dfa import TooManyStates
-from lmppl.factors.automata.language import predicate_dfa
-from lmppl.factors.automata.predicates import Count, OneOf, holds
-from lmppl.factors.automata.regex import NotRegular
-from lmppl.factors.constraints import as_predicate, required_predicate
-from lmppl.factors.evaluation import Environment, TextColumn, evaluate
-from lmppl.factors.rewards import load_reward
+from lmppl.evaluation.constraints import as_predicate, required_predicate
+from lmppl.evaluation.values import Environment, TextColumn, evaluate
 from lmppl.ir.model import Model
+from lmppl.rewards import load_reward
 from lmppl.syntax import parse
 
 TEXTS = ["".join(letters) for n in range(7) for letters in itertools.product("ab ", repeat=n)]

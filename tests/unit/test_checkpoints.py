@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 
 import lmppl
 from lmppl.errors import Diagnostic, InferenceError
-from lmppl.factors.rewards.huggingface import load_sequence_classifier
 from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lm.loading import load_language_model
+from lmppl.rewards.huggingface import load_sequence_classifier
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "laws"))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import lmppl
-from lmppl.factors.automata.language import few_texts, predicate_dfa
-from lmppl.factors.automata.predicates import Matches, OneOf
+from lmppl.automata.language import few_texts, predicate_dfa
+from lmppl.automata.predicates import Matches, OneOf
 
 PROGRAM = """
 model m(mood: bool = true) {{

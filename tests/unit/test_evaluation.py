@@ -7,16 +7,14 @@ import math
 import numpy as np
 import pytest
 
+from lmppl.builtins import named
+from lmppl.builtins.functions import FUNCTIONS
+from lmppl.builtins.risk import UncertainScores
+from lmppl.builtins.risk_ranges import RISK_RULES
 from lmppl.errors import InferenceError, Span
-from lmppl.factors import named
-from lmppl.factors.constants import constant_value
-from lmppl.factors.evaluation import _PREDICATES, Environment, TextColumn, evaluate
-from lmppl.factors.formatting import format_value
-from lmppl.factors.functions import FUNCTIONS
-from lmppl.factors.rewards.scorer import Scorer
-from lmppl.factors.rewards.texts import CountSource
-from lmppl.factors.risk import UncertainScores
-from lmppl.factors.risk_ranges import RISK_RULES
+from lmppl.evaluation.constants import constant_value
+from lmppl.evaluation.formatting import format_value
+from lmppl.evaluation.values import _PREDICATES, Environment, TextColumn, evaluate
 from lmppl.ir.expr import (
     Array,
     Binary,
@@ -33,6 +31,8 @@ from lmppl.ir.expr import (
 )
 from lmppl.ir.model import Parameter, Reward, RewardSource
 from lmppl.ir.types import BOOL, INT, REAL, STRING, UNCERTAIN, Interval, Type
+from lmppl.rewards.scorer import Scorer
+from lmppl.rewards.texts import CountSource
 
 SPAN = Span("m.lmp", 10, 20, 2, 3, 2, 13)
 

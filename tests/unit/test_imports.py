@@ -65,7 +65,7 @@ def test_import_lmppl_loads_no_heavy_library() -> None:
         "lmppl.ir.model",
         "lmppl.checker",
         "lmppl.errors",
-        "lmppl.factors",
+        "lmppl.builtins",
         "lmppl.inference",
         "lmppl.pipeline",
         "lmppl.cli",

@@ -7,9 +7,9 @@ import pytest
 import lmppl
 from lmppl.cli.entry import main
 from lmppl.errors import LmpError
-from lmppl.factors.rewards.texts import read_lexicon
 from lmppl.files import Folder
 from lmppl.jsons import NotJson, half_character, read_json
+from lmppl.rewards.texts import read_lexicon
 
 TWICE = '{"a": 1, "a": 2}'
 

@@ -14,9 +14,9 @@ import pytest
 import lmppl
 from lmppl.checker import check
 from lmppl.checker.digests import model_digest
-from lmppl.factors.constants import constant_value
-from lmppl.factors.constraints import as_predicate
-from lmppl.factors.ranges import expr_range
+from lmppl.evaluation.constants import constant_value
+from lmppl.evaluation.constraints import as_predicate
+from lmppl.evaluation.ranges import expr_range
 from lmppl.syntax import format_source, parse
 
 MARKOV = {"tokens": ["a", "b", "."], "initial": [1, 1, 1], "transition": [[1, 1, 1]] * 3}

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import lmppl
+from lmppl.density import TextStage
 from lmppl.lowering import TokenSequences
 from lmppl.lowering.corrections import RecurrentCorrection, TableCorrection, make_correction
-from lmppl.target import TextStage
 
 
 def _language_model() -> lmppl.FunctionLM:

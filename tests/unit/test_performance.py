@@ -14,8 +14,8 @@ import lmppl
 from lmppl.cli import bench as performance
 from lmppl.cli.entry import main
 from lmppl.cli.threads import choose_threads
-from lmppl.inference.smc import SMCEngine
-from lmppl.target import TextStage
+from lmppl.density import TextStage
+from lmppl.inference.smc.engine import SMCEngine
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "laws"))
 

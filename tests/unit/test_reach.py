@@ -15,9 +15,9 @@ import pytest
 import torch
 
 import lmppl
-from lmppl.factors.reach import Reach
-from lmppl.factors.rewards.texts import CountSource, LexiconSource
+from lmppl.automata.reach import Reach
 from lmppl.lm.sizes import TokenSizes
+from lmppl.rewards.texts import CountSource, LexiconSource
 
 _LETTERS = (b"a", b"b", b"c", b" ")
 _WORDS = (b" ha", b"haha", b"a", b"!!", b"h", b"\n")

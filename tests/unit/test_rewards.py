@@ -11,12 +11,12 @@ import pytest
 import torch
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
+from lmppl.builtins.risk import UncertainScores
 from lmppl.errors import InferenceError, Span
-from lmppl.factors.rewards import Scorer, load_reward
-from lmppl.factors.rewards.scorer import REMEMBERED
-from lmppl.factors.risk import UncertainScores
 from lmppl.ir.model import Parameter, Reward, RewardSource
 from lmppl.ir.types import INT, REAL, STRING, UNCERTAIN, Interval, Type
+from lmppl.rewards import Scorer, load_reward
+from lmppl.rewards.scorer import REMEMBERED
 
 SPAN = Span(None, 0, 1, 1, 1, 1, 2)
 

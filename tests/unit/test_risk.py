@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 
-from lmppl.errors import InferenceError
-from lmppl.factors.risk import (
+from lmppl.builtins.risk import (
     UncertainScores,
     apply_rule,
     cvar,
@@ -22,7 +21,8 @@ from lmppl.factors.risk import (
     std,
     worst,
 )
-from lmppl.factors.risk_ranges import RISK_RULES, rule_range
+from lmppl.builtins.risk_ranges import RISK_RULES, rule_range
+from lmppl.errors import InferenceError
 from lmppl.ir.types import Interval
 
 MEMBERS = np.array(

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import lmppl
+from lmppl.density import Automata, Target, target
+from lmppl.density.stages import text as texts
 from lmppl.inference.execution import execute
 from lmppl.inference.settings import Importance
-from lmppl.target import Automata, Target, target, texts
 
 torch.set_num_threads(1)
 

@@ -1,0 +1,18 @@
+"""Model, language models and factors joined: log densities and stepping over token sequences."""
+
+from lmppl.density.stages.choice import ChoiceStage, draw_choices
+from lmppl.density.stages.text import Automata, TextRun, TextStage
+from lmppl.density.target import Target
+from lmppl.density.traces import TextBatch, Traces, concatenate
+
+__all__ = [
+    "Automata",
+    "ChoiceStage",
+    "Target",
+    "TextBatch",
+    "TextRun",
+    "TextStage",
+    "Traces",
+    "concatenate",
+    "draw_choices",
+]

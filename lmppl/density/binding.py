@@ -1,0 +1,313 @@
+"""Model plus data: loads language models and rewards and joins them into a Target.
+
+The only step that loads weights. The parameter values were checked against the model's types
+before.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from lmppl.builtins import EXTERN_LM, Builtin, named
+from lmppl.density.possible import impossibilities
+from lmppl.density.spelling import ending_at, spelled_tokens
+from lmppl.density.stages.choice import ChoiceStage
+from lmppl.density.stages.text import TextStage
+from lmppl.density.target import Target
+from lmppl.errors import Diagnostic, InferenceError
+from lmppl.evaluation.values import Environment, evaluate
+from lmppl.files import Files, Folder
+from lmppl.ir.expr import Expr
+from lmppl.ir.model import Distribution, Model, Site
+from lmppl.lm.loading import first_device, load_language_model
+from lmppl.lm.protocol import LanguageModel
+from lmppl.lm.tables import load_markov, load_ngram
+from lmppl.progress import ProgressEvent, ProgressListener
+from lmppl.rewards import Scorer, load_reward
+from lmppl.sequences.drawing import Warp
+
+_log = logging.getLogger(__name__)
+Loaded = TypeVar("Loaded")
+
+
+def bind(
+    model: Model,
+    bindings: Sequence[Mapping[str, object]],
+    externs: Mapping[str, object],
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    progress: ProgressListener | None = None,
+    rewards: bool = True,
+) -> Target:
+    """The Target of a model for one or several bindings of its parameters.
+
+    `bindings` give every parameter a value; `externs` hold the host's rewards, functions and
+    language models by name. Without `rewards` none is loaded, and no factor can be evaluated.
+
+    Raises:
+        InferenceError: a language model or reward cannot be loaded (91x, 92x), or several bindings
+            disagree on what a site's structure is made of (LMP926), or no text of a language
+            model can meet what is required of it (LMP305) in any binding; where it can in some, the
+            others are `impossible` in the target and not among its bindings.
+    """
+    complete = [with_defaults(model, values) for values in bindings]
+    place = _device(device)
+
+    def load(what: str, loaded: Callable[[], Loaded]) -> Loaded:
+        if progress is not None:
+            progress(ProgressEvent("loading", 0, None, what))
+        began = time.perf_counter()
+        found = loaded()
+        _log.info("loaded %s in %.1f s", what, time.perf_counter() - began)
+        return found
+
+    stages = tuple(
+        load(
+            f"the prior of {site.name}",
+            partial(bind_site, model, site, complete, externs, device, dtype),
+        )
+        for site in model.sites
+    )
+    called = {
+        name: load(
+            f"the reward {name}",
+            partial(
+                load_reward,
+                reward,
+                base_dir=model.base_dir,
+                files=files_of(model),
+                device=str(place),
+                dtype=None,
+                host=_host(externs, name),
+            ),
+        )
+        for name, reward in model.rewards.items()
+        if rewards
+    }
+    functions = {
+        name: function
+        for name, extern in model.externs.items()
+        if extern.kind == "function" and callable(function := externs.get(name))
+    }
+    target = Target(
+        model=model,
+        bindings=tuple(complete),
+        stages=stages,
+        scorers=called,
+        functions=functions,
+        device=place,
+        digests=_digests(model, stages, called),
+    )
+    sources = {model.path: model.source}
+    if spelled := spelled_tokens(target):
+        raise InferenceError(spelled, sources)
+    found = impossibilities(target)
+    lost = found.bindings
+    if len(lost) == len(complete):
+        raise InferenceError(lost[0], sources)
+    if not lost and not found.choices:
+        return target
+    kept = [group for group in range(len(complete)) if group not in lost]
+    return Target(
+        model=model,
+        bindings=tuple(complete[group] for group in kept),
+        stages=stages,
+        scorers=called,
+        functions=functions,
+        device=place,
+        digests=target.digests,
+        impossible={group: InferenceError(why, sources) for group, why in lost.items()},
+        ruled_out={n: found.choices.get(group, ()) for n, group in enumerate(kept)},
+    )
+
+
+def files_of(model: Model) -> Files:
+    """What the program may read, now that it is bound."""
+    return Folder.of(model.base_dir, model.allow)
+
+
+def _device(name: str | None) -> torch.device:
+    """The torch device of that name; for "auto" the one that spread models begin on.
+
+    Raises:
+        InferenceError: LMP932, torch knows no such device or this machine has none.
+    """
+    if name == "auto":
+        return first_device()
+    try:
+        place = torch.device(name or "cpu")
+        torch.empty(0, device=place)
+    except (AssertionError, RuntimeError) as error:
+        raise InferenceError(
+            [
+                Diagnostic(
+                    "LMP932",
+                    "error",
+                    f"there is no device {name!r} to run on",
+                    notes=(str(error).splitlines()[0],),
+                    help="use device='cpu', or what `torch.cuda.is_available()` and torch allow",
+                )
+            ]
+        ) from error
+    return place
+
+
+def _host(externs: Mapping[str, object], name: str) -> Callable[..., object] | None:
+    found = externs.get(name)
+    return found if callable(found) else None
+
+
+def with_defaults(model: Model, values: Mapping[str, object]) -> dict[str, object]:
+    """The values of all parameters."""
+    complete = {}
+    for parameter in model.parameters:
+        if parameter.name in values:
+            complete[parameter.name] = values[parameter.name]
+        elif parameter.default is not None:
+            complete[parameter.name] = _constant(model, parameter.default, complete)
+    return complete
+
+
+def _constant(model: Model, expr: Expr, values: Mapping[str, object]) -> object:
+    """The value of an expression that depends on parameters only."""
+    environment = Environment(
+        num_rows=1,
+        values=values,
+        columns={},
+        scorers={},
+        functions={},
+        lets={let.name: let.expr for let in model.lets},
+    )
+    value = evaluate(expr, environment)
+    if isinstance(value, (str, tuple)):
+        return value
+    if isinstance(value, list):
+        return value[0] if len(value) == 1 and expr.type.dimensions == 0 else tuple(value)
+    assert isinstance(value, np.ndarray)
+    item = value.reshape(-1)
+    return item[0].item() if expr.type.dimensions == 0 else tuple(item.tolist())
+
+
+def _argument(
+    model: Model, site: Site, name: str, bindings: Sequence[Mapping[str, object]]
+) -> object:
+    """The value of a site's argument, the same for all bindings; its default if not written."""
+    expr = site.distribution.argument(name)
+    if expr is None:
+        signature = builtin_of(site.distribution)
+        return signature.default(name) if signature.argument(name) is not None else None
+    found = [_constant(model, expr, values) for values in bindings]
+    if any(value != found[0] for value in found):
+        raise InferenceError(
+            [
+                Diagnostic(
+                    "LMP926",
+                    "error",
+                    f"the bindings disagree on {name} of {site.name}: {found[0]!r} and others",
+                    span=expr.span,
+                    help="run the bindings one by one, or give them all the same value",
+                )
+            ],
+            {model.path: model.source},
+        )
+    return found[0]
+
+
+def builtin_of(distribution: Distribution) -> Builtin:
+    """The descriptor of a site's distribution."""
+    return EXTERN_LM if distribution.kind == "extern" else named("distribution")[distribution.kind]
+
+
+def bind_site(
+    model: Model,
+    site: Site,
+    bindings: Sequence[Mapping[str, object]],
+    externs: Mapping[str, object],
+    device: str | None,
+    dtype: str | None,
+) -> ChoiceStage | TextStage:
+    """The stage of a site, its language model loaded."""
+
+    def value(name: str) -> object:
+        return _argument(model, site, name, bindings)
+
+    match site.distribution.kind:
+        case "bernoulli":
+            return ChoiceStage(site.name, (False, True))
+        case "categorical":
+            return ChoiceStage(site.name, tuple(value("values")))  # type: ignore[arg-type]
+    stop = value("stop")
+    top_k, top_p = value("top_k"), value("top_p")
+    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())  # type: ignore[arg-type]
+    lm = _language_model(model, site, value, externs, device, dtype)
+    lm, stops = ending_at(model, site, lm, stops)
+    return TextStage(
+        name=site.name,
+        lm=lm,
+        max_tokens=int(value("max_tokens")),  # type: ignore[call-overload]
+        warp=Warp(
+            temperature=float(value("temperature")),  # type: ignore[arg-type]
+            top_k=None if top_k is None else int(top_k),  # type: ignore[call-overload]
+            top_p=None if top_p is None else float(top_p),  # type: ignore[arg-type]
+        ),
+        stop=stops,
+    )
+
+
+def _language_model(
+    model: Model,
+    site: Site,
+    value: Callable[[str], object],
+    externs: Mapping[str, object],
+    device: str | None,
+    dtype: str | None,
+) -> LanguageModel:
+    place = _device(device)
+    match site.distribution.kind:
+        case "lm":
+            revision = value("revision")
+            return load_language_model(
+                str(value("model")),
+                revision=None if revision is None else str(revision),
+                dtype=dtype,
+                device=device,
+                base_dir=model.base_dir,
+            )
+        case "markov":
+            return load_markov(
+                str(value("path")), base_dir=model.base_dir, device=place, files=files_of(model)
+            )
+        case "ngram":
+            return load_ngram(
+                str(value("path")),
+                order=int(value("order")),  # type: ignore[call-overload]
+                base_dir=model.base_dir,
+                files=files_of(model),
+                device=place,
+            )
+        case _:
+            assert site.distribution.extern is not None
+            found = externs[site.distribution.extern]
+            assert isinstance(found, LanguageModel)
+            return found
+
+
+def _digests(
+    model: Model, stages: Sequence[ChoiceStage | TextStage], scorers: Mapping[str, Scorer]
+) -> dict[str, str]:
+    """What the manifest records so that a run can be repeated."""
+    digests = {"model": model.digest}
+    for stage in stages:
+        if isinstance(stage, TextStage):
+            digests[f"lm {stage.name}"] = stage.lm.digest
+    for name, scorer in scorers.items():
+        digests[f"reward {name}"] = scorer.digest
+    return digests

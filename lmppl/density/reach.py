@@ -1,0 +1,84 @@
+"""The ranges of numbers on texts that follow from the language models and rewards of a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lmppl.automata.reach import Reach
+from lmppl.density.stages.choice import ChoiceStage
+from lmppl.density.stages.text import TextStage
+from lmppl.ir.types import Interval
+from lmppl.rewards import Scorer
+from lmppl.rewards.scorer import Ranged
+
+_UNITS = ("tokens", "words", "characters")
+# Stands for any text, where ranges are kept by the names of sites.
+_ANY = ""
+
+
+class BoundRanges:
+    """What a target knows; each range is found when it is first asked for."""
+
+    def __init__(
+        self, stages: tuple[ChoiceStage | TextStage, ...], scorers: Mapping[str, Scorer]
+    ) -> None:
+        self._stages = {stage.name: stage for stage in stages if isinstance(stage, TextStage)}
+        self._scorers = scorers
+        self._found: dict[tuple[str, str, str], Interval | None] = {}
+
+    def reward(self, name: str, site: str | None) -> Interval | None:
+        """The range of a reward on the text of a site, or on any text."""
+        key = ("reward", name, site or _ANY)
+        if key not in self._found:
+            scorer = self._scorers.get(name)
+            source = None if scorer is None else scorer.source
+            self._found[key] = None
+            if isinstance(source, Ranged):
+                self._found[key] = source.range(None if site is None else self._reach(site))
+        return self._found[key]
+
+    def length(self, unit: str, site: str) -> Interval | None:
+        """The range of the length of the text of a site."""
+        key = ("length", unit, site)
+        if key not in self._found:
+            reach = self._reach(site)
+            self._found[key] = None if reach is None else reach.length(unit)
+        return self._found[key]
+
+    def _reach(self, site: str) -> Reach | None:
+        stage = self._stages.get(site)
+        return None if stage is None else Reach(stage.lm.vocab.sizes, stage.max_tokens)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, as plain numbers: what a saved posterior keeps."""
+        for site in self._stages:
+            for unit in _UNITS:
+                self.length(unit, site)
+        for name in self._scorers:
+            for place in (None, *self._stages):
+                self.reward(name, place)
+        found: dict[str, dict[str, dict[str, list[float]]]] = {"reward": {}, "length": {}}
+        for (what, name, site), range in self._found.items():
+            if range is not None:
+                found[what].setdefault(name, {})[site] = [range.lower, range.upper]
+        return found
+
+
+class KeptRanges:
+    """What a saved posterior knows, without its language models."""
+
+    def __init__(self, kept: Mapping[str, Any]) -> None:
+        self._kept = kept
+
+    def reward(self, name: str, site: str | None) -> Interval | None:
+        """The range of a reward on the text of a site, or on any text."""
+        return self._of("reward", name, site or _ANY)
+
+    def length(self, unit: str, site: str) -> Interval | None:
+        """The range of the length of the text of a site."""
+        return self._of("length", unit, site)
+
+    def _of(self, what: str, name: str, site: str) -> Interval | None:
+        range = self._kept.get(what, {}).get(name, {}).get(site)
+        return None if range is None else Interval(float(range[0]), float(range[1]))

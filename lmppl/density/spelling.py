@@ -1,0 +1,250 @@
+"""Spellings of special tokens in a program: the token as a stop string, a mistake elsewhere.
+
+A special token adds nothing to a text, so that what looks for its spelling never sees it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from lmppl.automata.spelling import spelled_in
+from lmppl.density.stages.choice import ChoiceStage
+from lmppl.density.stages.text import TextStage
+from lmppl.density.target import Target
+from lmppl.errors import Diagnostic, InferenceError, Span
+from lmppl.evaluation.constants import NotConstant, constant_value
+from lmppl.ir.expr import (
+    Binary,
+    Call,
+    Conditional,
+    Constant,
+    Expr,
+    Interpolation,
+    Reference,
+    RewardCall,
+)
+from lmppl.ir.model import Model, RewardSource, Site
+from lmppl.lm.protocol import LanguageModel
+
+_LOOK_FOR_WORDS = frozenset({"never", "contains", "starts_with", "ends_with"})
+# Combinations of earlier choices that are written out to know what is looked for.
+_MOST_COMBINATIONS = 256
+
+
+def ending_at(
+    model: Model, site: Site, lm: LanguageModel, stops: Sequence[str]
+) -> tuple[LanguageModel, tuple[str, ...]]:
+    """The language model that ends texts at those special tokens too, and the other stop strings.
+
+    Raises:
+        InferenceError: LMP942, a stop string that has such a spelling within it; LMP941, the
+            token of one is none that the model can draw.
+    """
+    special: Mapping[str, int] = getattr(lm, "special_tokens", {})
+    ends, others = [], []
+    for stop in stops:
+        if stop in special:
+            ends.append(stop)
+            continue
+        others.append(stop)
+        if within := next((token for token in special if token in stop), None):
+            raise _refused(
+                model,
+                site,
+                "LMP942",
+                f"the stop string {stop!r} has the spelling of the special token {within!r} in it,"
+                " which adds nothing to a text: no text would end there",
+                f"to end the text at that token, write `stop=[{json.dumps(within)}]`",
+            )
+    for stop in ends:
+        if special[stop] >= lm.vocab.size:
+            raise _refused(
+                model,
+                site,
+                "LMP941",
+                f"the stop string {stop!r} is the special token {special[stop]}, which is outside"
+                f" the {lm.vocab.size} tokens of the model: no text would end there",
+                "write a stop string that the model can draw",
+            )
+    if ends:
+        lm = lm.ending_at([special[stop] for stop in ends])  # type: ignore[attr-defined]
+    return lm, tuple(others)
+
+
+def _refused(model: Model, site: Site, code: str, message: str, help: str) -> InferenceError:
+    argument = site.distribution.argument("stop")
+    span = site.span if argument is None else argument.span
+    return InferenceError(
+        [Diagnostic(code, "error", message, span, help=help)], {model.path: model.source}
+    )
+
+
+def spelled_tokens(target: Target) -> list[Diagnostic]:
+    """LMP942 wherever the program looks for the spelling of a special token in a text."""
+    model = target.model
+    exprs: list[Expr | None] = [let.expr for let in model.lets]
+    for potential in model.potentials:
+        exprs += [potential.expr, potential.when]
+    exprs += [output.expr for output in model.outputs]
+    for claim in model.expectations:
+        exprs += [claim.expr, claim.bound, claim.q]
+    for site in model.sites:
+        exprs += site.distribution.arguments.values()
+    return spelled_in_expressions(target, exprs)
+
+
+def spelled_in_expressions(target: Target, exprs: Iterable[Expr | None]) -> list[Diagnostic]:
+    """LMP942 wherever expressions look for the spelling of a special token in a text."""
+    special = {
+        stage.name: tokens
+        for stage in target.stages
+        if isinstance(stage, TextStage) and (tokens := getattr(stage.lm, "special_tokens", {}))
+    }
+    if not special:
+        return []
+    found: dict[Span, Diagnostic] = {}
+    for node in target.model.nodes(*exprs):
+        for text, spelled in _looked_for(target, node):
+            sites, fixed = _pieces(target, text)
+            for site in sorted(sites & special.keys()):
+                tokens = [t for t in special[site] if not any(t in piece for piece in fixed)]
+                token = next(iter(spelled(tokens)), None)
+                if token is not None:
+                    found.setdefault(node.span, _not_text(site, node.span, token))
+    return list(found.values())
+
+
+def _not_text(site: str, span: Span, token: str) -> Diagnostic:
+    return Diagnostic(
+        "LMP942",
+        "error",
+        f"{token!r} is the spelling of a special token, which adds nothing to `{site}`: this would"
+        " not see it",
+        span,
+        help=f"to end the text at that token, write `stop=[{json.dumps(token)}]`",
+    )
+
+
+class _Words:
+    """Strings that are looked for: says which spellings are within them."""
+
+    def __init__(self, words: Iterable[str], ignore_case: bool = False) -> None:
+        self.ignore_case = ignore_case
+        self.words = [word.casefold() for word in words] if ignore_case else list(words)
+        self.letters = set().union(*self.words)
+
+    def __call__(self, tokens: Sequence[str]) -> Iterator[str]:
+        for token in tokens:
+            spelling = token.casefold() if self.ignore_case else token
+            if self.letters.issuperset(spelling) and any(spelling in w for w in self.words):
+                yield token
+
+
+class _Pattern:
+    """A regular expression that is looked for: says which spellings it spells."""
+
+    def __init__(self, patterns: Iterable[str], ignore_case: bool = False) -> None:
+        self.patterns, self.ignore_case = list(patterns), ignore_case
+
+    def __call__(self, tokens: Sequence[str]) -> Iterator[str]:
+        for pattern in self.patterns:
+            yield from spelled_in(pattern, tokens, self.ignore_case)
+
+
+def _looked_for(target: Target, node: Expr) -> Iterator[tuple[Expr, _Words | _Pattern]]:
+    """The text that a node looks into, and for what."""
+    match node:
+        case Call() if node.function in _LOOK_FOR_WORDS:
+            text, words = node.argument("text"), node.argument("words")
+            if text is not None and words is not None:
+                yield text, _Words(_strings(target, words), _flag(target, node))
+        case Call(function="matches"):
+            text, pattern = node.argument("text"), node.argument("pattern")
+            if text is not None and pattern is not None:
+                yield text, _Pattern(_strings(target, pattern), _flag(target, node))
+        case Binary(operator="==" | "!=" | "in"):
+            kinds = {node.left.type.kind, node.right.type.kind}
+            if kinds == {"string"}:
+                yield node.left, _Words(_strings(target, node.right))
+                if node.operator != "in":
+                    yield node.right, _Words(_strings(target, node.left))
+        case RewardCall() if node.reward in target.model.rewards:
+            for source in _sources(target.model.rewards[node.reward].source):
+                if source.kind == "count":
+                    pattern_text = str(source.arguments["pattern"])
+                    ignore_case = bool(source.arguments.get("ignore_case", False))
+                    yield node.arguments[0], _Pattern([pattern_text], ignore_case)
+
+
+def _sources(source: RewardSource) -> Iterator[RewardSource]:
+    yield source
+    for member in source.members:
+        yield from _sources(member)
+
+
+def _flag(target: Target, node: Call) -> bool:
+    """Whether upper and lower case count as the same in some binding."""
+    given = node.argument("ignore_case")
+    return given is not None and any(_values(target, given))
+
+
+def _strings(target: Target, expr: Expr) -> list[str]:
+    """All strings that an expression, or an array of strings, may stand for."""
+    found: dict[str, None] = {}
+    for value in _values(target, expr):
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, str):
+                found[each] = None
+    return list(found)
+
+
+def _values(target: Target, expr: Expr) -> list[object]:
+    """The values of an expression of parameters and choices; what hangs on texts is left out."""
+    model = target.model
+    if isinstance(expr, Constant):
+        return [expr.value]
+    used = {node.name for node in model.nodes(expr) if isinstance(node, Reference)}
+    choices = [s for s in target.stages if isinstance(s, ChoiceStage) and s.name in used]
+    if math.prod(choice.size for choice in choices) > _MOST_COMBINATIONS:
+        return [value for choice in choices for value in choice.support]
+    bindings = {
+        repr(known): known
+        for binding in target.bindings
+        for known in [{name: value for name, value in binding.items() if name in used}]
+    }
+    found: list[object] = []
+    for known in bindings.values():
+        for support in itertools.product(*(choice.support for choice in choices)):
+            chosen = {c.name: value for c, value in zip(choices, support, strict=True)}
+            try:
+                found.append(constant_value(expr, model, {**known, **chosen}))
+            except (NotConstant, ArithmeticError, ValueError, TypeError):
+                continue
+    return found
+
+
+def _pieces(target: Target, text: Expr) -> tuple[set[str], list[str]]:
+    """The text sites that a text is made of, and the strings that are put beside them."""
+    sites: set[str] = set()
+    fixed: list[str] = []
+    waiting: list[Expr | str] = [text]
+    while waiting:
+        piece = waiting.pop()
+        if isinstance(piece, str):
+            fixed.append(piece)
+            continue
+        match target.model.resolve(piece):
+            case Reference(role="site", name=name) if target.model.site(name).is_text:
+                sites.add(name)
+            case Conditional(consequent=consequent, alternative=alternative):
+                waiting += [consequent, alternative]
+            case Interpolation(parts=parts):
+                waiting += parts
+            case Binary(operator="+", left=left, right=right):
+                waiting += [left, right]
+            case other:
+                fixed += _strings(target, other)
+    return sites, fixed

@@ -1,0 +1,654 @@
+"""Text sites: one batched forward per token for the rows that still need one.
+
+A `TextRun` is a batch of texts in the making. Each step extends the prefixes that are still open
+by the token drawn last (lazily, so that rows dropped by resampling or by ending cost no forward),
+masks the next-token distribution with the site's automaton, and draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from lmppl.automata import SiteAutomaton, compile_constraint
+from lmppl.automata.predicates import Predicate, cut_at_stop
+from lmppl.density.stages.growing import GrowingStrings
+from lmppl.density.traces import TextBatch
+from lmppl.errors import Diagnostic, InferenceError, InternalError
+from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prefixes, Prompt
+from lmppl.sequences.drawing import IDENTITY_WARP, Warp, draw_tokens
+
+Uniforms = Callable[[Tensor, int], Tensor]  # (rows [n], step) -> float64 [n]
+
+
+@dataclass(frozen=True, slots=True)
+class Automata:
+    """The automata of a batch: several where the rows' earlier choices ask for different ones.
+
+    Row i is watched by `machines[which[i]]`; None watches nothing. `which` None means machine 0.
+    """
+
+    machines: tuple[SiteAutomaton | None, ...]
+    which: Tensor | None = None
+
+    @property
+    def is_trivial(self) -> bool:
+        return all(machine is None for machine in self.machines)
+
+    def select(self, indices: Tensor) -> Automata:
+        return self if self.which is None else replace(self, which=self.which[indices])
+
+    def _each(self, rows: Tensor) -> list[tuple[SiteAutomaton, Tensor | None]]:
+        """The machines in use among `rows` with the positions of their rows (None: all)."""
+        if self.which is None:
+            machine = self.machines[0]
+            return [] if machine is None else [(machine, None)]
+        which = self.which[rows]
+        found = []
+        for number in torch.unique(which).tolist():
+            machine = self.machines[number]
+            if machine is not None:
+                found.append((machine, (which == number).nonzero().squeeze(-1)))
+        return found
+
+    def initial(self, num_rows: int, device: torch.device) -> Tensor:
+        states = torch.zeros(num_rows, dtype=torch.long, device=device)
+        for machine, at in self._each(torch.arange(num_rows, device=device)):
+            if at is None:
+                return machine.initial(num_rows)
+            states[at] = machine.initial(at.shape[0])
+        return states
+
+    def mask(self, rows: Tensor, states: Tensor, remaining: Tensor | int) -> Tensor | None:
+        """Tokens `[rows, vocab]` after which the text can still be completed; None: all."""
+        mask: Tensor | None = None
+        for machine, at in self._each(rows):
+            if isinstance(remaining, int) and not machine.masks_at(remaining):
+                continue
+            if at is None:
+                return machine.mask(states, remaining)
+            left = remaining if isinstance(remaining, int) else remaining[at]
+            part = machine.mask(states[at], left)
+            if mask is None:
+                mask = torch.ones(
+                    (rows.shape[0], part.shape[1]), dtype=torch.bool, device=part.device
+                )
+            mask[at] = part
+        return mask
+
+    def is_dead(self, rows: Tensor, states: Tensor, remaining: Tensor | int) -> Tensor:
+        """Whether no continuation of `remaining` tokens meets the constraints, `[rows]`."""
+        dead = torch.zeros_like(states, dtype=torch.bool)
+        for machine, at in self._each(rows):
+            if at is None:
+                return machine.is_dead(states, remaining)
+            left = remaining if isinstance(remaining, int) else remaining[at]
+            dead = dead.index_copy(0, at, machine.is_dead(states[at], left))
+        return dead
+
+    def advance(self, rows: Tensor, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """New states `[rows]` (−1 dead) and whether the text has ended `[rows]`."""
+        new = states
+        stopped = torch.zeros_like(states, dtype=torch.bool)
+        for machine, at in self._each(rows):
+            if at is None:
+                new = machine.advance(states, tokens)
+                return new, machine.ended(new)
+            part = machine.advance(states[at], tokens[at])
+            new = new.index_copy(0, at, part)
+            stopped = stopped.index_copy(0, at, machine.ended(part))
+        return new, stopped
+
+
+@dataclass(frozen=True, slots=True)
+class TextRun:
+    """Texts in the making, `rows` of them.
+
+    `tokens` `[rows, max_tokens]` is written in place; `positions` `[rows]` counts the tokens so
+    far (the same int for all open rows where `position` is not None). `open` `[open rows]` lists
+    the rows whose text goes on; `prefixes` has a logical row for each, *without* the last token,
+    which waits in `pending` `[open rows]` until the next step. `finished` `[rows]`: ended by an end
+    token or a stop string. `log_prior` `[rows]`: log probability of the tokens so far, float64.
+    Rows that close are filed in the `archive`, if there is one, under their own numbers.
+    `growing` remembers what tokens were decoded before; it is filled in place, as `tokens` is.
+    `undefined` `[]`, where the device is not the host: some log probability so far was NaN, also
+    of a row that is no more.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    position: int | None
+    finished: Tensor
+    stopped: Tensor
+    states: Tensor
+    automata: Automata
+    open: Tensor
+    prefixes: Prefixes | None
+    pending: Tensor | None
+    log_prior: Tensor
+    token_log_prob: Tensor | None
+    token_log_mass: Tensor | None
+    strip: Tensor | None
+    archive: PrefixArchive | None = None
+    undefined: Tensor | None = None
+    growing: GrowingStrings = field(default_factory=GrowingStrings, compare=False)
+
+    @property
+    def num_rows(self) -> int:
+        return self.tokens.shape[0]
+
+    @property
+    def num_open(self) -> int:
+        return self.open.shape[0]
+
+    def select(self, indices: Tensor) -> TextRun:
+        """The rows `indices` `[new rows]`, in that order, with repeats."""
+        slot = torch.full((self.num_rows,), -1, dtype=torch.long, device=self.tokens.device)
+        slot[self.open] = torch.arange(self.num_open, device=self.tokens.device)
+        slots = slot[indices]
+        still = (slots >= 0).nonzero().squeeze(-1)
+        chosen = slots[still]
+        tokens = self.tokens[indices]
+        return replace(
+            self,
+            tokens=tokens,
+            positions=self.positions[indices],
+            finished=self.finished[indices],
+            stopped=self.stopped[indices],
+            states=self.states[indices],
+            automata=self.automata.select(indices),
+            open=still,
+            prefixes=None if self.prefixes is None else self.prefixes.select(chosen),
+            pending=None if self.pending is None else self.pending[chosen],
+            log_prior=self.log_prior[indices],
+            token_log_prob=None if self.token_log_prob is None else self.token_log_prob[indices],
+            token_log_mass=None if self.token_log_mass is None else self.token_log_mass[indices],
+            strip=None if self.strip is None else self.strip[indices],
+            archive=None,
+            growing=self.growing.select(indices, tokens),
+        )
+
+    def close(self, keep: Tensor) -> TextRun:
+        """The same rows, with the open ones restricted to where `keep` `[open rows]` is true."""
+        at = keep.nonzero().squeeze(-1)
+        if self.archive is not None and self.prefixes is not None:
+            ended = (~keep).nonzero().squeeze(-1)
+            self.archive.file(self.open[ended], self.prefixes.select(ended))
+        return replace(
+            self,
+            open=self.open[at],
+            prefixes=None if self.prefixes is None or not at.numel() else self.prefixes.select(at),
+            pending=None if self.pending is None else self.pending[at],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one token cost the rows that were open: `rows` `[open]` and, aligned with it,
+    `log_prob` (under the prior) and `log_mass` (−inf: no allowed token, the row is dead)."""
+
+    rows: Tensor
+    log_prob: Tensor
+    log_mass: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class TextStage:
+    """A text site bound to its language model: how its texts are drawn and scored.
+
+    `stop` strings end a text and are not part of it; `warp` is the site's temperature, top-k and
+    top-p, part of the prior.
+    """
+
+    name: str
+    lm: LanguageModel
+    max_tokens: int
+    warp: Warp = IDENTITY_WARP
+    stop: tuple[str, ...] = ()
+    is_eos: Tensor = field(init=False)  # bool [vocab]
+
+    def __post_init__(self) -> None:
+        flags = torch.zeros(self.lm.vocab.size, dtype=torch.bool)
+        flags[list(self.lm.vocab.eos_ids)] = True
+        object.__setattr__(self, "is_eos", flags.to(self.lm.device))
+
+    def automaton(
+        self,
+        predicates: Sequence[Predicate],
+        strip_leading_space: bool = False,
+        device: torch.device | str = "cpu",
+        max_tokens: int | None = None,
+    ) -> SiteAutomaton:
+        """What follows these predicates, and the stop strings, while a text of this site grows."""
+        return compile_constraint(
+            tuple(predicates),
+            self.lm.vocab,
+            stop=self.stop,
+            max_tokens=self.max_tokens if max_tokens is None else max_tokens,
+            strip_leading_space=strip_leading_space,
+            device=device,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.lm.device
+
+    def begin(
+        self,
+        prompts: Sequence[Prompt],
+        automata: Automata,
+        *,
+        kept: TextBatch | None = None,
+        kept_lengths: Tensor | None = None,
+        record: bool = False,
+        archive: PrefixArchive | None = None,
+        archived: Tensor | None = None,
+    ) -> TextRun:
+        """Texts of no tokens, one per prompt; or the first `kept_lengths` tokens of `kept`.
+
+        `kept_lengths` `[rows]` must leave out a final end token. `record` keeps what each token
+        cost, which suffix moves need. What is kept is recalled from an `archive`: from its rows
+        `archived` `[rows]`, or from those of the same number, and the texts are then filed there.
+        """
+        num_rows, device = len(prompts), self.device
+        shape = (num_rows, self.max_tokens)
+        rows = torch.arange(num_rows, device=device)
+        states = automata.initial(num_rows, device)
+        zeros = torch.zeros(num_rows, dtype=torch.float64, device=device)
+        strip = None
+        if self.lm.vocab.strips_leading_space:
+            bare = [prompt == "" for prompt in prompts]
+            strip = torch.tensor(bare, device=device) if any(bare) else None
+        run = TextRun(
+            tokens=torch.zeros(shape, dtype=torch.long, device=device),
+            positions=torch.zeros(num_rows, dtype=torch.long, device=device),
+            position=0,
+            finished=torch.zeros(num_rows, dtype=torch.bool, device=device),
+            stopped=torch.zeros(num_rows, dtype=torch.bool, device=device),
+            states=states,
+            automata=automata,
+            open=rows,
+            prefixes=None,
+            pending=None,
+            log_prior=zeros,
+            token_log_prob=torch.zeros(shape, dtype=torch.float64, device=device)
+            if record
+            else None,
+            token_log_mass=torch.zeros(shape, dtype=torch.float64, device=device)
+            if record
+            else None,
+            strip=strip,
+        )
+        if kept is None or kept_lengths is None:
+            prefixes = self.lm.start(prompts, max_new_tokens=self.max_tokens)
+            return replace(run, prefixes=prefixes)
+        if archive is None:
+            prefixes = self.lm.resume(
+                prompts, kept.tokens, kept_lengths, max_new_tokens=self.max_tokens
+            )
+        else:
+            at = rows if archived is None else archived
+            prefixes = archive.recall(at, prompts, kept.tokens, kept_lengths)
+        run = replace(run, prefixes=prefixes, archive=archive if archived is None else None)
+        return self._resume(run, kept, kept_lengths)
+
+    def _resume(self, run: TextRun, kept: TextBatch, lengths: Tensor) -> TextRun:
+        columns = torch.arange(self.max_tokens, device=self.device)
+        inside = columns < lengths.unsqueeze(-1)
+        tokens = torch.where(inside, kept.tokens, 0)
+        if kept.token_log_prob is None or kept.token_log_mass is None:
+            raise InternalError("a suffix move needs the recorded cost of every token")
+        log_prob = torch.where(inside, kept.token_log_prob, 0.0)
+        log_mass = torch.where(inside, kept.token_log_mass, 0.0)
+        states = run.states
+        if not run.automata.is_trivial:
+            for t in range(int(lengths.max())):
+                new, _ = run.automata.advance(run.open, states, tokens[:, t])
+                states = torch.where(inside[:, t], new, states)
+        return replace(
+            run,
+            tokens=tokens,
+            positions=lengths.clone(),
+            position=None,
+            states=states,
+            log_prior=log_prob.sum(-1),
+            token_log_prob=log_prob,
+            token_log_mass=log_mass,
+        )
+
+    def step(self, run: TextRun, uniforms: Tensor, *, masked: bool = True) -> tuple[TextRun, Step]:
+        """Draws the next token of every open row; `uniforms` `[rows]` has one for every row.
+
+        With `masked` the draw is restricted to tokens after which the site's constraints can
+        still be met, and `Step.log_mass` says how much of the prior that was.
+        """
+        run = self.extend(run)
+        prefixes = run.prefixes
+        assert prefixes is not None
+        rows = run.open
+        everyone = rows.shape[0] == run.num_rows
+        drawn = draw_tokens(
+            self.warp(prefixes.logits),
+            uniforms if everyone else uniforms[rows],
+            index=None if prefixes.identity else prefixes.index,
+            mask=self.mask(run) if masked else None,
+        )
+        new = self.place(run, drawn.tokens, drawn.log_prob, drawn.log_mass)
+        return new, Step(rows, drawn.log_prob, drawn.log_mass)
+
+    def extend(self, run: TextRun) -> TextRun:
+        """The run with the tokens drawn last computed: one forward for the open rows."""
+        if run.pending is None:
+            return run
+        assert run.prefixes is not None
+        return replace(run, prefixes=self.lm.extend(run.prefixes, run.pending), pending=None)
+
+    def mask(self, run: TextRun) -> Tensor | None:
+        """Tokens `[open, vocab]` after which the constraints can still be met; None: all."""
+        if run.automata.is_trivial:
+            return None
+        remaining: Tensor | int = (
+            self.max_tokens - run.position
+            if run.position is not None
+            else self.max_tokens - run.positions[run.open]
+        )
+        return run.automata.mask(run.open, run.states[run.open], remaining)
+
+    def place(
+        self, run: TextRun, tokens: Tensor, log_prob: Tensor, log_mass: Tensor | None = None
+    ) -> TextRun:
+        """The run after every open row has taken its token; `[open]` each."""
+        rows = run.open
+        if log_prob.device.type == "cpu":
+            self.require_numbers(log_prob)
+        else:
+            # Looked at when the texts are finished: the host does not wait at every step.
+            now = log_prob.isnan().any()
+            run = replace(run, undefined=now if run.undefined is None else now | run.undefined)
+        self._write(run, rows, tokens, log_prob, log_mass)
+        states, stopped = run.states[rows], None
+        if not run.automata.is_trivial:
+            states, stopped = run.automata.advance(rows, states, tokens)
+        return self._settle(run, tokens, log_prob, states, stopped)
+
+    def require_numbers(self, log_probs: Tensor) -> None:
+        """No log probability of this site's language model is NaN: that is no probability of zero.
+
+        Raises:
+            InferenceError: LMP985, one is.
+        """
+        if bool(log_probs.isnan().any()):
+            raise self._no_numbers()
+
+    def _no_numbers(self) -> InferenceError:
+        return InferenceError(
+            [
+                Diagnostic(
+                    "LMP985",
+                    "error",
+                    f"the language model of `{self.name}`, {self.lm.name}, gave probabilities that"
+                    " are not numbers (NaN)",
+                    help='half precision may have overflowed: try dtype="float32" or'
+                    ' dtype="bfloat16"',
+                )
+            ]
+        )
+
+    def _write(
+        self,
+        run: TextRun,
+        rows: Tensor,
+        tokens: Tensor,
+        log_prob: Tensor,
+        log_mass: Tensor | None,
+    ) -> None:
+        positions = None if run.position is not None else run.positions[rows]
+        for column, values in (
+            (run.tokens, tokens),
+            (run.token_log_prob, log_prob),
+            (run.token_log_mass, log_mass),
+        ):
+            if column is None or values is None:
+                continue
+            if run.position is not None:
+                column[:, run.position].index_copy_(0, rows, values)
+            else:
+                assert positions is not None
+                column[rows, positions] = values
+
+    def _settle(
+        self,
+        run: TextRun,
+        tokens: Tensor,
+        log_prob: Tensor,
+        states: Tensor,
+        stopped: Tensor | None,
+    ) -> TextRun:
+        """The run after `tokens` were written: who has ended, who goes on."""
+        rows = run.open
+        ended = self.is_eos[tokens] if self.lm.vocab.eos_ids else None
+        if stopped is not None and self.stop:
+            ended = stopped if ended is None else ended | stopped
+        finished, stops = run.finished, run.stopped
+        if ended is not None:
+            finished = finished.index_copy(0, rows, ended)
+        if stopped is not None and self.stop:
+            stops = stops.index_copy(0, rows, stopped)
+        position = None if run.position is None else run.position + 1
+        positions = run.positions.index_add(0, rows, torch.ones_like(rows))
+        new = replace(
+            run,
+            positions=positions,
+            position=position,
+            finished=finished,
+            stopped=stops,
+            states=run.states.index_copy(0, rows, states),
+            pending=tokens,
+            log_prior=run.log_prior.index_add(0, rows, log_prob),
+        )
+        if position is not None and position >= self.max_tokens:
+            return new.close(torch.zeros_like(rows, dtype=torch.bool))
+        going = None if ended is None else ~ended
+        if position is None:
+            below = positions[rows] < self.max_tokens
+            going = below if going is None else going & below
+        if going is None or bool(going.all()):
+            return new
+        return new.close(going)
+
+    def recomputed(self, run: TextRun, prompts: Sequence[Prompt]) -> TextRun:
+        """The run with what its open rows have in caches computed anew from their tokens.
+
+        A step that was broken off leaves caches behind that are neither before it nor after it.
+        """
+        if not run.num_open:
+            return run
+        rows = run.open.tolist()
+        prefixes = self.lm.resume(
+            [prompts[row] for row in rows],
+            run.tokens[run.open],
+            run.positions[run.open],
+            max_new_tokens=self.max_tokens,
+        )
+        return replace(run, prefixes=prefixes, pending=None, archive=None, growing=GrowingStrings())
+
+    def finish(self, run: TextRun) -> TextBatch:
+        """The texts of a run in which no row is open any more."""
+        if run.undefined is not None and bool(run.undefined):
+            raise self._no_numbers()
+        lengths = run.positions
+        num_tokens = lengths - self._ended_by_token(run).long()
+        return TextBatch(
+            tokens=run.tokens,
+            lengths=lengths,
+            finished=run.finished,
+            num_tokens=num_tokens,
+            strings=tuple(self.strings(run)),
+            token_log_prob=run.token_log_prob,
+            token_log_mass=run.token_log_mass,
+        )
+
+    def _ended_by_token(self, run: TextRun) -> Tensor:
+        last = run.tokens.gather(1, (run.positions - 1).clamp(min=0).unsqueeze(-1)).squeeze(-1)
+        return self.is_eos[last] & run.finished & (run.positions > 0)
+
+    def strings(self, run: TextRun) -> list[str]:
+        """The value of every text so far: decoded, cut at its stop string."""
+        decode = self.lm.vocab.decode
+        pairs = zip(run.tokens.tolist(), run.positions.tolist(), strict=True)
+        return self._values([decode(ids[:length]) for ids, length in pairs], run.stopped, run.strip)
+
+    def growing_strings(self, run: TextRun, rows: Tensor) -> list[str]:
+        """`strings` of some rows (LongTensor); only tokens that are new since last time are read.
+
+        For texts that are looked at again and again while they grow.
+        """
+        texts = run.growing.read(run.tokens, rows, run.positions[rows], self.lm.vocab.token_bytes)
+        strip = None if run.strip is None else run.strip[rows]
+        return self._values(texts, run.stopped[rows], strip)
+
+    def _values(self, texts: list[str], stopped: Tensor, strip: Tensor | None) -> list[str]:
+        """Decoded tokens as values of the site, `[rows]` each."""
+        if strip is not None:
+            pairs = zip(texts, strip.tolist(), strict=True)
+            texts = [text[1:] if bare and text.startswith(" ") else text for text, bare in pairs]
+        if self.stop:
+            pairs = zip(texts, stopped.tolist(), strict=True)
+            texts = [cut_at_stop(text, self.stop)[0] if cut else text for text, cut in pairs]
+        return texts
+
+    def decode(self, text: TextBatch, prompts: Sequence[Prompt]) -> list[str]:
+        """The values of given token sequences after these prompts."""
+        strips = self.lm.vocab.strips_leading_space
+        tokens, lengths = text.tokens.tolist(), text.lengths.tolist()
+        finished = text.finished.tolist()
+        texts = []
+        for row, prompt in enumerate(prompts):
+            value = self.lm.vocab.decode(tokens[row][: lengths[row]])
+            if strips and prompt == "" and value.startswith(" "):
+                value = value[1:]
+            texts.append(cut_at_stop(value, self.stop)[0] if finished[row] else value)
+        return texts
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        automata: Automata,
+        uniforms: Uniforms,
+        *,
+        masked: bool = True,
+        record: bool = False,
+    ) -> tuple[TextRun, Tensor]:
+        """Complete texts and the log mass of their masks, `[rows]` float64, −inf for dead ones.
+
+        The texts are draws of the prior (of the masked prior where `masked`).
+        """
+        return self.complete(self.begin(prompts, automata, record=record), uniforms, masked=masked)
+
+    def complete(
+        self, run: TextRun, uniforms: Uniforms, *, masked: bool = True
+    ) -> tuple[TextRun, Tensor]:
+        """Draws until no row is open; returns the log mass of the masks met, `[rows]`."""
+        log_mass = torch.zeros(run.num_rows, dtype=torch.float64, device=self.device)
+        number = 0
+        while run.num_open:
+            run, log_mass = self.advance(run, log_mass, uniforms, number, masked=masked)
+            number += 1
+        return run, log_mass
+
+    def advance(
+        self,
+        run: TextRun,
+        log_mass: Tensor,
+        uniforms: Uniforms,
+        number: int,
+        *,
+        masked: bool = True,
+    ) -> tuple[TextRun, Tensor]:
+        """One token more for every open row, the `number`-th since the run was begun or taken up.
+
+        `log_mass` `[rows]` is that of the masks met so far; rows that are dead are closed.
+        """
+        every = torch.arange(run.num_rows, device=self.device)
+        run, step = self.step(run, uniforms(every, number), masked=masked)
+        log_mass = log_mass.index_add(0, step.rows, step.log_mass)
+        if not run.automata.is_trivial and run.num_open:
+            run = run.close(self._alive(run, log_mass, masked=masked))
+        return run, log_mass
+
+    def _alive(self, run: TextRun, log_mass: Tensor, *, masked: bool) -> Tensor:
+        if masked:
+            return log_mass[run.open] > -math.inf
+        # The prior walks into dead ends: an attempt that cannot succeed any more stops there.
+        remaining = self.max_tokens - (
+            run.positions[run.open] if run.position is None else run.position
+        )
+        return ~run.automata.is_dead(run.open, run.states[run.open], remaining)
+
+    def rescore(self, prompts: Sequence[Prompt], text: TextBatch) -> Tensor:
+        """log p(text | prompt) of given texts, `[rows]` float64, under the site's warp."""
+        if self.warp.is_identity:
+            log_probs = self.lm.token_log_probs(prompts, text.tokens, text.lengths)
+            self.require_numbers(log_probs)
+            return log_probs.double().sum(-1)
+        total = torch.zeros(text.lengths.shape[0], dtype=torch.float64, device=self.device)
+        prefixes = self.lm.start(prompts, max_new_tokens=self.max_tokens)
+        rows = torch.arange(total.shape[0], device=self.device)
+        for t in range(int(text.lengths.max())):
+            inside = text.lengths[rows] > t
+            if not bool(inside.all()):
+                at = inside.nonzero().squeeze(-1)
+                rows, prefixes = rows[at], prefixes.select(at)
+            if t:
+                prefixes = self.lm.extend(prefixes, text.tokens[rows, t - 1])
+            logits = self.warp(prefixes.row_logits()).double().log_softmax(-1)
+            token = text.tokens[rows, t]
+            total = total.index_add(0, rows, logits.gather(1, token.unsqueeze(-1)).squeeze(-1))
+        self.require_numbers(total)
+        return total
+
+    def retrace(
+        self, prompts: Sequence[Prompt], automata: Automata, text: TextBatch
+    ) -> tuple[TextBatch, Tensor]:
+        """Given texts with what each token costs after these prompts and under these automata.
+
+        Also whether each `[rows]` is a text that could have been drawn: no token is forbidden by
+        the mask, and no stop string is completed before the last token.
+        """
+        num_rows = text.lengths.shape[0]
+        if automata.is_trivial and self.warp.is_identity:
+            log_probs = self.lm.token_log_probs(prompts, text.tokens, text.lengths).double()
+            self.require_numbers(log_probs)
+            zeros = torch.zeros_like(log_probs)
+            possible = (log_probs > -math.inf).all(-1)
+            return replace(text, token_log_prob=log_probs, token_log_mass=zeros), possible
+        run = self.begin(prompts, automata, record=True)
+        possible = torch.ones(num_rows, dtype=torch.bool, device=self.device)
+        for t in range(int(text.lengths.max())):
+            run = self.extend(run)
+            assert run.prefixes is not None
+            rows = run.open
+            tokens = text.tokens[rows, t]
+            log_probs = self.warp(run.prefixes.row_logits()).double().log_softmax(-1)
+            chosen = log_probs.gather(1, tokens.unsqueeze(-1)).squeeze(-1)
+            mask, log_mass = self.mask(run), torch.zeros_like(chosen)
+            if mask is not None:
+                log_mass = log_probs.masked_fill(~mask, -math.inf).logsumexp(-1).clamp(max=0.0)
+                chosen = chosen.masked_fill(
+                    ~mask.gather(1, tokens.unsqueeze(-1)).squeeze(-1), -math.inf
+                )
+            possible = possible.index_copy(0, rows, possible[rows] & (chosen > -math.inf))
+            run = self.place(run, tokens, chosen, log_mass)
+            if run.num_open:
+                run = run.close((text.lengths[run.open] > t + 1) & possible[run.open])
+            if not run.num_open:
+                break
+        as_long = (run.positions == text.lengths) & (run.finished == text.finished)
+        retraced = replace(
+            text, token_log_prob=run.token_log_prob, token_log_mass=run.token_log_mass
+        )
+        return retraced, possible & as_long

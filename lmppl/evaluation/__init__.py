@@ -1,0 +1,1 @@
+"""Expressions: their values for batches, their ranges, and their facts."""

@@ -1,0 +1,333 @@
+"""Requirements on one text as predicates that automata can decide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any, cast
+
+from lmppl.automata.predicates import (
+    COMPARISONS,
+    And,
+    Comparison,
+    Contains,
+    EndsWith,
+    False_,
+    Finished,
+    Matches,
+    Never,
+    Not,
+    OneOf,
+    Or,
+    Predicate,
+    StartsWith,
+    True_,
+)
+from lmppl.evaluation.constants import NotConstant, constant_value
+from lmppl.evaluation.measures import is_text_of, measure_of
+from lmppl.ir.expr import (
+    Binary,
+    Call,
+    Conditional,
+    Expr,
+    Reference,
+    Unary,
+    in_order,
+    spine,
+)
+from lmppl.ir.model import Model, Potential
+
+_FLIPPED: Mapping[str, Comparison] = {
+    "<=": ">=",
+    "<": ">",
+    ">=": "<=",
+    ">": "<",
+    "==": "==",
+    "!=": "!=",
+}
+_TEXT_PREDICATES = frozenset({"never", "contains", "matches", "starts_with", "ends_with"})
+# abs(x) is the largest of x and −x, clamp(x, a, b) that of a and the smallest of b and x.
+_EXTREMES = frozenset({"abs", "clamp", "max", "min"})
+
+
+# Predicates are trees that everybody walks through by recursion and compares whole.
+_MAX_PARTS = 2_000
+_MAX_DEPTH = 50
+
+
+def as_predicate(
+    model: Model, expr: Expr, site_name: str, values: Mapping[str, object]
+) -> Predicate | None:
+    """What a condition asks of the text of one site, or None where no automaton can decide it.
+
+    `values` holds the parameters, and those choices that are already known; a condition that
+    needs another site, a reward other than a count, or an extern gives None, and so does one that
+    comes to thousands of parts once its `let`s are written out.
+    """
+    try:
+        return _Reader(model, site_name, values).read(expr).predicate
+    except _UNREADABLE:
+        return None
+
+
+def required_predicate(
+    model: Model, potential: Potential, site_name: str, values: Mapping[str, object]
+) -> Predicate | None:
+    """What a `require` asks of the text of one site, or None where no automaton can decide it.
+
+    A `when` that asks about the text is part of it; any other is not looked at.
+    """
+    predicate = as_predicate(model, potential.expr, site_name, values)
+    if predicate is None or not asks_of_text(model, potential, site_name):
+        return predicate
+    assert potential.when is not None
+    applies = as_predicate(model, potential.when, site_name, values)
+    return None if applies is None else Or((Not(applies), predicate))
+
+
+def asks_of_text(model: Model, potential: Potential, site_name: str) -> bool:
+    """Whether the condition after `when` is about the text of a site."""
+    return potential.when is not None and site_name in model.sites_of(potential.when)
+
+
+def hindrance(
+    model: Model, potential: Potential, site_name: str, values: Mapping[str, object]
+) -> Expr | None:
+    """The part of a `require` on the text of a site that no automaton can decide.
+
+    None where there is no such part, or where that hangs on the values.
+    """
+    asked = potential.when if asks_of_text(model, potential, site_name) else None
+    for expr in (potential.expr, asked):
+        try:
+            if expr is not None:
+                _Reader(model, site_name, values).read(expr)
+        except NotConstant as problem:
+            return problem.expr
+        except (ArithmeticError, ValueError, TypeError):
+            return None
+    return None
+
+
+_UNREADABLE = (NotConstant, ArithmeticError, ValueError, TypeError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A predicate, its number of parts and how deep it is."""
+
+    predicate: Predicate
+    size: int = 1
+    depth: int = 1
+
+
+class _Reader:
+    """Reads conditions on the text of one site; each `let` once, however often it is named."""
+
+    def __init__(self, model: Model, site: str, values: Mapping[str, object]) -> None:
+        self.model = model
+        self.site = site
+        self.values = values
+        self._lets: dict[str, _Read | Exception] = {}
+        self._num_extremes = 0
+
+    def read(self, expr: Expr) -> _Read:
+        """What an expression asks.
+
+        Raises:
+            NotConstant, ArithmeticError, ValueError, TypeError: no automaton can decide it.
+        """
+        match expr:
+            case Reference(role="let"):
+                return self._let(expr.name)
+            case Unary(operator="not"):
+                return _negated(self.read(expr.operand))
+            case Binary(operator="and" | "or"):
+                first, operators = spine(expr)
+                found: _Read | None = None
+                for node in operators:
+                    if node.operator not in ("and", "or"):
+                        # The chain begins with a comparison, say.
+                        first, found = node, None
+                        continue
+                    left = self.read(first) if found is None else found
+                    found = _joined(node.operator, left, self.read(node.right))
+                assert found is not None
+                return found
+            case Conditional():
+                return _either(
+                    self.read(expr.condition),
+                    self.read(expr.consequent),
+                    self.read(expr.alternative),
+                )
+            case Binary(operator="in"):
+                return self._membership(expr)
+            case Binary() if expr.operator in COMPARISONS:
+                return self._comparison(expr)
+            case Call() if expr.function in _TEXT_PREDICATES or expr.function == "finished":
+                return _Read(self._text_predicate(expr))
+            case _:
+                return _Read(True_() if self._value(expr) else False_())
+
+    def _let(self, name: str) -> _Read:
+        if name not in self._lets:
+            for each in in_order(name, lambda let: self.model.let(let).expr, self._lets):
+                expr = self.model.let(each).expr
+                if each != name and expr.type.kind != "bool":
+                    continue
+                try:
+                    self._lets[each] = self.read(expr)
+                except _UNREADABLE as problem:
+                    self._lets[each] = problem
+        found = self._lets[name]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _value(self, expr: Expr) -> Any:
+        return constant_value(expr, self.model, self.values)
+
+    def _comparison(self, expr: Binary) -> _Read:
+        model, site = self.model, self.site
+        if site not in model.sites_of(expr):
+            return _Read(True_() if self._value(expr) else False_())
+        left, right = model.resolve(expr.left), model.resolve(expr.right)
+        for side, other, is_left in ((left, right, True), (right, left, False)):
+            # A comparison of a choice between two values is a choice between two comparisons.
+            if isinstance(side, Conditional):
+                consequent, alternative = (
+                    replace(expr, left=branch, right=other)
+                    if is_left
+                    else replace(expr, left=other, right=branch)
+                    for branch in (side.consequent, side.alternative)
+                )
+                return _either(
+                    self.read(side.condition),
+                    self._comparison(consequent),
+                    self._comparison(alternative),
+                )
+            if isinstance(side, Call) and side.function in _EXTREMES:
+                operator = cast(Comparison, expr.operator) if is_left else _FLIPPED[expr.operator]
+                return self._extreme(side, replace(expr, operator=operator, left=side, right=other))
+        if left.type.kind == "bool":
+            holds_too = self.read(right)
+            same = _either(self.read(left), holds_too, _negated(holds_too))
+            return same if expr.operator == "==" else _negated(same)
+        for side, other, operator in (
+            (left, right, cast(Comparison, expr.operator)),
+            (right, left, _FLIPPED[expr.operator]),
+        ):
+            if is_text_of(model, side, site):
+                equal = _Read(OneOf((str(self._value(other)),)))
+                return equal if operator == "==" else _negated(equal)
+            if site in model.sites_of(side) and site not in model.sites_of(other):
+                measure = measure_of(model, side, site, self.values)
+                return _Read(measure.compared(operator, self._value(other)))
+        raise NotConstant(expr.operator, expr)
+
+    def _extreme(self, call: Call, expr: Binary) -> _Read:
+        """A comparison of the largest or the smallest of several numbers, as several of each."""
+        # Parts that are alike are joined, but what a `let` names is read each time it is named.
+        self._num_extremes += 1
+        if self._num_extremes > _MAX_PARTS:
+            raise NotConstant("too many parts", expr)
+        if expr.operator in ("==", "!="):
+            equal = _joined(
+                "and",
+                self._extreme(call, replace(expr, operator="<=")),
+                self._extreme(call, replace(expr, operator=">=")),
+            )
+            return equal if expr.operator == "==" else _negated(equal)
+        parts = [value for _, value in call.arguments]
+        is_largest = call.function != "min"
+        if call.function == "abs":
+            parts.append(Unary(call.type, call.span, "-", parts[0]))
+        elif call.function == "clamp":
+            x, lower, upper = (call.argument(name) for name in ("x", "lower", "upper"))
+            assert x is not None and lower is not None and upper is not None
+            smallest = Call(call.type, call.span, "min", (("a", upper), ("b", x)))
+            parts = [lower, smallest]
+        # The largest of several is below a bound where all are, and above it where one is.
+        joint = "and" if is_largest == (expr.operator in ("<", "<=")) else "or"
+        found = [self._comparison(replace(expr, left=part)) for part in parts]
+        return reduce(lambda a, b: _joined(joint, a, b), found)
+
+    def _membership(self, expr: Binary) -> _Read:
+        item, array = self.model.resolve(expr.left), self.model.resolve(expr.right)
+        if self.site not in self.model.sites_of(expr):
+            return _Read(True_() if self._value(expr) else False_())
+        members = tuple(self._value(array))
+        if is_text_of(self.model, item, self.site):
+            return _Read(OneOf(members))
+        if isinstance(item, Conditional):
+            return _either(
+                self.read(item.condition),
+                self._membership(replace(expr, left=item.consequent)),
+                self._membership(replace(expr, left=item.alternative)),
+            )
+        measure = measure_of(self.model, item, self.site, self.values)
+        parts = tuple(measure.compared("==", member) for member in members)
+        return _limited(Or(parts), len(parts) + 1, 4)
+
+    def _text_predicate(self, expr: Call) -> Predicate:
+        if not is_text_of(self.model, expr.argument("text"), self.site):
+            raise NotConstant(expr.function, expr)
+
+        def flag(name: str) -> bool:
+            given = expr.argument(name)
+            return given is not None and bool(self._value(given))
+
+        def words() -> tuple[str, ...]:
+            given = expr.argument("words")
+            assert given is not None
+            value = self._value(given)
+            return (value,) if isinstance(value, str) else tuple(value)
+
+        match expr.function:
+            case "never":
+                return Never(words(), flag("ignore_case"), flag("whole_words"))
+            case "contains":
+                return Contains(words(), flag("ignore_case"), flag("whole_words"))
+            case "starts_with":
+                return StartsWith(words(), flag("ignore_case"))
+            case "ends_with":
+                return EndsWith(words(), flag("ignore_case"))
+            case "matches":
+                pattern = expr.argument("pattern")
+                assert pattern is not None
+                return Matches(self._value(pattern), flag("ignore_case"))
+            case _:
+                return Finished()
+
+
+def _either(condition: _Read, consequent: _Read, alternative: _Read) -> _Read:
+    return _joined(
+        "or",
+        _joined("and", condition, consequent),
+        _joined("and", _negated(condition), alternative),
+    )
+
+
+def _negated(part: _Read) -> _Read:
+    return _limited(Not(part.predicate), part.size + 1, part.depth + 1)
+
+
+def _joined(operator: str, left: _Read, right: _Read) -> _Read:
+    """`left and right`, or `or`; chains of one operator are flat, and nothing stands twice."""
+    kind = And if operator == "and" else Or
+    parts: dict[Predicate, None] = {}
+    for each in (left.predicate, right.predicate):
+        parts.update(dict.fromkeys(each.parts if isinstance(each, kind) else (each,)))
+    if len(parts) == 1:
+        return left
+    deepest = max(
+        read.depth - 1 if isinstance(read.predicate, kind) else read.depth for read in (left, right)
+    )
+    return _limited(kind(tuple(parts)), left.size + right.size + 1, deepest + 1)
+
+
+def _limited(predicate: Predicate, size: int, depth: int) -> _Read:
+    if size > _MAX_PARTS or depth > _MAX_DEPTH:
+        raise NotConstant("too many parts")
+    return _Read(predicate, size, depth)

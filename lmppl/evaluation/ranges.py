@@ -1,0 +1,274 @@
+"""The range of an expression once parameters are known: how rejection knows its envelope."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Protocol, TypeGuard
+
+from lmppl.builtins import builtin as builtin_named
+from lmppl.builtins.risk_ranges import rule_range
+from lmppl.ir.expr import (
+    Binary,
+    Call,
+    Conditional,
+    Constant,
+    Expr,
+    Reference,
+    RewardCall,
+    Unary,
+    spine,
+)
+from lmppl.ir.model import Model
+from lmppl.ir.types import Interval
+
+
+class TextRanges(Protocol):
+    """What is known of numbers on texts once language models and rewards are loaded."""
+
+    def reward(self, name: str, site: str | None) -> Interval | None:
+        """The range of a reward on the text of a site, or on any text; None where none is known."""
+
+    def length(self, unit: str, site: str) -> Interval | None:
+        """The range of the length of the text of a site."""
+
+
+def range_of(
+    expr: Expr, model: Model, values: Mapping[str, object], texts: TextRanges | None = None
+) -> tuple[float, float]:
+    """The least and largest value of any expression: 0 and 1 of a condition, infinite where it is
+    no number."""
+    if expr.type.kind == "bool":
+        return 0.0, 1.0
+    if not expr.type.is_number:
+        return -math.inf, math.inf
+    found = expr_range(expr, model, values, texts)
+    return found.lower, found.upper
+
+
+def expr_range(
+    expr: Expr, model: Model, values: Mapping[str, object], texts: TextRanges | None = None
+) -> Interval:
+    """An interval that holds every value the number `expr` can take, given the parameters.
+
+    `values` maps parameters to their values; `texts` knows what follows from the language models.
+    Anything not known better has the range of its type, which the checker found for all permitted
+    parameters.
+    """
+
+    return Ranges(model, values, texts).of(expr)
+
+
+class Ranges:
+    """The ranges of expressions under the same circumstances.
+
+    `given` has ranges of expressions, by the identity of their nodes, that are taken as they are:
+    what is found then holds wherever those expressions lie in those ranges. A condition has the
+    range of 0 and 1.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        values: Mapping[str, object],
+        texts: TextRanges | None = None,
+        given: Mapping[int, Interval] | None = None,
+    ) -> None:
+        self.model, self.values, self.texts = model, values, texts
+        self.given: Mapping[int, Interval] = given or {}
+        self._lets: dict[str, Interval] = {}
+
+    def of(self, expr: Expr) -> Interval:
+        """An interval that holds every value of a number or a condition."""
+        # In program order: a chain of lets is no chain of calls, and each is looked at once.
+        used = {node.name for node in self.model.nodes(expr) if _is_let(node)}
+        for let in self.model.lets:
+            if let.name in used and let.name not in self._lets:
+                self._lets[let.name] = self._range(let.expr)
+        return self._range(expr)
+
+    def _range(self, expr: Expr) -> Interval:
+        if id(expr) in self.given:
+            return self.given[id(expr)]
+        if _is_let(expr):
+            return self._lets[expr.name]
+        if expr.type.kind == "bool" and not expr.type.is_array:
+            return self._truth(expr)
+        of, model = self._range, self.model
+        match expr:
+            case Constant():
+                return _point(expr.value, expr.type.range)
+            case Reference(role="parameter"):
+                return _point(self.values.get(expr.name), expr.type.range)
+            case Unary(operator="-"):
+                return -of(expr.operand)
+            case Conditional():
+                condition = of(expr.condition)
+                if condition.lower == 1.0:
+                    return of(expr.consequent)
+                if condition.upper == 0.0:
+                    return of(expr.alternative)
+                return of(expr.consequent).union(of(expr.alternative))
+            case Binary(operator="+" | "-" | "*" | "/"):
+                first, operators = spine(expr)
+                for number in range(len(operators) - 1, -1, -1):
+                    if id(operators[number]) in self.given:
+                        first, operators = operators[number], operators[number + 1 :]
+                        break
+                result = of(first)
+                for node in operators:
+                    result = _operated(node, result, of(node.right))
+                return result
+            case Call():
+                builtin = builtin_named(expr.function)
+                if builtin.name == "length":
+                    return _length_range(expr, model, self.texts)
+                numbers = {
+                    name: of(value)
+                    for name, value in expr.arguments
+                    if value.type.is_number or value.type.kind == "uncertain"
+                }
+                for argument in builtin.arguments:
+                    default = argument.default
+                    if argument.name not in numbers and isinstance(default, (int, float)):
+                        numbers[argument.name] = Interval(float(default), float(default))
+                if builtin.kind == "risk" and _is_ensemble(expr.argument("r"), model):
+                    # Values of an ensemble never leave the range of its members.
+                    found = rule_range(builtin.name, numbers["r"], numbers, may_be_gaussian=False)
+                else:
+                    found = builtin.result_range(numbers)
+                return _intersection(found, expr.type.range)
+            case RewardCall():
+                declared = model.rewards[expr.reward].type.range
+                derived = None if self.texts is None else _reward_range(expr, model, self.texts)
+                return declared if derived is None else _intersection(declared, derived)
+            case _:
+                return expr.type.range
+
+    def _truth(self, expr: Expr) -> Interval:
+        """0, 1, or from 0 to 1 where it is not known whether a condition holds."""
+        # Chains of `and` and `or` are as long as the program likes: from left to right.
+        chain: list[Binary] = []
+        while isinstance(expr, Binary) and expr.operator in ("and", "or"):
+            if id(expr) in self.given:
+                break
+            chain.append(expr)
+            expr = expr.left
+        found = self._simple_truth(expr)
+        for node in reversed(chain):
+            right = self._range(node.right)
+            best = min if node.operator == "and" else max
+            found = Interval(best(found.lower, right.lower), best(found.upper, right.upper))
+        return found
+
+    def _simple_truth(self, expr: Expr) -> Interval:
+        if id(expr) in self.given:
+            return self.given[id(expr)]
+        if _is_let(expr):
+            return self._lets[expr.name]
+        match expr:
+            case Constant() if isinstance(expr.value, bool):
+                return _known(expr.value)
+            case Reference(role="parameter"):
+                value = self.values.get(expr.name)
+                return _known(value) if isinstance(value, bool) else _EITHER
+            case Unary(operator="not"):
+                inner = self._range(expr.operand)
+                return Interval(1.0 - inner.upper, 1.0 - inner.lower)
+            case Binary() if expr.left.type.is_number and expr.right.type.is_number:
+                whole = expr.left.type.kind == expr.right.type.kind == "int"
+                left, right = self._range(expr.left), self._range(expr.right)
+                return _compared(expr.operator, left, right, 0.0 if whole else _ROUNDING)
+            case _:
+                return _EITHER
+
+
+_EITHER = Interval(0.0, 1.0)
+# What arithmetic on reals may be off, and a comparison must not hang on.
+_ROUNDING = 1e-9
+
+
+def _known(holds: bool) -> Interval:
+    return Interval(float(holds), float(holds))
+
+
+def _compared(operator: str, a: Interval, b: Interval, rounding: float) -> Interval:
+    """Whether a comparison holds of all numbers in two ranges, of none, or of some.
+
+    Ends that are equal up to `rounding`, a part of them, decide nothing.
+    """
+    if operator in (">", ">="):
+        operator, a, b = operator.replace(">", "<"), b, a
+    ends = [abs(end) for end in (a.lower, a.upper, b.lower, b.upper) if math.isfinite(end)]
+    slack = rounding * max(1.0, *ends, 0.0)
+    below, above = a.upper + slack < b.lower, a.lower > b.upper + slack
+    if operator in ("==", "!="):
+        if below or above:
+            return _known(operator == "!=")
+        if slack == 0.0 and a.lower == a.upper == b.lower == b.upper:
+            return _known(operator == "==")
+    elif operator == "<" and slack == 0.0 and a.lower == b.upper:
+        return _known(False)
+    elif operator == "<=" and slack == 0.0 and a.upper == b.lower:
+        return _known(True)
+    elif operator in ("<", "<=") and (below or above):
+        return _known(below)
+    return _EITHER
+
+
+def _is_let(node: Expr) -> TypeGuard[Reference]:
+    return isinstance(node, Reference) and node.role == "let"
+
+
+def _reward_range(expr: RewardCall, model: Model, texts: TextRanges) -> Interval | None:
+    site = _text_of(expr.arguments[0], model) if len(expr.arguments) == 1 else None
+    return texts.reward(expr.reward, site)
+
+
+def _length_range(expr: Call, model: Model, texts: TextRanges | None) -> Interval:
+    unit = expr.argument("unit")
+    site = _text_of(expr.arguments[0][1], model) if expr.arguments else None
+    derived = None
+    if texts is not None and site is not None and (unit is None or isinstance(unit, Constant)):
+        derived = texts.length("tokens" if unit is None else str(unit.value), site)
+    known = _intersection(Interval(0.0, math.inf), expr.type.range)
+    return known if derived is None else _intersection(known, derived)
+
+
+def _text_of(expr: Expr, model: Model) -> str | None:
+    """The site whose text an expression is."""
+    expr = model.resolve(expr)
+    if isinstance(expr, Reference) and expr.role == "site" and model.site(expr.name).is_text:
+        return expr.name
+    return None
+
+
+def _operated(node: Binary, left: Interval, right: Interval) -> Interval:
+    match node.operator:
+        case "+":
+            return left + right
+        case "-":
+            return left - right
+        case "*":
+            return left * right
+        case "/":
+            return left / right
+        case _:
+            return node.type.range
+
+
+def _is_ensemble(expr: Expr | None, model: Model) -> bool:
+    if expr is not None:
+        expr = model.resolve(expr)
+    return isinstance(expr, RewardCall) and model.rewards[expr.reward].source.kind == "ensemble"
+
+
+def _point(value: object, otherwise: Interval) -> Interval:
+    if isinstance(value, (int, float)) and not math.isnan(value):
+        return Interval(float(value), float(value))
+    return otherwise
+
+
+def _intersection(a: Interval, b: Interval) -> Interval:
+    lower, upper = max(a.lower, b.lower), min(a.upper, b.upper)
+    return Interval(lower, upper) if lower <= upper else a

@@ -1,0 +1,295 @@
+"""Metropolis–Hastings on texts: suffixes and blocks regenerated, discrete sites by Gibbs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmppl.density import ChoiceStage, Target, TextStage, Traces, concatenate
+from lmppl.inference.bounds import weight_bound
+from lmppl.inference.failures import NoMass, by_binding
+from lmppl.inference.loop import Draws, Info
+from lmppl.inference.moves import (
+    Move,
+    block_move,
+    gibbs_move,
+    restart_move,
+    suffix_move,
+)
+from lmppl.inference.proposing import propose
+from lmppl.inference.settings import MCMC, SMC
+from lmppl.inference.smc.engine import SMCEngine
+from lmppl.inference.zero_mass import zero_mass
+from lmppl.lm.protocol import PrefixArchive
+from lmppl.rng import Stream
+from lmppl.sequences.weights import log_mean_exp, normalise
+
+_START_PARTICLES = 16
+_CUT_BINS = 10
+# The share of steps that draw everything anew, where a step otherwise changes one of several sites.
+_RESTARTS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All chains at one step; rows are `[bindings, chains]` flat.
+
+    `kept` are the states after warmup. `accepted` and `proposed` `[rows]` count text moves;
+    `by_cut` `[2, bins]` counts accepted and proposed suffix moves by relative cut position.
+    `log_evidence` `[bindings]` is what the draws that the chains were picked from say of it, and
+    `num_looks` `[bindings]` counts these draws, and the moves that proposed another one like them:
+    independent draws of the (masked) prior, of everything that is drawn.
+    """
+
+    traces: Traces
+    num_steps: int
+    kept: tuple[Traces, ...]
+    accepted: Tensor
+    proposed: Tensor
+    moved: Tensor
+    by_cut: Tensor
+    log_evidence: Tensor
+    num_looks: Tensor
+
+
+class MCMCEngine:
+    """Vectorised Metropolis–Hastings chains over executions.
+
+    A suffix move keeps the first c tokens, c uniform on 0..L−1, and draws the rest from the
+    (masked) prior; with masses m_t of the mask it is accepted with probability
+
+        min(1, Πφ(x')/Πφ(x) · Π_{t≥c} m'_t / Π_{t≥c} m_t · L/L'),
+
+    where L/L' is there because a text of L tokens offers L cuts. A block move redraws a few tokens
+    in the middle and keeps what follows. A discrete site is drawn from its full conditional. Where
+    there are several sites, a tenth of the steps draw all of them anew.
+    """
+
+    def __init__(self, settings: MCMC, target: Target, stream: Stream) -> None:
+        self.settings, self.target, self.stream = settings, target, stream
+        self.num_rows = target.num_groups * settings.num_chains
+        self.total = settings.warmup_steps + settings.num_samples * settings.thinning
+        self._archives: dict[int, PrefixArchive | None] = {}
+
+    def init(self) -> State:
+        traces, log_evidence, num_looks = (
+            self._start_from_smc() if self.settings.start == "smc" else self._start_from_prior()
+        )
+        zeros = torch.zeros(self.num_rows, dtype=torch.long, device=self.target.device)
+        return State(
+            traces=traces,
+            num_steps=0,
+            kept=(),
+            accepted=zeros,
+            proposed=zeros,
+            moved=zeros.bool(),
+            by_cut=torch.zeros((2, _CUT_BINS), dtype=torch.long, device=self.target.device),
+            log_evidence=log_evidence,
+            num_looks=num_looks,
+        )
+
+    def _start_from_smc(self) -> tuple[Traces, Tensor, Tensor]:
+        """One particle of an independent small run for every chain, the log evidence, and how many
+        first particles were not lost by resampling."""
+        settings = SMC(num_particles=_START_PARTICLES, num_runs=self.settings.num_chains)
+        engine = SMCEngine(settings, self.target, self.stream.child("start"), record=True)
+        state = engine.init()
+        while not engine.is_done(state):
+            state, _ = engine.step(state)
+        runs = state.log_evidence + log_mean_exp(state.log_weight)
+        looked = settings.num_particles - state.unlooked
+        return (
+            self._pick(state.traces, state.log_weight),
+            log_mean_exp(runs.view(self.target.num_groups, -1)),
+            looked.view(self.target.num_groups, -1).sum(-1),
+        )
+
+    def _start_from_prior(self) -> tuple[Traces, Tensor, Tensor]:
+        size = self.num_rows * _START_PARTICLES
+        groups = torch.arange(self.target.num_groups).repeat_interleave(
+            self.settings.num_chains * _START_PARTICLES
+        )
+        found = propose(
+            self.target,
+            groups,
+            torch.arange(size // self.target.num_groups).repeat(self.target.num_groups),
+            self.stream.child("start"),
+            record=True,
+        )
+        if found.rows.numel() == 0:
+            raise zero_mass(self.target, f"none of {size} draws of the prior has positive weight")
+        weight = torch.full((size,), -math.inf, dtype=torch.float64, device=self.target.device)
+        weight[found.rows] = found.log_weight
+        log_evidence = log_mean_exp(weight.view(self.target.num_groups, -1))
+        weight[found.rows] = 0.0
+        slot = torch.zeros(size, dtype=torch.long, device=self.target.device)
+        slot[found.rows] = torch.arange(found.rows.shape[0], device=self.target.device)
+        picked = self._pick(found.traces.select(slot), weight.view(self.num_rows, -1))
+        num_looks = torch.full_like(log_evidence, size // self.target.num_groups, dtype=torch.long)
+        return picked, log_evidence, num_looks
+
+    def _pick(self, traces: Traces, log_weight: Tensor) -> Traces:
+        """One row for every chain by weight; a chain without a living one takes another chain's.
+
+        Where a binding has no living one, its chains take those of other bindings: they are run
+        beside them, and dropped in the end.
+        """
+        alive = (log_weight > -math.inf).any(-1)
+        if not bool(alive.any()):
+            raise zero_mass(self.target, "no chain found a start of positive weight")
+        groups = torch.arange(self.num_rows, device=alive.device) // self.settings.num_chains
+        donor = torch.arange(self.num_rows, device=alive.device)
+        for group in range(self.target.num_groups):
+            mine = (groups == group) & alive
+            mine = mine if bool(mine.any()) else alive
+            living = mine.nonzero().squeeze(-1)
+            lost = ((groups == group) & ~alive).nonzero().squeeze(-1)
+            donor[lost] = living[torch.arange(lost.shape[0], device=lost.device) % living.shape[0]]
+        weights = normalise(log_weight[donor]).exp().cumsum(-1)
+        numbers = torch.arange(self.num_rows, device=weights.device) % self.settings.num_chains
+        points = self.stream.child("pick").uniforms(numbers) * weights[:, -1]
+        chosen = torch.searchsorted(weights, points.unsqueeze(-1), right=True).squeeze(-1)
+        size = log_weight.shape[1]
+        return traces.select(donor * size + chosen.clamp(max=size - 1))
+
+    def is_done(self, state: State) -> bool:
+        return state.num_steps >= self.total
+
+    def step(self, state: State) -> tuple[State, Info]:
+        number = state.num_steps
+        stream = self.stream.child("step", number)
+        choice = torch.arange(3)
+        pick = stream.child("kind").uniforms(choice).tolist()
+        stages = self.target.stages
+        site = min(int(pick[0] * len(stages)), len(stages) - 1)
+        if len(stages) > 1 and pick[2] < _RESTARTS:
+            move, text = restart_move(self.target, state.traces, stream), False
+        else:
+            move = self._move(state.traces, site, pick[1], stream)
+            text = not isinstance(stages[site], ChoiceStage)
+        new = self._record(state, move, text=text)
+        new = replace(new, num_steps=number + 1)
+        after = new.num_steps - self.settings.warmup_steps
+        if after > 0 and after % self.settings.thinning == 0:
+            new = replace(new, kept=(*new.kept, _light(new.traces)))
+        rate = float(new.accepted.sum()) / max(1, int(new.proposed.sum()))
+        stage = "warmup" if after <= 0 else "steps"
+        message = f"acceptance {rate:.2f}" if int(new.proposed.sum()) else ""
+        return new, Info(stage, new.num_steps, self.total, message, move.num_tokens)
+
+    def _move(self, traces: Traces, site: int, pick: float, stream: Stream) -> Move:
+        if isinstance(self.target.stages[site], ChoiceStage):
+            return gibbs_move(self.target, traces, site, stream)
+        archive = self._archive(site)
+        if pick < self.settings.block_probability:
+            return block_move(self.target, traces, site, stream, self.settings.block_size, archive)
+        return suffix_move(self.target, traces, site, stream, archive)
+
+    def _archive(self, site: int) -> PrefixArchive | None:
+        """What the language model keeps of the chains' texts between moves."""
+        if site not in self._archives:
+            stage = self.target.stages[site]
+            assert isinstance(stage, TextStage)
+            self._archives[site] = stage.lm.archive(self.num_rows, stage.max_tokens)
+        return self._archives[site]
+
+    def _record(self, state: State, move: Move, *, text: bool) -> State:
+        num_looks = state.num_looks
+        if move.from_start is not None and (len(self.target.stages) == 1 or not text):
+            # With other sites a text that is new is new beside what these are already.
+            num_looks = num_looks + move.from_start.view(self.target.num_groups, -1).sum(-1)
+        state = replace(
+            state, traces=move.traces, moved=state.moved | move.moved, num_looks=num_looks
+        )
+        if not text:
+            return state
+        by_cut = state.by_cut
+        if move.cut is not None:
+            bins = (move.cut * _CUT_BINS).long().clamp(0, _CUT_BINS - 1)
+            by_cut = by_cut.clone()
+            by_cut[0].index_add_(0, bins, move.accepted.long())
+            by_cut[1].index_add_(0, bins, torch.ones_like(bins))
+        return replace(
+            state,
+            accepted=state.accepted + move.accepted,
+            proposed=state.proposed + 1,
+            by_cut=by_cut,
+        )
+
+    def result(self, state: State, *, complete: bool) -> list[Draws]:
+        if not state.kept:
+            nothing = state.traces.select(torch.zeros(0, dtype=torch.long))
+            empty = Draws(
+                nothing,
+                nothing.log_density(),
+                None,
+                complete=False,
+                lacking=self._lacking(state.num_steps),
+            )
+            return [empty] * self.target.num_groups
+        return by_binding(self.target, partial(self._of_group, state, complete))
+
+    def _lacking(self, num_steps: int) -> tuple[str, str]:
+        """Why there are no draws yet: where a chain is in its warmup is where it was started."""
+        warmup, thinning = self.settings.warmup_steps, self.settings.thinning
+        first = warmup + thinning
+        return (
+            f"{num_steps:,} steps were done, of which warmup is {warmup:,}; a chain's states count"
+            f" as draws after that, the first after {first:,} steps",
+            "allow more time"
+            + (f", or write `warmup_steps={num_steps // 2}`" if 2 <= num_steps <= warmup else "")
+            + ", or use smc, which ends in the time that there is",
+        )
+
+    def _of_group(self, state: State, complete: bool, group: int) -> Draws:
+        if float(state.log_evidence[group]) == -math.inf:
+            raise NoMass("no chain found a start of positive weight")
+        chains, draws = self.settings.num_chains, len(state.kept)
+        here = torch.arange(group * chains, (group + 1) * chains, device=state.moved.device)
+        kept = concatenate([_light(traces.select(here)) for traces in state.kept])
+        # Kept step by step; the Posterior wants each chain's draws together.
+        order = torch.arange(draws * chains).view(draws, chains).t().reshape(-1)
+        traces = kept.select(order.to(here.device))
+        proposed = int(state.proposed[here].sum())
+        still = int((~state.moved[here]).sum())
+        by_cut = state.by_cut.cpu().numpy()
+        diagnostics: dict[str, float] = {
+            "num_chains": chains,
+            "num_draws_per_chain": draws,
+            "num_chains_that_never_moved": still,
+        }
+        if proposed:
+            # Gibbs draws are not proposals: without a text there is nothing to accept.
+            diagnostics["acceptance_rate"] = int(state.accepted[here].sum()) / proposed
+        checks = {"every chain moved": still == 0}
+        unseen = weight_bound(self.target, group).unseen(
+            float(state.log_evidence[group]), int(state.num_looks[group])
+        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            rates = by_cut[0] / by_cut[1]
+        return Draws(
+            traces,
+            torch.zeros(traces.num_rows, dtype=torch.float64),
+            None,
+            log_evidence_reason="Markov chains do not estimate the evidence; use smc or importance",
+            num_chains=chains,
+            unseen=unseen,
+            diagnostics=diagnostics,
+            checks=checks,
+            info={"acceptance_by_cut": rates, "proposals_by_cut": by_cut[1]},
+            complete=complete,
+        )
+
+
+def _light(traces: Traces) -> Traces:
+    """The traces without what only moves need."""
+    texts = {
+        name: replace(text, token_log_prob=None, token_log_mass=None)
+        for name, text in traces.texts.items()
+    }
+    return replace(traces, texts=texts)

@@ -1,0 +1,269 @@
+"""Rejection sampling: independent exact draws, at a cost of one over the acceptance rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from lmppl.density import Target, Traces, concatenate
+from lmppl.errors import Diagnostic, InferenceError
+from lmppl.inference.batches import Batch, Hurry, numbers_of
+from lmppl.inference.before import factors_before
+from lmppl.inference.bounds import weight_bound
+from lmppl.inference.failures import by_binding
+from lmppl.inference.loop import Draws, Info
+from lmppl.inference.proposing import advance, begin, completed, is_complete
+from lmppl.inference.settings import Rejection
+from lmppl.inference.zero_mass import zero_mass
+from lmppl.posterior import Estimate
+from lmppl.posterior.intervals import proportion_interval
+from lmppl.rng import Stream
+
+# Rounding in the interval arithmetic of the bound and in the evaluation of the factors.
+_SLACK = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Per binding: the accepted executions, the number of the attempt that gave each, and, in
+    batches, the log probability of acceptance of every attempt and the log potentials of those that
+    meet every requirement.
+
+    `num_attempts` are complete, `batch` is at work, and more than `limit` are not made.
+    """
+
+    accepted: tuple[Traces, ...]
+    attempts: tuple[tuple[int, ...], ...]
+    log_ratios: tuple[tuple[Tensor, ...], ...]
+    log_potentials: tuple[tuple[Mapping[str, Tensor], ...], ...]
+    num_attempts: int
+    limit: int
+    batch: Batch | None = None
+
+
+class RejectionEngine:
+    """Draws x ~ π0 and keeps it with probability Πφ(x) / exp(B), B an upper bound of Σ log φ.
+
+    What is kept are independent draws of the posterior, and the acceptance rate times exp(B) is
+    the evidence. That rate is estimated by the mean probability of acceptance over all attempts, of
+    which the share of acceptances is a noisier reading.
+    """
+
+    def __init__(self, settings: Rejection, target: Target, stream: Stream) -> None:
+        self.settings, self.target, self.stream = settings, target, stream
+        self.log_bound = torch.tensor(
+            [self._log_bound(group) for group in range(target.num_groups)], dtype=torch.float64
+        ).to(target.device)
+
+    def _log_bound(self, group: int) -> float:
+        bound = weight_bound(self.target, group)
+        if bound.unbounded is None:
+            return bound.log_bound
+        raise InferenceError(
+            [
+                Diagnostic(
+                    "LMP410",
+                    "error",
+                    f"rejection needs an upper bound of {bound.unbounded.title}, which has none",
+                    span=bound.unbounded.span,
+                    help="declare the reward's range, as in"
+                    " `reward r(t: string): real<lower=-1, upper=1>`",
+                )
+            ],
+            {self.target.model.path: self.target.model.source},
+        )
+
+    def init(self) -> State:
+        nothing = self.target.start(torch.zeros(0, dtype=torch.long))
+        groups = self.target.num_groups
+        most = self.settings.max_attempts
+        none = ((),) * groups
+        return State((nothing,) * groups, none, none, none, 0, most)
+
+    def is_done(self, state: State) -> bool:
+        return state.batch is None and (
+            state.num_attempts >= state.limit or not self._wanting(state)
+        )
+
+    def _wanting(self, state: State) -> tuple[int, ...]:
+        """The bindings that have not enough draws yet."""
+        wanted = self.settings.num_samples
+        return tuple(g for g, numbers in enumerate(state.attempts) if len(numbers) < wanted)
+
+    def step(self, state: State) -> tuple[State, Info]:
+        """One token, or choice, more of every attempt of a batch."""
+        target, batch = self.target, state.batch
+        if batch is None:
+            size = min(self.settings.batch_size, state.limit - state.num_attempts)
+            groups = self._wanting(state)
+            rows, numbers = numbers_of(groups, state.num_attempts, size)
+            batch = Batch(begin(target, rows, numbers), groups, size)
+        unfinished = batch.unfinished
+        if not is_complete(target, unfinished):
+            unfinished = advance(target, unfinished, self.stream, masked=False)
+        num_tokens = unfinished.num_tokens - batch.unfinished.num_tokens
+        batch = replace(batch, unfinished=unfinished)
+        is_whole = is_complete(target, unfinished)
+        new = self._judged(state, batch) if is_whole else replace(state, batch=batch)
+        done = min(len(numbers) for numbers in new.attempts)
+        message = f"{new.num_attempts} attempts"
+        return new, Info("draws", done, self.settings.num_samples, message, num_tokens)
+
+    def _judged(self, state: State, batch: Batch) -> State:
+        """The state with the attempts of a complete batch, kept or not."""
+        proposals, counters = completed(batch.unfinished), batch.unfinished.counters
+        at = proposals.rows
+        log_ratio = self._log_ratio(proposals.traces, proposals.log_weight)
+        kept = self._accept(log_ratio, counters[at])
+        every = torch.full((proposals.num_rows,), -math.inf, dtype=torch.float64)
+        every[at.cpu()] = log_ratio.cpu()
+        traces = proposals.traces.select(kept)
+        attempt = state.num_attempts + at[kept].cpu() % batch.size
+        accepted, attempts = list(state.accepted), list(state.attempts)
+        log_ratios, log_potentials = list(state.log_ratios), list(state.log_potentials)
+        made = proposals.traces
+        for position, group in enumerate(batch.groups):
+            log_ratios[group] += (every[position * batch.size : (position + 1) * batch.size],)
+            whole = made.group == group
+            log_potentials[group] += ({n: x[whole] for n, x in made.log_potential.items()},)
+            here = (traces.group == group).nonzero().squeeze(-1)
+            here = here[: self.settings.num_samples - len(attempts[group])]
+            if here.shape[0]:
+                found = traces.select(here)
+                old = accepted[group]
+                accepted[group] = concatenate([old, found]) if old.num_rows else found
+                attempts[group] = attempts[group] + tuple(attempt[here.cpu()].tolist())
+        return replace(
+            state,
+            accepted=tuple(accepted),
+            attempts=tuple(attempts),
+            log_ratios=tuple(log_ratios),
+            log_potentials=tuple(log_potentials),
+            num_attempts=state.num_attempts + batch.size,
+            batch=None,
+        )
+
+    def hurry(self, state: State, *, spent: float, left: float) -> State:
+        """Fewer attempts, as many as can be finished; not before half of the budget is spent."""
+        batch, limit = Hurry(self.target, self.stream, spent, left).shortened(
+            state.batch,
+            state.num_attempts,
+            state.limit,
+            size=min(self.settings.batch_size, state.limit - state.num_attempts),
+            num_groups=len(self._wanting(state)),
+        )
+        return replace(state, batch=batch, limit=limit)
+
+    def recover(self, state: State) -> State:
+        batch = state.batch
+        return state if batch is None else replace(state, batch=batch.recovered(self.target))
+
+    def _log_ratio(self, traces: Traces, log_weight: Tensor) -> Tensor:
+        """The log probability of acceptance of the executions, `[rows]`."""
+        log_ratio = log_weight - self.log_bound[traces.group]
+        above = log_ratio > _SLACK * (1.0 + self.log_bound[traces.group].abs())
+        if bool(above.any()):
+            row = int(above.nonzero()[0])
+            raise InferenceError(
+                [
+                    Diagnostic(
+                        "LMP904",
+                        "error",
+                        f"a draw has log weight {float(log_weight[row]):.6g}, above the bound"
+                        f" {float(self.log_bound[traces.group[row]]):.6g} that rejection rests on",
+                        help="a reward returned more than its declared upper bound: correct the"
+                        " declaration, or use smc",
+                    )
+                ]
+            )
+        return log_ratio
+
+    def _accept(self, log_ratio: Tensor, counters: Tensor) -> Tensor:
+        """Positions of the executions to keep, in order."""
+        uniforms = self.stream.child("accept").uniforms(counters.to(self.target.device))
+        return (uniforms.log() < log_ratio).nonzero().squeeze(-1)
+
+    def result(self, state: State, *, complete: bool) -> list[Draws]:
+        if not complete and not any(state.attempts):
+            nothing = self.target.start(torch.zeros(0, dtype=torch.long))
+            tried = f"none of {state.num_attempts:,} complete attempts was accepted"
+            lacking = (tried, "allow more time, or use smc")
+            empty = Draws(nothing, nothing.log_density(), None, complete=False, lacking=lacking)
+            return [empty] * self.target.num_groups
+        return by_binding(self.target, partial(self._of_group, state, complete))
+
+    def _before(self, batches: Sequence[Mapping[str, Tensor]], group: int) -> dict[str, object]:
+        """What the factors were on all attempts, which are draws of the prior."""
+        filled = [batch for batch in batches if batch]
+        if not filled:
+            return {}
+        columns = {name: torch.cat([batch[name] for batch in filled]) for name in filled[0]}
+        alike = torch.zeros_like(next(iter(columns.values())))
+        return dict(factors_before(self.target, group, columns, alike))
+
+    def _nothing_accepted(self, group: int, attempts: int, upper: float) -> InferenceError:
+        """LMP905; LMP901 where the constraints are what ruled the draws out."""
+        what = (
+            f"none of {attempts} attempts was accepted (acceptance below {upper:.2g} with 95%"
+            " confidence)"
+        )
+        lost = zero_mass(self.target, what, group)
+        if lost.diagnostics[0].span is not None:
+            return lost
+        return InferenceError(
+            [
+                Diagnostic(
+                    "LMP905",
+                    "error",
+                    what,
+                    notes=(
+                        "a draw is kept with probability"
+                        f" exp(factors - {float(self.log_bound[group]):.4g}): the bound comes from"
+                        " the declared ranges of the rewards, and no draw came near it",
+                    ),
+                    help="declare tighter ranges, raise max_attempts, or use smc",
+                )
+            ],
+            {self.target.model.path: self.target.model.source},
+        )
+
+    def _of_group(self, state: State, complete: bool, group: int) -> Draws:
+        traces, numbers = state.accepted[group], state.attempts[group]
+        wanted, found = self.settings.num_samples, len(numbers)
+        enough = found >= wanted
+        attempts = numbers[-1] + 1 if enough else state.num_attempts
+        if found == 0 and attempts:
+            _, upper = proportion_interval(0, attempts)
+            raise self._nothing_accepted(group, attempts, upper)
+        lower, upper = proportion_interval(found, attempts) if attempts else (0.0, 1.0)
+        log_bound = float(self.log_bound[group])
+        evidence = None
+        if found:
+            every = torch.cat(state.log_ratios[group]).clamp(max=0.0) + log_bound
+            evidence = Estimate.from_units(every.numpy(), log_bound=log_bound, kind="consistent")
+        warnings = []
+        if not enough and complete:
+            warnings.append(
+                f"only {found} of {wanted} draws were accepted in max_attempts="
+                f"{self.settings.max_attempts} attempts; they are exact draws all the same."
+                " Raise max_attempts, or use smc"
+            )
+        return Draws(
+            traces,
+            torch.zeros(found, dtype=torch.float64),
+            evidence,
+            diagnostics={
+                "num_attempts": attempts,
+                "acceptance_rate": found / attempts if attempts else math.nan,
+                "acceptance_interval": (lower, upper),
+                "log_bound": log_bound,
+                "factors_before": self._before(state.log_potentials[group], group),
+            },
+            warnings=warnings,
+            complete=complete and enough,
+        )
