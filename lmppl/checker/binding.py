@@ -12,9 +12,8 @@ from lmppl.checker.declarations import length_problem
 from lmppl.checker.divisors import divisor_problem, divisors
 from lmppl.checker.report import did_you_mean
 from lmppl.checker.typing_rules import fits, in_words, literal, type_of_value
-from lmppl.checker.walking import expressions_of
 from lmppl.errors import Diagnostic, Label
-from lmppl.ir.expr import Constant, ExternCall, Reference, RewardCall, walk
+from lmppl.ir.expr import Constant, ExternCall, Reference, RewardCall
 from lmppl.ir.model import Model, Parameter, Site
 from lmppl.ir.types import Type
 from lmppl.syntax.literals import LARGEST_INT
@@ -190,12 +189,11 @@ def _used_hosts(model: Model) -> set[str]:
     used = {
         site.distribution.extern for site in model.sites if site.distribution.extern is not None
     }
-    for expr in expressions_of(model):
-        for node in walk(expr):
-            if isinstance(node, RewardCall):
-                used.add(node.reward)
-            elif isinstance(node, ExternCall):
-                used.add(node.function)
+    for node in model.nodes(*model.expressions):
+        if isinstance(node, RewardCall):
+            used.add(node.reward)
+        elif isinstance(node, ExternCall):
+            used.add(node.function)
     return used
 
 
@@ -204,8 +202,8 @@ def _check_sites(model: Model, values: Mapping[str, object]) -> Iterable[Diagnos
     distributions = named("distribution")
     for site in model.sites:
         builtin = distributions.get(site.distribution.kind, EXTERN_LM)
-        for name, expr in site.distribution.arguments.items():
-            argument = builtin.argument(name)
+        for name, written in site.distribution.arguments.items():
+            argument, expr = builtin.argument(name), model.resolve(written)
             if argument is None or not isinstance(expr, Reference) or expr.role != "parameter":
                 continue
             value = values.get(expr.name, _default(model, expr.name))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from lmppl.checker.typing_rules import literal
-from lmppl.checker.walking import expressions_of
 from lmppl.errors import Diagnostic, Span
-from lmppl.ir.expr import Call, walk
+from lmppl.ir.expr import Call
 from lmppl.ir.model import Model
 
 
@@ -34,8 +33,7 @@ def _needs_automata(model: Model) -> bool:
         return True
     return any(
         isinstance(node, Call) and node.function == "matches"
-        for expr in expressions_of(model)
-        for node in walk(expr)
+        for node in model.nodes(*model.expressions)
     )
 
 

@@ -24,11 +24,10 @@ from lmppl.automata.predicates import (
     reads_only_text,
 )
 from lmppl.automata.regex import REMEDY, NotRegular, regex_dfa
-from lmppl.checker.walking import expressions_of
 from lmppl.errors import Diagnostic, Label, Span
 from lmppl.evaluation.constants import NotConstant, constant_value
 from lmppl.evaluation.constraints import asks_of_text, required_predicate
-from lmppl.ir.expr import Call, Constant, Expr, walk
+from lmppl.ir.expr import Call, Constant, Expr
 from lmppl.ir.model import Model, Potential, Site
 
 _ZERO_MASS = "the posterior would have zero mass"
@@ -68,24 +67,23 @@ def _check_patterns(
     model: Model, values: Mapping[str, object]
 ) -> Iterator[tuple[Diagnostic, Expr]]:
     """Patterns that are no regular expressions, wherever they stand."""
-    for expr in expressions_of(model):
-        for node in walk(expr):
-            if not isinstance(node, Call) or node.function != "matches":
-                continue
-            pattern = node.argument("pattern")
-            assert pattern is not None
-            try:
-                value = constant_value(pattern, model, values)
-                flag = node.argument("ignore_case")
-                ignore_case = flag is not None and bool(constant_value(flag, model, values))
-            except (NotConstant, ArithmeticError, ValueError):
-                continue
-            try:
-                regex_dfa(value, ignore_case)
-            except NotRegular as problem:
-                yield _not_regular(problem, value, pattern.span), node
-            except TooManyStates:
-                yield _too_many_states(pattern.span), node
+    for node in model.nodes(*model.expressions):
+        if not isinstance(node, Call) or node.function != "matches":
+            continue
+        pattern = node.argument("pattern")
+        assert pattern is not None
+        try:
+            value = constant_value(pattern, model, values)
+            flag = node.argument("ignore_case")
+            ignore_case = flag is not None and bool(constant_value(flag, model, values))
+        except (NotConstant, ArithmeticError, ValueError):
+            continue
+        try:
+            regex_dfa(value, ignore_case)
+        except NotRegular as problem:
+            yield _not_regular(problem, value, pattern.span), node
+        except TooManyStates:
+            yield _too_many_states(pattern.span), node
 
 
 def _not_regular(problem: NotRegular, pattern: str, span: Span) -> Diagnostic:

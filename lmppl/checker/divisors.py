@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lmppl.checker.report import Report
-from lmppl.checker.walking import expressions_of
 from lmppl.errors import Label, Span
 from lmppl.ir.expr import Binary, Constant, Reference
 from lmppl.ir.model import Model
@@ -31,10 +30,10 @@ def divisors(model: Model) -> Mapping[str, Divisor]:
     """The parameters that divide, each at its first division; those in factors come first."""
     found: dict[str, Divisor] = {}
     factors = [each.expr for each in model.potentials if each.kind == "factor"]
-    for in_factor, exprs in ((True, factors), (False, list(expressions_of(model)))):
+    for in_factor, exprs in ((True, factors), (False, model.expressions)):
         for node in model.nodes(*exprs):
             if isinstance(node, Binary) and node.operator == "/":
-                right = node.right
+                right = model.resolve(node.right)
                 if isinstance(right, Reference) and right.role == "parameter":
                     found.setdefault(right.name, Divisor(right.name, right.span, in_factor))
     return found

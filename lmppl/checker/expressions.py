@@ -450,21 +450,21 @@ class ExpressionChecker:
     def _warn_impossible_value(self, node: ast.Compare, left: ir.Expr, right: ir.Expr) -> None:
         """A choice that is compared with something it can never be."""
         for choice, other in ((left, right), (right, left)):
-            found = self.scope.resolve(choice)
-            if not isinstance(found, ir.Reference) or not isinstance(other, ir.Constant):
+            found, known = self.scope.resolve(choice), self.scope.resolve(other)
+            if not isinstance(found, ir.Reference) or not isinstance(known, ir.Constant):
                 continue
             symbol = self.scope.find(found.name)
             if symbol is None or symbol.values is None or node.operator not in ("==", "!="):
                 continue
-            if other.value not in symbol.values:
+            if known.value not in symbol.values:
                 always = "never" if node.operator == "==" else "always"
                 strings = [each for each in symbol.values if isinstance(each, str)]
                 self.report.warning(
                     "LMP207",
                     other.span,
-                    f"`{found.name}` is never {literal(other.value)}, so this is {always} true",
+                    f"`{found.name}` is never {literal(known.value)}, so this is {always} true",
                     labels=[Label(symbol.span, f"it is one of {literal(symbol.values)}")],
-                    help=did_you_mean(str(other.value), strings),
+                    help=did_you_mean(str(known.value), strings),
                 )
 
     def _check_logical(self, node: ast.Logical) -> ir.Expr:

@@ -179,7 +179,8 @@ def _checker(model: Model, report: Report) -> FileChecker:
         )
     for site in model.sites:
         values = site.distribution.argument("values")
-        support = values.value if isinstance(values, Constant) else None
+        known = None if values is None else model.resolve(values)
+        support = known.value if isinstance(known, Constant) else None
         budget = site.distribution.argument("max_tokens")
         checker.scope.add(
             site.name,
@@ -194,7 +195,9 @@ def _checker(model: Model, report: Report) -> FileChecker:
             ),
         )
     for let in model.lets:
-        checker.scope.add(let.name, Symbol(let.name, "let", let.span, let.expr.type, expr=let.expr))
+        symbol = Symbol(let.name, "let", let.span, let.expr.type, expr=let.expr)
+        symbol.sites = checker.scope.sites_of(let.expr)
+        checker.scope.add(let.name, symbol)
     for name, reward in model.rewards.items():
         symbol = Symbol(
             name,

@@ -6,7 +6,7 @@ from lmppl.builtins.descriptors.sources import source_range
 from lmppl.checker.divisors import divisors
 from lmppl.checker.report import Report
 from lmppl.errors import Label
-from lmppl.ir.expr import Constant, RewardCall, walk
+from lmppl.ir.expr import Constant, RewardCall
 from lmppl.ir.model import Model, Potential
 
 # exp(20) is half a billion: what such a factor favours drowns out the prior.
@@ -82,7 +82,7 @@ def _warn_unbounded_factors(model: Model, report: Report) -> None:
     for potential in model.potentials:
         if potential.kind != "factor" or potential.facts.range.is_bounded_above:
             continue
-        for node in walk(potential.expr):
+        for node in model.nodes(potential.expr):
             if not isinstance(node, RewardCall) or node.type.range.is_bounded_above:
                 continue
             report.warning(
@@ -99,5 +99,8 @@ def _warn_unbounded_factors(model: Model, report: Report) -> None:
 def _warn_short_texts(model: Model, report: Report) -> None:
     for site in model.text_sites:
         budget = site.distribution.argument("max_tokens")
-        if isinstance(budget, Constant) and budget.value == 1:
+        if budget is None:
+            continue
+        known = model.resolve(budget)
+        if isinstance(known, Constant) and known.value == 1:
             report.warning("LMP605", budget.span, f"`{site.name}` is a text of one token")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lmppl.errors import Span
-from lmppl.ir.expr import Constant, Expr, Reference, walk
+from lmppl.ir.expr import Constant, Expr, Reference, resolved, walk, walk_through
 from lmppl.ir.model import Extern, Parameter, Reward
 from lmppl.ir.types import Type
 
@@ -44,7 +44,7 @@ class Symbol:
     type: Type | None = None
     value: Constant | None = None
     expr: Expr | None = None
-    sites: frozenset[str] | None = None
+    sites: frozenset[str] = frozenset()
     is_text: bool = False
     most_tokens: float = math.inf
     values: tuple[object, ...] | None = None
@@ -91,45 +91,27 @@ class Scope:
         return [name for name, symbol in self.symbols.items() if symbol.kind in kinds]
 
     def nodes(self, expr: Expr) -> Iterator[Expr]:
-        """Every node that an expression depends on, each `let` of the model followed once."""
-        seen: set[str] = set()
-        waiting = [expr]
-        while waiting:
-            for node in walk(waiting.pop()):
-                yield node
-                if isinstance(node, Reference) and node.role == "let" and node.name not in seen:
-                    seen.add(node.name)
-                    symbol = self.symbols.get(node.name)
-                    if symbol is not None and symbol.expr is not None:
-                        waiting.append(symbol.expr)
+        """Every node that an expression depends on, through the lets of the model, each once."""
+        return walk_through((expr,), self._value_of)
 
     def sites_of(self, expr: Expr) -> frozenset[str]:
         """The choices that an expression depends on, through the lets of the model."""
         found: set[str] = set()
-        seen: set[str] = set()
-        waiting = [expr]
-        while waiting:
-            for node in walk(waiting.pop()):
-                if not isinstance(node, Reference) or node.name in seen:
-                    continue
-                seen.add(node.name)
-                symbol = self.symbols.get(node.name) if node.role == "let" else None
-                if node.role == "site":
-                    found.add(node.name)
-                elif symbol is not None and symbol.sites is not None:
-                    found |= symbol.sites
-                elif symbol is not None and symbol.expr is not None:
-                    waiting.append(symbol.expr)
+        # A chain of lets is not gone through again for each of them: their symbols know.
+        for node in walk(expr):
+            if isinstance(node, Reference) and node.role == "site":
+                found.add(node.name)
+            elif isinstance(node, Reference) and node.role == "let":
+                found |= self.symbols[node.name].sites
         return frozenset(found)
 
     def resolve(self, expr: Expr) -> Expr:
         """The expression that a chain of `let a = b` stands for."""
-        while isinstance(expr, Reference) and expr.role == "let":
-            symbol = self.symbols.get(expr.name)
-            if symbol is None or symbol.expr is None:
-                break
-            expr = symbol.expr
-        return expr
+        return resolved(expr, self._value_of)
+
+    def _value_of(self, name: str) -> Expr | None:
+        symbol = self.symbols.get(name)
+        return None if symbol is None else symbol.expr
 
     def text_site(self, expr: Expr) -> Symbol | None:
         """The site whose text an expression is; None for any other expression."""

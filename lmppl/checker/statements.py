@@ -180,8 +180,9 @@ class ModelChecker:
         if symbol.type.kind == "unknown":
             symbol.kind = "unknown"
         values = distribution.argument("values")
-        if isinstance(values, ir.Constant) and isinstance(values.value, tuple):
-            symbol.values = values.value
+        support = None if values is None else self.scope.resolve(values)
+        if isinstance(support, ir.Constant) and isinstance(support.value, tuple):
+            symbol.values = support.value
         if self.file.declare(node.name, symbol):
             self.body.sites.append(Site(node.name, distribution, symbol.type, node.name_span))
 
@@ -299,16 +300,23 @@ class ModelChecker:
         assert kind in TEXT_DISTRIBUTIONS or not extern
         return Distribution(kind, arguments, span, extern)
 
-    def _check_stop(self, stop: ir.Expr) -> None:
+    def _check_stop(self, written: ir.Expr) -> None:
+        stop = self.scope.resolve(written)
         if isinstance(stop, ir.Constant):
             values = (stop.value,) if isinstance(stop.value, str) else stop.value
             if isinstance(values, tuple) and "" in values:
                 self.report.error(
-                    "LMP106", stop.span, "a stop string cannot be empty: no text would have a token"
+                    "LMP106",
+                    written.span,
+                    "a stop string cannot be empty: no text would have a token",
                 )
 
     def _check_categorical(self, arguments: Mapping[str, ir.Expr]) -> None:
-        values, probs = arguments["values"], arguments.get("probs")
+        values, probs = (
+            None if each is None else replace(self.scope.resolve(each), span=each.span)
+            for each in (arguments["values"], arguments.get("probs"))
+        )
+        assert values is not None
         count = _length(values)
         if isinstance(values, ir.Constant) and isinstance(values.value, tuple):
             if not values.value:
@@ -458,10 +466,12 @@ class ModelChecker:
                 bad = True
         if bad:
             return
-        if isinstance(guard, ir.Constant):
-            guard = None if guard.value else guard
-        if isinstance(condition, ir.Constant) and guard is None:
-            self._report_constant_requirement(condition, node)
+        applies = None if guard is None else self.scope.resolve(guard)
+        if isinstance(applies, ir.Constant) and applies.value:
+            guard = None
+        asked = self.scope.resolve(condition)
+        if isinstance(asked, ir.Constant) and guard is None:
+            self._report_constant_requirement(asked, node)
         self._add_potential("require", label, node, condition, guard, node.condition.span)
 
     def _is_condition(self, condition: ir.Expr) -> bool:
@@ -519,9 +529,9 @@ class ModelChecker:
         """An ensemble's member chosen by a latent: weights favour the most optimistic member."""
         for node in self.scope.nodes(value):
             chosen: ir.Expr | None = None
-            if isinstance(node, ir.Index) and _calls_reward(node.array):
+            if isinstance(node, ir.Index) and self._calls_reward(node.array):
                 chosen = node.index
-            elif isinstance(node, ir.Conditional) and _picks_reward(node):
+            elif isinstance(node, ir.Conditional) and self._picks_reward(node):
                 chosen = node.condition
             if chosen is None:
                 continue
@@ -541,6 +551,15 @@ class ModelChecker:
                     help="make them members of one `ensemble([…])` and name a risk rule",
                 )
                 return
+
+    def _calls_reward(self, expr: ir.Expr) -> bool:
+        return any(isinstance(node, ir.RewardCall) for node in self.scope.nodes(expr))
+
+    def _picks_reward(self, node: ir.Conditional) -> bool:
+        """Whether a conditional chooses between two rewards."""
+        branches = (self.scope.resolve(each) for each in (node.consequent, node.alternative))
+        rewards = [each.reward for each in branches if isinstance(each, ir.RewardCall)]
+        return len(rewards) == 2 and rewards[0] != rewards[1]
 
     def _feeds_a_choice(self, name: str) -> bool:
         return any(
@@ -722,14 +741,3 @@ def _first_doubled(values: tuple[object, ...]) -> object | None:
             return value
         seen.add(value)
     return None
-
-
-def _calls_reward(expr: ir.Expr) -> bool:
-    return any(isinstance(node, ir.RewardCall) for node in ir.walk(expr))
-
-
-def _picks_reward(node: ir.Conditional) -> bool:
-    """Whether a conditional chooses between two rewards of the same arguments."""
-    a, b = node.consequent, node.alternative
-    rewards = [each.reward for each in (a, b) if isinstance(each, ir.RewardCall)]
-    return len(rewards) == 2 and rewards[0] != rewards[1]

@@ -84,16 +84,7 @@ def _refused(model: Model, site: Site, code: str, message: str, help: str) -> In
 
 def spelled_tokens(target: Target) -> list[Diagnostic]:
     """LMP942 wherever the program looks for the spelling of a special token in a text."""
-    model = target.model
-    exprs: list[Expr | None] = [let.expr for let in model.lets]
-    for potential in model.potentials:
-        exprs += [potential.expr, potential.when]
-    exprs += [output.expr for output in model.outputs]
-    for claim in model.expectations:
-        exprs += [claim.expr, claim.bound, claim.q]
-    for site in model.sites:
-        exprs += site.distribution.arguments.values()
-    return spelled_in_expressions(target, exprs)
+    return spelled_in_expressions(target, target.model.expressions)
 
 
 def spelled_in_expressions(target: Target, exprs: Iterable[Expr | None]) -> list[Diagnostic]:

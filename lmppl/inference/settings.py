@@ -12,7 +12,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar
 
 from lmppl.errors import Diagnostic, closest
-from lmppl.ir.expr import Call, RewardCall, walk
+from lmppl.ir.expr import Call
 from lmppl.ir.model import Model, Potential
 from lmppl.ir.types import Interval
 
@@ -344,22 +344,21 @@ class SVI(Settings):
                 "bound the factor from below, for instance by declaring the reward's lower bound",
             )
             for p in model.potentials
-            if p.kind == "factor" and _can_be_log_of_zero(p)
+            if p.kind == "factor" and _can_be_log_of_zero(model, p)
         )
         return blocked + minus_infinity + _noisy(model, "svi")
 
 
-def _can_be_log_of_zero(potential: Potential) -> bool:
+def _can_be_log_of_zero(model: Model, potential: Potential) -> bool:
     return any(
         isinstance(node, Call) and node.function == "log" and node.type.range.lower == -math.inf
-        for node in walk(potential.expr)
+        for node in model.nodes(potential.expr)
     )
 
 
 def _reads_text(model: Model, potential: Potential) -> bool:
     texts = {site.name for site in model.text_sites}
-    scores = any(isinstance(node, (RewardCall, Call)) for node in walk(potential.expr))
-    return bool(model.sites_of(potential.expr) & texts) or scores
+    return bool(model.sites_of(potential.expr) & texts)
 
 
 def settings_from_options(

@@ -7,7 +7,7 @@ reference, because its value is computed once per draw.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -144,13 +144,46 @@ def children(expr: Expr) -> tuple[Expr, ...]:
 
 
 def walk(expr: Expr) -> Iterator[Expr]:
-    """The expression and everything below it, outermost first."""
+    """The expression as it is written and everything below it, outermost first.
+
+    It stops at the name of a `let`: what an expression depends on, `Model.nodes` says.
+    """
     # A stack and no recursion: a sum of thousands of terms is a tree that is thousands deep.
     stack = [expr]
     while stack:
         node = stack.pop()
         yield node
         stack.extend(reversed(children(node)))
+
+
+def walk_through(exprs: Iterable[Expr], value_of: Callable[[str], Expr | None]) -> Iterator[Expr]:
+    """Every node that expressions depend on, each once: the value of a `let` where it is named.
+
+    `value_of` gives the expression of a `let`, or None where there is none to go on with.
+    """
+    seen: set[str] = set()
+    roots = list(exprs)
+    # A value that is also among the expressions is gone through in its own turn.
+    own = {id(expr) for expr in roots}
+    waiting = roots[::-1]
+    while waiting:
+        for node in walk(waiting.pop()):
+            yield node
+            if isinstance(node, Reference) and node.role == "let" and node.name not in seen:
+                seen.add(node.name)
+                value = value_of(node.name)
+                if value is not None and id(value) not in own:
+                    waiting.append(value)
+
+
+def resolved(expr: Expr, value_of: Callable[[str], Expr | None]) -> Expr:
+    """The expression that a chain of `let a = b` stands for."""
+    while isinstance(expr, Reference) and expr.role == "let":
+        value = value_of(expr.name)
+        if value is None:
+            break
+        expr = value
+    return expr
 
 
 def spine(expr: Binary) -> tuple[Expr, list[Binary]]:

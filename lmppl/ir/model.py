@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from lmppl.errors import Span
-from lmppl.ir.expr import Expr, Reference, walk
+from lmppl.ir.expr import Expr, Reference, resolved, walk_through
 from lmppl.ir.types import Interval, Type
 
 Decidable = Literal["constant", "safety", "automaton", "liveness", "additive", "end"]
@@ -217,25 +217,36 @@ class Model:
         return tuple(site for site in self.sites if site.is_text)
 
     def nodes(self, *exprs: Expr | None) -> Iterator[Expr]:
-        """Every node that the expressions depend on, each `let` followed once."""
-        seen: set[str] = set()
-        lets: Mapping[str, Let] | None = None
-        waiting = [expr for expr in reversed(exprs) if expr is not None]
-        while waiting:
-            for node in walk(waiting.pop()):
-                yield node
-                if isinstance(node, Reference) and node.role == "let" and node.name not in seen:
-                    seen.add(node.name)
-                    lets = lets or {let.name: let for let in self.lets}
-                    waiting.append(lets[node.name].expr)
+        """Every node that the expressions depend on, through lets, each once."""
+        return walk_through((expr for expr in exprs if expr is not None), self._value_of())
 
     def resolve(self, expr: Expr) -> Expr:
         """The expression that a chain of `let a = b` stands for."""
-        lets: Mapping[str, Let] | None = None
-        while isinstance(expr, Reference) and expr.role == "let":
-            lets = lets or {let.name: let for let in self.lets}
-            expr = lets[expr.name].expr
-        return expr
+        return resolved(expr, self._value_of())
+
+    def _value_of(self) -> Callable[[str], Expr]:
+        lets: dict[str, Expr] = {}
+
+        def value_of(name: str) -> Expr:
+            # Most expressions name no let.
+            if not lets:
+                lets.update((let.name, let.expr) for let in self.lets)
+            return lets[name]
+
+        return value_of
+
+    @property
+    def expressions(self) -> tuple[Expr, ...]:
+        """The outermost expressions of the model, in no particular order."""
+        found: list[Expr | None] = [let.expr for let in self.lets]
+        for site in self.sites:
+            found += site.distribution.arguments.values()
+        for potential in self.potentials:
+            found += (potential.expr, potential.when)
+        found += (output.expr for output in self.outputs)
+        for claim in self.expectations:
+            found += (claim.expr, claim.bound, claim.q)
+        return tuple(expr for expr in found if expr is not None)
 
     def sites_of(self, *exprs: Expr | None) -> frozenset[str]:
         """The names of the sites that the values of expressions depend on, through lets."""
