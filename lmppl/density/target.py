@@ -23,7 +23,9 @@ from lmppl.automata.ends import conjuncts
 from lmppl.automata.predicates import Predicate
 from lmppl.density.reach import BoundRanges
 from lmppl.density.stages.choice import ChoiceStage, normalise_weights
-from lmppl.density.stages.text import Automata, TextRun, TextStage
+from lmppl.density.stages.run import TextRun
+from lmppl.density.stages.text import TextStage
+from lmppl.density.steering.automaton import Automata
 from lmppl.density.traces import TextBatch, Traces
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.evaluation.constraints import asks_of_text, required_predicate

@@ -78,5 +78,5 @@ def test_a_token_makes_the_host_wait_once_where_nothing_is_constrained(pretended
     case = pretended["smc"]
     assert case["there"]["num_steps"] == 8
     often = {place: n for place, n in case["waits"].items() if n > 4}
-    assert len(often) == 1 and "stages/text.py" in next(iter(often))
+    assert len(often) == 1 and "stages/run.py" in next(iter(often))
     assert sum(case["waits"].values()) <= 8 + 56

@@ -17,183 +17,14 @@ from torch import Tensor
 from lmppl.automata import SiteAutomaton, compile_constraint
 from lmppl.automata.predicates import Predicate, cut_at_stop
 from lmppl.density.stages.growing import GrowingStrings
+from lmppl.density.stages.run import Step, TextRun
+from lmppl.density.steering.automaton import Automata
 from lmppl.density.traces import TextBatch
-from lmppl.errors import Diagnostic, InferenceError, InternalError
-from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prefixes, Prompt
+from lmppl.errors import Diagnostic, InferenceError
+from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prompt
 from lmppl.sequences.drawing import IDENTITY_WARP, Warp, draw_tokens
 
 Uniforms = Callable[[Tensor, int], Tensor]  # (rows [n], step) -> float64 [n]
-
-
-@dataclass(frozen=True, slots=True)
-class Automata:
-    """The automata of a batch: several where the rows' earlier choices ask for different ones.
-
-    Row i is watched by `machines[which[i]]`; None watches nothing. `which` None means machine 0.
-    """
-
-    machines: tuple[SiteAutomaton | None, ...]
-    which: Tensor | None = None
-
-    @property
-    def is_trivial(self) -> bool:
-        return all(machine is None for machine in self.machines)
-
-    def select(self, indices: Tensor) -> Automata:
-        return self if self.which is None else replace(self, which=self.which[indices])
-
-    def _each(self, rows: Tensor) -> list[tuple[SiteAutomaton, Tensor | None]]:
-        """The machines in use among `rows` with the positions of their rows (None: all)."""
-        if self.which is None:
-            machine = self.machines[0]
-            return [] if machine is None else [(machine, None)]
-        which = self.which[rows]
-        found = []
-        for number in torch.unique(which).tolist():
-            machine = self.machines[number]
-            if machine is not None:
-                found.append((machine, (which == number).nonzero().squeeze(-1)))
-        return found
-
-    def initial(self, num_rows: int, device: torch.device) -> Tensor:
-        states = torch.zeros(num_rows, dtype=torch.long, device=device)
-        for machine, at in self._each(torch.arange(num_rows, device=device)):
-            if at is None:
-                return machine.initial(num_rows)
-            states[at] = machine.initial(at.shape[0])
-        return states
-
-    def mask(self, rows: Tensor, states: Tensor, remaining: Tensor | int) -> Tensor | None:
-        """Tokens `[rows, vocab]` after which the text can still be completed; None: all."""
-        mask: Tensor | None = None
-        for machine, at in self._each(rows):
-            if isinstance(remaining, int) and not machine.masks_at(remaining):
-                continue
-            if at is None:
-                return machine.mask(states, remaining)
-            left = remaining if isinstance(remaining, int) else remaining[at]
-            part = machine.mask(states[at], left)
-            if mask is None:
-                mask = torch.ones(
-                    (rows.shape[0], part.shape[1]), dtype=torch.bool, device=part.device
-                )
-            mask[at] = part
-        return mask
-
-    def is_dead(self, rows: Tensor, states: Tensor, remaining: Tensor | int) -> Tensor:
-        """Whether no continuation of `remaining` tokens meets the constraints, `[rows]`."""
-        dead = torch.zeros_like(states, dtype=torch.bool)
-        for machine, at in self._each(rows):
-            if at is None:
-                return machine.is_dead(states, remaining)
-            left = remaining if isinstance(remaining, int) else remaining[at]
-            dead = dead.index_copy(0, at, machine.is_dead(states[at], left))
-        return dead
-
-    def advance(self, rows: Tensor, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """New states `[rows]` (−1 dead) and whether the text has ended `[rows]`."""
-        new = states
-        stopped = torch.zeros_like(states, dtype=torch.bool)
-        for machine, at in self._each(rows):
-            if at is None:
-                new = machine.advance(states, tokens)
-                return new, machine.ended(new)
-            part = machine.advance(states[at], tokens[at])
-            new = new.index_copy(0, at, part)
-            stopped = stopped.index_copy(0, at, machine.ended(part))
-        return new, stopped
-
-
-@dataclass(frozen=True, slots=True)
-class TextRun:
-    """Texts in the making, `rows` of them.
-
-    `tokens` `[rows, max_tokens]` is written in place; `positions` `[rows]` counts the tokens so
-    far (the same int for all open rows where `position` is not None). `open` `[open rows]` lists
-    the rows whose text goes on; `prefixes` has a logical row for each, *without* the last token,
-    which waits in `pending` `[open rows]` until the next step. `finished` `[rows]`: ended by an end
-    token or a stop string. `log_prior` `[rows]`: log probability of the tokens so far, float64.
-    Rows that close are filed in the `archive`, if there is one, under their own numbers.
-    `growing` remembers what tokens were decoded before; it is filled in place, as `tokens` is.
-    `undefined` `[]`, where the device is not the host: some log probability so far was NaN, also
-    of a row that is no more.
-    """
-
-    tokens: Tensor
-    positions: Tensor
-    position: int | None
-    finished: Tensor
-    stopped: Tensor
-    states: Tensor
-    automata: Automata
-    open: Tensor
-    prefixes: Prefixes | None
-    pending: Tensor | None
-    log_prior: Tensor
-    token_log_prob: Tensor | None
-    token_log_mass: Tensor | None
-    strip: Tensor | None
-    archive: PrefixArchive | None = None
-    undefined: Tensor | None = None
-    growing: GrowingStrings = field(default_factory=GrowingStrings, compare=False)
-
-    @property
-    def num_rows(self) -> int:
-        return self.tokens.shape[0]
-
-    @property
-    def num_open(self) -> int:
-        return self.open.shape[0]
-
-    def select(self, indices: Tensor) -> TextRun:
-        """The rows `indices` `[new rows]`, in that order, with repeats."""
-        slot = torch.full((self.num_rows,), -1, dtype=torch.long, device=self.tokens.device)
-        slot[self.open] = torch.arange(self.num_open, device=self.tokens.device)
-        slots = slot[indices]
-        still = (slots >= 0).nonzero().squeeze(-1)
-        chosen = slots[still]
-        tokens = self.tokens[indices]
-        return replace(
-            self,
-            tokens=tokens,
-            positions=self.positions[indices],
-            finished=self.finished[indices],
-            stopped=self.stopped[indices],
-            states=self.states[indices],
-            automata=self.automata.select(indices),
-            open=still,
-            prefixes=None if self.prefixes is None else self.prefixes.select(chosen),
-            pending=None if self.pending is None else self.pending[chosen],
-            log_prior=self.log_prior[indices],
-            token_log_prob=None if self.token_log_prob is None else self.token_log_prob[indices],
-            token_log_mass=None if self.token_log_mass is None else self.token_log_mass[indices],
-            strip=None if self.strip is None else self.strip[indices],
-            archive=None,
-            growing=self.growing.select(indices, tokens),
-        )
-
-    def close(self, keep: Tensor) -> TextRun:
-        """The same rows, with the open ones restricted to where `keep` `[open rows]` is true."""
-        at = keep.nonzero().squeeze(-1)
-        if self.archive is not None and self.prefixes is not None:
-            ended = (~keep).nonzero().squeeze(-1)
-            self.archive.file(self.open[ended], self.prefixes.select(ended))
-        return replace(
-            self,
-            open=self.open[at],
-            prefixes=None if self.prefixes is None or not at.numel() else self.prefixes.select(at),
-            pending=None if self.pending is None else self.pending[at],
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What one token cost the rows that were open: `rows` `[open]` and, aligned with it,
-    `log_prob` (under the prior) and `log_mass` (−inf: no allowed token, the row is dead)."""
-
-    rows: Tensor
-    log_prob: Tensor
-    log_mass: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,31 +125,7 @@ class TextStage:
             at = rows if archived is None else archived
             prefixes = archive.recall(at, prompts, kept.tokens, kept_lengths)
         run = replace(run, prefixes=prefixes, archive=archive if archived is None else None)
-        return self._resume(run, kept, kept_lengths)
-
-    def _resume(self, run: TextRun, kept: TextBatch, lengths: Tensor) -> TextRun:
-        columns = torch.arange(self.max_tokens, device=self.device)
-        inside = columns < lengths.unsqueeze(-1)
-        tokens = torch.where(inside, kept.tokens, 0)
-        if kept.token_log_prob is None or kept.token_log_mass is None:
-            raise InternalError("a suffix move needs the recorded cost of every token")
-        log_prob = torch.where(inside, kept.token_log_prob, 0.0)
-        log_mass = torch.where(inside, kept.token_log_mass, 0.0)
-        states = run.states
-        if not run.automata.is_trivial:
-            for t in range(int(lengths.max())):
-                new, _ = run.automata.advance(run.open, states, tokens[:, t])
-                states = torch.where(inside[:, t], new, states)
-        return replace(
-            run,
-            tokens=tokens,
-            positions=lengths.clone(),
-            position=None,
-            states=states,
-            log_prior=log_prob.sum(-1),
-            token_log_prob=log_prob,
-            token_log_mass=log_mass,
-        )
+        return run.resumed(kept, kept_lengths)
 
     def step(self, run: TextRun, uniforms: Tensor, *, masked: bool = True) -> tuple[TextRun, Step]:
         """Draws the next token of every open row; `uniforms` `[rows]` has one for every row.
@@ -351,12 +158,7 @@ class TextStage:
         """Tokens `[open, vocab]` after which the constraints can still be met; None: all."""
         if run.automata.is_trivial:
             return None
-        remaining: Tensor | int = (
-            self.max_tokens - run.position
-            if run.position is not None
-            else self.max_tokens - run.positions[run.open]
-        )
-        return run.automata.mask(run.open, run.states[run.open], remaining)
+        return run.automata.mask(run.open, run.states[run.open], run.remaining)
 
     def place(
         self, run: TextRun, tokens: Tensor, log_prob: Tensor, log_mass: Tensor | None = None
@@ -369,11 +171,16 @@ class TextStage:
             # Looked at when the texts are finished: the host does not wait at every step.
             now = log_prob.isnan().any()
             run = replace(run, undefined=now if run.undefined is None else now | run.undefined)
-        self._write(run, rows, tokens, log_prob, log_mass)
-        states, stopped = run.states[rows], None
+        states, ended, stopped = run.states[rows], None, None
+        if self.lm.vocab.eos_ids:
+            ended = self.is_eos[tokens]
         if not run.automata.is_trivial:
             states, stopped = run.automata.advance(rows, states, tokens)
-        return self._settle(run, tokens, log_prob, states, stopped)
+        if not self.stop:
+            stopped = None
+        if stopped is not None:
+            ended = stopped if ended is None else ended | stopped
+        return run.placed(tokens, log_prob, log_mass, states, ended, stopped)
 
     def require_numbers(self, log_probs: Tensor) -> None:
         """No log probability of this site's language model is NaN: that is no probability of zero.
@@ -397,68 +204,6 @@ class TextStage:
                 )
             ]
         )
-
-    def _write(
-        self,
-        run: TextRun,
-        rows: Tensor,
-        tokens: Tensor,
-        log_prob: Tensor,
-        log_mass: Tensor | None,
-    ) -> None:
-        positions = None if run.position is not None else run.positions[rows]
-        for column, values in (
-            (run.tokens, tokens),
-            (run.token_log_prob, log_prob),
-            (run.token_log_mass, log_mass),
-        ):
-            if column is None or values is None:
-                continue
-            if run.position is not None:
-                column[:, run.position].index_copy_(0, rows, values)
-            else:
-                assert positions is not None
-                column[rows, positions] = values
-
-    def _settle(
-        self,
-        run: TextRun,
-        tokens: Tensor,
-        log_prob: Tensor,
-        states: Tensor,
-        stopped: Tensor | None,
-    ) -> TextRun:
-        """The run after `tokens` were written: who has ended, who goes on."""
-        rows = run.open
-        ended = self.is_eos[tokens] if self.lm.vocab.eos_ids else None
-        if stopped is not None and self.stop:
-            ended = stopped if ended is None else ended | stopped
-        finished, stops = run.finished, run.stopped
-        if ended is not None:
-            finished = finished.index_copy(0, rows, ended)
-        if stopped is not None and self.stop:
-            stops = stops.index_copy(0, rows, stopped)
-        position = None if run.position is None else run.position + 1
-        positions = run.positions.index_add(0, rows, torch.ones_like(rows))
-        new = replace(
-            run,
-            positions=positions,
-            position=position,
-            finished=finished,
-            stopped=stops,
-            states=run.states.index_copy(0, rows, states),
-            pending=tokens,
-            log_prior=run.log_prior.index_add(0, rows, log_prob),
-        )
-        if position is not None and position >= self.max_tokens:
-            return new.close(torch.zeros_like(rows, dtype=torch.bool))
-        going = None if ended is None else ~ended
-        if position is None:
-            below = positions[rows] < self.max_tokens
-            going = below if going is None else going & below
-        if going is None or bool(going.all()):
-            return new
-        return new.close(going)
 
     def recomputed(self, run: TextRun, prompts: Sequence[Prompt]) -> TextRun:
         """The run with what its open rows have in caches computed anew from their tokens.
@@ -584,10 +329,7 @@ class TextStage:
         if masked:
             return log_mass[run.open] > -math.inf
         # The prior walks into dead ends: an attempt that cannot succeed any more stops there.
-        remaining = self.max_tokens - (
-            run.positions[run.open] if run.position is None else run.position
-        )
-        return ~run.automata.is_dead(run.open, run.states[run.open], remaining)
+        return ~run.automata.is_dead(run.open, run.states[run.open], run.remaining)
 
     def rescore(self, prompts: Sequence[Prompt], text: TextBatch) -> Tensor:
         """log p(text | prompt) of given texts, `[rows]` float64, under the site's warp."""

@@ -1,0 +1,201 @@
+"""Texts in the making: what is known of every row between two tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from lmppl.density.stages.growing import GrowingStrings
+from lmppl.density.steering.automaton import Automata
+from lmppl.density.traces import TextBatch
+from lmppl.errors import InternalError
+from lmppl.lm.protocol import PrefixArchive, Prefixes
+
+
+@dataclass(frozen=True, slots=True)
+class TextRun:
+    """Texts in the making, `rows` of them.
+
+    `tokens` `[rows, max_tokens]` is written in place; `positions` `[rows]` counts the tokens so
+    far (the same int for all open rows where `position` is not None). `open` `[open rows]` lists
+    the rows whose text goes on; `prefixes` has a logical row for each, *without* the last token,
+    which waits in `pending` `[open rows]` until the next step. `finished` `[rows]`: ended by an end
+    token or a stop string. `log_prior` `[rows]`: log probability of the tokens so far, float64.
+    Rows that close are filed in the `archive`, if there is one, under their own numbers.
+    `growing` remembers what tokens were decoded before; it is filled in place, as `tokens` is.
+    `undefined` `[]`, where the device is not the host: some log probability so far was NaN, also
+    of a row that is no more.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    position: int | None
+    finished: Tensor
+    stopped: Tensor
+    states: Tensor
+    automata: Automata
+    open: Tensor
+    prefixes: Prefixes | None
+    pending: Tensor | None
+    log_prior: Tensor
+    token_log_prob: Tensor | None
+    token_log_mass: Tensor | None
+    strip: Tensor | None
+    archive: PrefixArchive | None = None
+    undefined: Tensor | None = None
+    growing: GrowingStrings = field(default_factory=GrowingStrings, compare=False)
+
+    @property
+    def num_rows(self) -> int:
+        return self.tokens.shape[0]
+
+    @property
+    def num_open(self) -> int:
+        return self.open.shape[0]
+
+    @property
+    def max_tokens(self) -> int:
+        """The most tokens that a text may have."""
+        return self.tokens.shape[1]
+
+    @property
+    def remaining(self) -> Tensor | int:
+        """How many tokens may still be drawn, the next one included; a Tensor is `[open]`."""
+        if self.position is not None:
+            return self.max_tokens - self.position
+        return self.max_tokens - self.positions[self.open]
+
+    def select(self, indices: Tensor) -> TextRun:
+        """The rows `indices` `[new rows]`, in that order, with repeats."""
+        slot = torch.full((self.num_rows,), -1, dtype=torch.long, device=self.tokens.device)
+        slot[self.open] = torch.arange(self.num_open, device=self.tokens.device)
+        slots = slot[indices]
+        still = (slots >= 0).nonzero().squeeze(-1)
+        chosen = slots[still]
+        tokens = self.tokens[indices]
+        return replace(
+            self,
+            tokens=tokens,
+            positions=self.positions[indices],
+            finished=self.finished[indices],
+            stopped=self.stopped[indices],
+            states=self.states[indices],
+            automata=self.automata.select(indices),
+            open=still,
+            prefixes=None if self.prefixes is None else self.prefixes.select(chosen),
+            pending=None if self.pending is None else self.pending[chosen],
+            log_prior=self.log_prior[indices],
+            token_log_prob=None if self.token_log_prob is None else self.token_log_prob[indices],
+            token_log_mass=None if self.token_log_mass is None else self.token_log_mass[indices],
+            strip=None if self.strip is None else self.strip[indices],
+            archive=None,
+            growing=self.growing.select(indices, tokens),
+        )
+
+    def close(self, keep: Tensor) -> TextRun:
+        """The same rows, with the open ones restricted to where `keep` `[open rows]` is true."""
+        at = keep.nonzero().squeeze(-1)
+        if self.archive is not None and self.prefixes is not None:
+            ended = (~keep).nonzero().squeeze(-1)
+            self.archive.file(self.open[ended], self.prefixes.select(ended))
+        return replace(
+            self,
+            open=self.open[at],
+            prefixes=None if self.prefixes is None or not at.numel() else self.prefixes.select(at),
+            pending=None if self.pending is None else self.pending[at],
+        )
+
+    def resumed(self, kept: TextBatch, lengths: Tensor) -> TextRun:
+        """The run of no tokens yet with the first `lengths` `[rows]` tokens of `kept`."""
+        columns = torch.arange(self.max_tokens, device=self.tokens.device)
+        inside = columns < lengths.unsqueeze(-1)
+        tokens = torch.where(inside, kept.tokens, 0)
+        if kept.token_log_prob is None or kept.token_log_mass is None:
+            raise InternalError("a suffix move needs the recorded cost of every token")
+        log_prob = torch.where(inside, kept.token_log_prob, 0.0)
+        log_mass = torch.where(inside, kept.token_log_mass, 0.0)
+        states = self.states
+        if not self.automata.is_trivial:
+            for t in range(int(lengths.max())):
+                new, _ = self.automata.advance(self.open, states, tokens[:, t])
+                states = torch.where(inside[:, t], new, states)
+        return replace(
+            self,
+            tokens=tokens,
+            positions=lengths.clone(),
+            position=None,
+            states=states,
+            log_prior=log_prob.sum(-1),
+            token_log_prob=log_prob,
+            token_log_mass=log_mass,
+        )
+
+    def placed(
+        self,
+        tokens: Tensor,
+        log_prob: Tensor,
+        log_mass: Tensor | None,
+        states: Tensor,
+        ended: Tensor | None,
+        stopped: Tensor | None,
+    ) -> TextRun:
+        """The run after every open row has taken its token; `[open]` each.
+
+        `ended` says whose text that was the end of, `stopped` whose by a stop string; None: nobody.
+        """
+        self._write(tokens, log_prob, log_mass)
+        rows = self.open
+        finished, stops = self.finished, self.stopped
+        if ended is not None:
+            finished = finished.index_copy(0, rows, ended)
+        if stopped is not None:
+            stops = stops.index_copy(0, rows, stopped)
+        position = None if self.position is None else self.position + 1
+        positions = self.positions.index_add(0, rows, torch.ones_like(rows))
+        new = replace(
+            self,
+            positions=positions,
+            position=position,
+            finished=finished,
+            stopped=stops,
+            states=self.states.index_copy(0, rows, states),
+            pending=tokens,
+            log_prior=self.log_prior.index_add(0, rows, log_prob),
+        )
+        if position is not None and position >= self.max_tokens:
+            return new.close(torch.zeros_like(rows, dtype=torch.bool))
+        going = None if ended is None else ~ended
+        if position is None:
+            below = positions[rows] < self.max_tokens
+            going = below if going is None else going & below
+        if going is None or bool(going.all()):
+            return new
+        return new.close(going)
+
+    def _write(self, tokens: Tensor, log_prob: Tensor, log_mass: Tensor | None) -> None:
+        rows = self.open
+        positions = None if self.position is not None else self.positions[rows]
+        for column, values in (
+            (self.tokens, tokens),
+            (self.token_log_prob, log_prob),
+            (self.token_log_mass, log_mass),
+        ):
+            if column is None or values is None:
+                continue
+            if self.position is not None:
+                column[:, self.position].index_copy_(0, rows, values)
+            else:
+                assert positions is not None
+                column[rows, positions] = values
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one token cost the rows that were open: `rows` `[open]` and, aligned with it,
+    `log_prob` (under the prior) and `log_mass` (−inf: no allowed token, the row is dead)."""
+
+    rows: Tensor
+    log_prob: Tensor
+    log_mass: Tensor

@@ -1,0 +1,1 @@
+"""What guides the drawing of texts and never changes their distribution."""
