@@ -29,8 +29,8 @@ from rivals import generate
 
 import lmppl
 from lmppl.cli.bench import Products, cost_of
+from lmppl.inference.mcmc import MCMC
 from lmppl.inference.mcmc.engine import MCMCEngine
-from lmppl.inference.settings import MCMC
 from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lm.loading import load_language_model
 from lmppl.rng import Stream

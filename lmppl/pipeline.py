@@ -29,11 +29,18 @@ from lmppl.checker import (
 )
 from lmppl.errors import Diagnostic, InferenceError, LmpError
 from lmppl.files import AnyPath
-from lmppl.inference import METHODS, Settings, check_method, method_named, settings_from_options
+from lmppl.inference import (
+    METHODS,
+    Settings,
+    check_method,
+    default_method,
+    method_named,
+    settings_from_options,
+)
 from lmppl.inference.declared import foreseen, infer_mistakes
 from lmppl.inference.listening import listening
+from lmppl.inference.methods import method_meant
 from lmppl.inference.planning import Plan, plan_method
-from lmppl.inference.settings import method_meant
 from lmppl.ir.model import InferSpec, Model, Site
 from lmppl.progress import ProgressEvent
 from lmppl.syntax import parse, read_program, require_text
@@ -499,7 +506,7 @@ def _settings(
     spec = _spec(model, method, infer)
     name = method or (spec.method if spec else None)
     if name is None:
-        name = default_method(model)
+        name = default_method(model).name
     if not isinstance(name, str):
         raise TypeError(f"method must be the name of a method, not {name!r}")
     options = {name: without_scalars(value) for name, value in options.items()}
@@ -564,11 +571,6 @@ def _carried(
         total = draws * other.draws_per_option(spec.options)
         carried[kind.num_draws_option] = kind.option_for_draws(total, options)
     return carried
-
-
-def default_method(model: Model) -> str:
-    """The planner's choice for a file without `infer`: exact where it fits, otherwise smc."""
-    return "exact" if not model.text_sites else "smc"
 
 
 __all__ = ["METHODS", "BoundModel", "CompiledModel", "compile", "explain", "infer", "load"]

@@ -24,7 +24,7 @@ from lmppl.posterior.storage import load_posterior as load_draws
 
 if TYPE_CHECKING:
     from lmppl.density import Target
-    from lmppl.inference.settings import SVI
+    from lmppl.inference.svi import SVI
     from lmppl.pipeline import CompiledModel
     from lmppl.posterior import Posterior
     from lmppl.posterior.cells import Cells
@@ -200,7 +200,7 @@ class _Program:
 
     @cached_property
     def settings(self) -> SVI:
-        from lmppl.inference.settings import SVI
+        from lmppl.inference.svi import SVI
 
         known = {field.name for field in fields(SVI)}
         saved = self.posterior.manifest["settings"]

@@ -1,15 +1,18 @@
-"""Inference: one file per method, one loop for all of them.
+"""Inference: a folder per method, one loop for all of them.
 
-Importing this room loads no tensors: the registry below is static, and a method's engine is
-imported when it runs.
+Importing this room loads no tensors: what methods say of themselves is static, and a method's
+engine is imported when it runs.
 """
 
-from lmppl.inference.settings import (
-    METHODS,
-    Settings,
-    check_method,
-    method_named,
-    settings_from_options,
-)
+from lmppl.inference.methods import METHODS, check_method, default_method, method_named
+from lmppl.inference.options import settings_from_options
+from lmppl.inference.settings import Settings
 
-__all__ = ["METHODS", "Settings", "check_method", "method_named", "settings_from_options"]
+__all__ = [
+    "METHODS",
+    "Settings",
+    "check_method",
+    "default_method",
+    "method_named",
+    "settings_from_options",
+]

@@ -6,14 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lmppl.errors import Diagnostic, Label
+from lmppl.inference.methods import check_method, method_meant, method_named
+from lmppl.inference.options import option_of_no_method, settings_from_options
 from lmppl.inference.planning import plan_method
-from lmppl.inference.settings import (
-    check_method,
-    method_meant,
-    method_named,
-    option_of_no_method,
-    settings_from_options,
-)
 from lmppl.ir.expr import Expr, Reference
 from lmppl.ir.model import InferSpec, Model
 

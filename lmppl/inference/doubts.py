@@ -18,8 +18,6 @@ from lmppl.lm.tables import FunctionLM
 
 # The first batches of a reward or a language model, and the first calls of a function.
 _BATCHES, _CALLS = 2, 8
-# Methods whose results are exact: they have nothing to say of a posterior that is not one.
-_EXACT = ("exact", "rejection")
 
 
 @dataclass(slots=True)
@@ -33,7 +31,7 @@ class Doubts:
     @classmethod
     def of(cls, target: Target, settings: Settings) -> Doubts:
         """Doubts of everything that the host gave to a target; its `target` is to be run."""
-        doubts = cls(target, settings.name in _EXACT)
+        doubts = cls(target, settings.is_exact)
         for scorer in target.scorers.values():
             if scorer.reward.source.kind == "extern":
                 scorer.doubts, scorer.disagreement = _BATCHES, ""

@@ -44,8 +44,8 @@ def test_expectations_of_an_enumerated_posterior_have_no_error(case: Case) -> No
 
 
 def test_exact_draws_are_draws_of_the_posterior() -> None:
+    from lmppl.inference.exact import Exact
     from lmppl.inference.exact.engine import ExactEngine
-    from lmppl.inference.settings import Exact
     from lmppl.rng import Stream
     from tests.exactness.statistics import p_value_of_draws
 

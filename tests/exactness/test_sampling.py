@@ -19,14 +19,18 @@ import torch
 import lmppl
 from lmppl.density import Target, TextStage, Traces
 from lmppl.inference import moves
+from lmppl.inference.exact import Exact
 from lmppl.inference.exact.engine import ExactEngine
+from lmppl.inference.importance import Importance
 from lmppl.inference.importance import engine as importance
 from lmppl.inference.importance.engine import ImportanceEngine
+from lmppl.inference.mcmc import MCMC
 from lmppl.inference.mcmc.engine import MCMCEngine
 from lmppl.inference.proposing import Proposals, completed, propose
+from lmppl.inference.rejection import Rejection
 from lmppl.inference.rejection import engine as rejection
 from lmppl.inference.rejection.engine import RejectionEngine
-from lmppl.inference.settings import MCMC, SMC, Exact, Importance, Rejection
+from lmppl.inference.smc import SMC
 from lmppl.inference.smc import engine as smc
 from lmppl.inference.smc.engine import SMCEngine
 from lmppl.inference.smc.engine import State as SMCState

@@ -19,15 +19,18 @@ from lmppl.density import Target
 from lmppl.errors import InferenceError
 from lmppl.inference import loop
 from lmppl.inference.batches import Batch
+from lmppl.inference.exact import Exact
 from lmppl.inference.exact.engine import ExactEngine
 from lmppl.inference.exact.engine import State as ExactState
+from lmppl.inference.importance import Importance
 from lmppl.inference.importance.engine import ImportanceEngine
 from lmppl.inference.importance.engine import State as ImportanceState
 from lmppl.inference.loop import Budget, Info
+from lmppl.inference.rejection import Rejection
 from lmppl.inference.rejection.engine import RejectionEngine
 from lmppl.inference.rejection.engine import State as RejectionState
 from lmppl.inference.remainder import with_remainder
-from lmppl.inference.settings import SMC, Exact, Importance, Rejection
+from lmppl.inference.smc import SMC
 from lmppl.inference.smc.engine import SMCEngine
 from lmppl.inference.smc.engine import State as SMCState
 from lmppl.progress import ProgressEvent

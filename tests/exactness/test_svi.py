@@ -13,7 +13,7 @@ from torch import Tensor
 
 import lmppl
 from lmppl.density import Target, TextStage
-from lmppl.inference.settings import SVI
+from lmppl.inference.svi import SVI
 from lmppl.inference.svi.engine import State, SVIEngine
 from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lm.loading import load_language_model

@@ -17,8 +17,8 @@ import tiny_models
 import torch
 
 import lmppl
+from lmppl.inference.mcmc import MCMC
 from lmppl.inference.mcmc.engine import MCMCEngine
-from lmppl.inference.settings import MCMC
 from lmppl.lm.decoding import LlamaDecoder
 from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lm.loading import load_language_model

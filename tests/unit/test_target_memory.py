@@ -11,7 +11,7 @@ import lmppl
 from lmppl.density import Automata, Target, target
 from lmppl.density.stages import text as texts
 from lmppl.inference.execution import execute
-from lmppl.inference.settings import Importance
+from lmppl.inference.importance import Importance
 
 torch.set_num_threads(1)
 

@@ -1,1 +1,73 @@
 """Enumeration of every execution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lmppl.errors import Diagnostic
+from lmppl.evaluation.constants import NotConstant, constant_value
+from lmppl.inference.settings import Referee, Settings, Values, option
+from lmppl.ir.model import Model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exact(Settings):
+    """Enumeration of every execution that the constraints leave open: the referee of all others."""
+
+    name: ClassVar[str] = "exact"
+    summary: ClassVar[str] = "enumerates the support; exact evidence, weights and draws"
+    engine: ClassVar[str] = "lmppl.inference.exact.engine:ExactEngine"
+    num_draws_option: ClassVar[str] = ""
+    referee: ClassVar[Referee] = "weighted"
+    is_exact: ClassVar[bool] = True
+    more_draws: ClassVar[str] = "draw more (num_samples), or leave it out for the whole support"
+
+    num_samples: int | None = option(
+        None,
+        "number of independent exact draws; by default the whole weighted support is returned",
+        lower=1,
+    )
+    max_sequences: int = option(
+        1_000_000, "how many executions may be enumerated before the method refuses", lower=1
+    )
+
+    @classmethod
+    def suits(cls, model: Model) -> bool:
+        return not model.text_sites
+
+    @classmethod
+    def is_random(cls, options: Mapping[str, object]) -> bool:
+        return "num_samples" in options
+
+    def unknowns(self, model: Model, values: Values) -> tuple[Diagnostic, ...]:
+        if _num_executions(model, values) <= self.max_sequences:
+            return ()
+        return (
+            Diagnostic(
+                "LMP416",
+                "error",
+                f"exact refuses where more than {self.max_sequences:,} executions are open, and"
+                " only running it counts them",
+                help="raise max_sequences if it does, or use smc",
+            ),
+        )
+
+
+def _num_executions(model: Model, values: Values) -> float:
+    """At most how many executions a model has; ∞ where it draws a text or that is not known."""
+    product = 1.0
+    for site in model.sites:
+        if site.distribution.kind == "bernoulli":
+            product *= 2
+            continue
+        options = site.distribution.argument("values")
+        if site.is_text or options is None:
+            return math.inf
+        try:
+            product *= len(constant_value(options, model, values))
+        except (NotConstant, ArithmeticError, ValueError):
+            return math.inf
+    return product

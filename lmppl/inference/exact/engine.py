@@ -11,10 +11,10 @@ from torch import Tensor
 
 from lmppl.density import ChoiceStage, Target, TextRun, Traces
 from lmppl.errors import Diagnostic, InferenceError
+from lmppl.inference.exact import Exact
 from lmppl.inference.failures import NoMass, by_binding
 from lmppl.inference.loop import Draws, Info
 from lmppl.inference.remainder import Remainder, sample_remainder, with_remainder
-from lmppl.inference.settings import Exact
 from lmppl.posterior import Estimate
 from lmppl.rng import Stream
 from lmppl.sequences.weights import normalise

@@ -1,1 +1,28 @@
 """Importance sampling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lmppl.inference.settings import Referee, Settings, option
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Importance(Settings):
+    """Weighted draws from the prior, or from the prior masked by the constraints."""
+
+    name: ClassVar[str] = "importance"
+    summary: ClassVar[str] = "weighted draws from the (masked) prior; unbiased evidence"
+    engine: ClassVar[str] = "lmppl.inference.importance.engine:ImportanceEngine"
+    referee: ClassVar[Referee] = "weighted"
+    draws_from: ClassVar[str] = "prior"
+    more_draws: ClassVar[str] = "draw more (num_samples)"
+
+    num_samples: int = option(1000, "number of weighted draws", lower=1)
+    proposal: str = option(
+        "masked",
+        "'masked' keeps to what the constraints allow and weights the difference; 'prior' does not",
+        choices=("masked", "prior"),
+    )
+    batch_size: int = option(1024, "draws run together; they do not depend on it", lower=1)

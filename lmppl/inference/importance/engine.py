@@ -12,6 +12,7 @@ from lmppl.density import Target, Traces, concatenate
 from lmppl.inference.batches import Batch, Hurry, numbers_of
 from lmppl.inference.bounds import weight_bound
 from lmppl.inference.failures import NoMass, by_binding
+from lmppl.inference.importance import Importance
 from lmppl.inference.loop import Draws, Info
 from lmppl.inference.proposing import (
     Proposals,
@@ -21,7 +22,6 @@ from lmppl.inference.proposing import (
     completed,
     is_complete,
 )
-from lmppl.inference.settings import Importance
 from lmppl.inference.zero_mass import zero_mass
 from lmppl.posterior import Estimate
 from lmppl.rng import Stream

@@ -14,6 +14,7 @@ from lmppl.density import ChoiceStage, Target, TextStage, Traces, concatenate
 from lmppl.inference.bounds import weight_bound
 from lmppl.inference.failures import NoMass, by_binding
 from lmppl.inference.loop import Draws, Info
+from lmppl.inference.mcmc import MCMC
 from lmppl.inference.moves import (
     Move,
     block_move,
@@ -22,7 +23,7 @@ from lmppl.inference.moves import (
     suffix_move,
 )
 from lmppl.inference.proposing import propose
-from lmppl.inference.settings import MCMC, SMC
+from lmppl.inference.smc import SMC
 from lmppl.inference.smc.engine import SMCEngine
 from lmppl.inference.zero_mass import zero_mass
 from lmppl.lm.protocol import PrefixArchive

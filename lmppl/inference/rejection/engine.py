@@ -18,7 +18,7 @@ from lmppl.inference.bounds import weight_bound
 from lmppl.inference.failures import by_binding
 from lmppl.inference.loop import Draws, Info
 from lmppl.inference.proposing import advance, begin, completed, is_complete
-from lmppl.inference.settings import Rejection
+from lmppl.inference.rejection import Rejection
 from lmppl.inference.zero_mass import zero_mass
 from lmppl.posterior import Estimate
 from lmppl.posterior.intervals import proportion_interval

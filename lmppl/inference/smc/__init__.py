@@ -1,1 +1,79 @@
 """Sequential Monte Carlo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lmppl.errors import Diagnostic
+from lmppl.inference.settings import Referee, Settings, option
+from lmppl.ir.model import Model, Potential
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SMC(Settings):
+    """Sequential Monte Carlo, one token at a time."""
+
+    name: ClassVar[str] = "smc"
+    summary: ClassVar[str] = "a population of texts grown token by token, resampled by weight"
+    engine: ClassVar[str] = "lmppl.inference.smc.engine:SMCEngine"
+    num_draws_option: ClassVar[str] = "num_particles"
+    referee: ClassVar[Referee] = "weighted"
+    more_draws: ClassVar[str] = "use more particles (num_particles)"
+
+    num_particles: int = option(256, "particles in each run", lower=2)
+    num_runs: int = option(
+        1, "independent runs, batched together; their spread is the error of the evidence", lower=1
+    )
+    ess_threshold: float = option(
+        0.5,
+        "resample when the effective sample size falls below this share of the particles",
+        lower=0.0,
+        upper=1.0,
+    )
+    lookahead: str = option(
+        "prefix",
+        "'prefix' scores unfinished texts with the factors and divides the score out at the end;"
+        " 'none' looks at constraints only",
+        choices=("prefix", "none"),
+    )
+    lookahead_every: int = option(4, "tokens between two scores of unfinished texts", lower=1)
+
+    @classmethod
+    def suits(cls, model: Model) -> bool:
+        return True
+
+    @classmethod
+    def better_draws(cls, *, scored: bool) -> str:
+        # Constraints are looked ahead at every token as it is.
+        guide = "fit a guide with svi"
+        return f"look ahead more often (lookahead_every), or {guide}" if scored else guide
+
+    def warnings(self, model: Model) -> tuple[Diagnostic, ...]:
+        can_look = self.lookahead == "prefix" and any(
+            p.kind == "factor" and _reads_text(model, p) for p in model.potentials
+        )
+        masks = any(
+            p.kind == "require" and p.facts.decidable in ("safety", "automaton")
+            for p in model.potentials
+        )
+        if can_look or masks or not model.text_sites:
+            return ()
+        return (
+            Diagnostic(
+                "LMP414",
+                "warning",
+                "smc has nothing to look at before the end of a text: it is importance sampling"
+                " here",
+                span=model.span,
+                help="`importance` does the same"
+                if self.lookahead == "prefix"
+                else 'use `importance`, or lookahead="prefix" where a factor makes sense on an'
+                " unfinished text",
+            ),
+        )
+
+
+def _reads_text(model: Model, potential: Potential) -> bool:
+    texts = {site.name for site in model.text_sites}
+    return bool(model.sites_of(potential.expr) & texts)

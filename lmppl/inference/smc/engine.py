@@ -15,7 +15,7 @@ from lmppl.inference.bounds import WeightBound, weight_bound
 from lmppl.inference.failures import NoMass, by_binding
 from lmppl.inference.loop import Draws, Info
 from lmppl.inference.proposing import draw_choice_site
-from lmppl.inference.settings import SMC
+from lmppl.inference.smc import SMC
 from lmppl.inference.zero_mass import zero_mass
 from lmppl.posterior import Estimate
 from lmppl.posterior.pareto import pareto_tail

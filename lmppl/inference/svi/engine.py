@@ -20,7 +20,7 @@ from lmppl.inference.failures import by_binding
 from lmppl.inference.keeping import Best, is_sound, length_of
 from lmppl.inference.loop import Draws, Info, Outcome
 from lmppl.inference.results import posterior_of
-from lmppl.inference.settings import SVI
+from lmppl.inference.svi import SVI
 from lmppl.inference.zero_mass import zero_mass
 from lmppl.ir.model import Potential
 from lmppl.lowering import Guide, LeaveOneOutELBO, PyroGuide, PyroModel
