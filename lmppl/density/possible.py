@@ -58,14 +58,14 @@ def impossibilities(target: Target) -> Impossible:
     for number, stage in enumerate(target.stages):
         if not isinstance(stage, TextStage):
             continue
-        watched = target.watched(number)
+        watched = target.requirements.watched(number)
         if not watched:
             continue
         for group in range(target.num_groups):
             lost: list[tuple[Traces, _Required]] = []
             num_rows = 0
             for row in _rows_of(target, number, watched, group):
-                required = target.required(number, watched, row)
+                required = target.requirements.required(number, watched, row)
                 core = _impossible(stage, required) if required else None
                 num_rows += 1
                 if core is not None:
@@ -105,9 +105,11 @@ def unequal_endings(target: Target, group: int) -> list[str]:
         tokenizer = getattr(stage.lm, "tokenizer", None) if isinstance(stage, TextStage) else None
         if not isinstance(stage, TextStage) or tokenizer is None or stage.stop:
             continue
-        watched = target.watched(number)
+        watched = target.requirements.watched(number)
         for row in _rows_of(target, number, watched, group) if watched else ():
-            whole = And(tuple(each for _, each in target.required(number, watched, row)))
+            whole = And(
+                tuple(each for _, each in target.requirements.required(number, watched, row))
+            )
             counts = _tokens_of_answers(whole, tokenizer)
             if len(counts) > 1 and min(counts) < stage.max_tokens:
                 found.append(
@@ -135,7 +137,7 @@ def _rows_of(
     target: Target, stage: int, watched: Sequence[Potential], group: int
 ) -> Iterator[Traces]:
     """One execution for every combination of the earlier choices that requirements look at."""
-    names = target.earlier_choices(stage, watched)
+    names = target.requirements.earlier_choices(stage, watched)
     sizes = {s.name: s.size for s in target.stages[:stage] if isinstance(s, ChoiceStage)}
     for indices in itertools.product(*(range(sizes[name]) for name in names)):
         yield Traces(

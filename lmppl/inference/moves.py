@@ -50,7 +50,7 @@ def suffix_move(
     share = stream.child("cut").uniforms(chains)
     cut = torch.minimum((share * old.lengths).long(), old.lengths - 1)
     prompts = target.prompts(site, traces)
-    automata = target.automata(site, traces, prompts)
+    automata = target.requirements.automata(site, traces, prompts)
     run = stage.begin(prompts, automata, kept=old, kept_lengths=cut, record=True, archive=archive)
     uniforms = stream.child("tokens")
     run, log_mass = stage.complete(run, lambda at, step: uniforms.uniforms(chains[at], step))
@@ -97,7 +97,7 @@ def block_move(
     start = (stream.child("start").uniforms(chains) * (inner - size + 1)).long()
     movable = inner > 0
     prompts = target.prompts(site, traces)
-    automata = target.automata(site, traces, prompts)
+    automata = target.requirements.automata(site, traces, prompts)
     # Old and new side by side in one batch: the old half is forced to its own tokens.
     twice = torch.cat([rows, rows])
     run = stage.begin(
@@ -251,7 +251,7 @@ def _rescore_later(target: Target, old: Traces, new: Traces, site: int) -> tuple
             log_prior = target.log_prior_at(number, new)
         else:
             prompts = target.prompts(number, new)
-            automata = target.automata(number, new, prompts)
+            automata = target.requirements.automata(number, new, prompts)
             text, possible = stage.retrace(prompts, automata, new.texts[stage.name])
             log_prior = torch.where(possible, _log_prior(text), -math.inf)
             new = new.with_text(stage.name, text, log_prior)

@@ -185,7 +185,9 @@ def advance(
     run, log_mass = unfinished.run, unfinished.log_mass
     if run is None or log_mass is None:
         prompts = target.prompts(number, traces)
-        run = stage.begin(prompts, target.automata(number, traces, prompts), record=record)
+        run = stage.begin(
+            prompts, target.requirements.automata(number, traces, prompts), record=record
+        )
         log_mass = torch.zeros_like(unfinished.log_weight)
     num_tokens = unfinished.num_tokens + run.num_open
     if run.num_open:

@@ -304,7 +304,7 @@ def _manifest(
         "rewards": rewards,
         "reward_seconds": reward_seconds,
         "reward_share": reward_seconds / outcome.seconds if outcome.seconds else 0.0,
-        "constraints": target.constraints(),
+        "constraints": target.requirements.followed(),
         "language_models": [
             {
                 "name": lm.name,

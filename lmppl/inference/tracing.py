@@ -20,7 +20,7 @@ def prior_draws(target: Target, num_rows: int, stream: Stream, group: int = 0) -
         else:
             prompts = target.prompts(number, traces)
             # The full automaton is dead, and deaf to stop strings, once a constraint is broken.
-            run = stage.begin(prompts, target.stop_automata(number, traces, prompts))
+            run = stage.begin(prompts, stage.stop_automata(prompts))
             step_number = 0
             while run.num_open:
                 run, _ = stage.step(run, uniforms.uniforms(counters, step_number), masked=False)

@@ -12,7 +12,6 @@ from pyro.ops.provenance import detach_provenance, get_provenance, track_provena
 from torch import Tensor
 from torch.distributions import constraints
 
-from lmppl.automata import SiteAutomaton, compile_constraint
 from lmppl.density import Automata, TextBatch, TextStage
 from lmppl.lm.protocol import Prompt
 from lmppl.lowering.isolation import generator
@@ -65,7 +64,7 @@ class TokenSequences(TorchDistribution):
         self._drawing, self._scorer = drawing, scorer
         self._on_dead_end = on_dead_end
         self.marks = marks
-        self._stops = stop_automata(stage, self.prompts)
+        self._stops = stage.stop_automata(self.prompts)
         super().__init__(self.index.shape, torch.Size([stage.max_tokens]), validate_args=False)
 
     @property
@@ -151,37 +150,12 @@ def padding_token(stage: TextStage) -> int:
     return min(stage.lm.vocab.eos_ids, default=0)
 
 
-def stop_automata(stage: TextStage, prompts: Sequence[Prompt]) -> Automata:
-    """Automata that watch for the stop strings of a site and for nothing else."""
-    if not stage.stop:
-        return Automata((None,))
-    strips = stage.lm.vocab.strips_leading_space
-    which = [strips and prompt == "" for prompt in prompts]
-    kinds = sorted(set(which))
-    machines = tuple(_stop_machine(stage, strip) for strip in kinds)
-    if len(machines) == 1:
-        return Automata(machines)
-    numbers = [kinds.index(strip) for strip in which]
-    return Automata(machines, torch.tensor(numbers, device=stage.device))
-
-
-def _stop_machine(stage: TextStage, strip: bool) -> SiteAutomaton:
-    return compile_constraint(
-        (),
-        stage.lm.vocab,
-        stop=stage.stop,
-        max_tokens=stage.max_tokens,
-        strip_leading_space=strip,
-        device=stage.device,
-    )
-
-
 def read_tokens(
     stage: TextStage, prompts: Sequence[Prompt], tokens: Tensor, stops: Automata
 ) -> tuple[TextBatch, Tensor]:
     """The texts in padded token ids `[rows, max_tokens]`, and which rows are padded as they must.
 
-    `stops` are the automata of `stop_automata` for the same rows.
+    `stops` are the `stop_automata` of the same rows.
     """
     columns = tokens.shape[1]
     ends = stage.is_eos[tokens]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lmppl.density import ChoiceStage, Target, Traces
 from lmppl.ir.expr import Expr
-from lmppl.lowering.distribution import read_tokens, stop_automata
+from lmppl.lowering.distribution import read_tokens
 
 
 class Execution:
@@ -50,7 +50,7 @@ class Execution:
             return
         prompts = self.target.prompts(number, self.traces)
         tokens = flat.reshape(-1, stage.max_tokens)
-        text, _ = read_tokens(stage, prompts, tokens, stop_automata(stage, prompts))
+        text, _ = read_tokens(stage, prompts, tokens, stage.stop_automata(prompts))
         self.traces = replace(self.traces, texts={**self.traces.texts, stage.name: text})
 
     def _grow(self, shape: torch.Size | Sequence[int]) -> None:

@@ -184,7 +184,7 @@ class Guide(nn.Module):
                 return torch.ones_like(traces.group, dtype=torch.bool)
             return self._allowed(number, traces).any(-1)
         prompts = self.target.prompts(number, traces)
-        automata = self.target.automata(number, traces, prompts)
+        automata = self.target.requirements.automata(number, traces, prompts)
         rows = torch.arange(traces.num_rows, device=traces.group.device)
         states = automata.initial(traces.num_rows, stage.device)
         return ~automata.is_dead(rows, states, stage.max_tokens)
@@ -197,7 +197,7 @@ class Guide(nn.Module):
         """q(text | earlier sites) of a text site; `index` gives the row of each batch element."""
         part = self.text_part(number)
         prompts = self.target.prompts(number, traces)
-        automata = self.target.automata(number, traces, prompts)
+        automata = self.target.requirements.automata(number, traces, prompts)
         contexts = self.contexts[number].of(traces)
 
         def score(rows: Tensor, text: TextBatch) -> Tensor:

@@ -294,7 +294,7 @@ def exact_states(target: Target, size: int) -> Traces:
     for number, stage in enumerate(target.stages):
         if isinstance(stage, TextStage):
             prompts = target.prompts(number, traces)
-            automata = target.automata(number, traces, prompts)
+            automata = target.requirements.automata(number, traces, prompts)
             text, possible = stage.retrace(prompts, automata, traces.texts[stage.name])
             assert bool(possible.all())
             assert text.token_log_prob is not None

@@ -337,7 +337,7 @@ def _draws(target: Target, stage: TextStage) -> tuple[np.ndarray, list[list[int]
     """log q and tokens of 20 masked draws of a text stage, always with the same numbers."""
     traces = target.start(torch.zeros(20, dtype=torch.long))
     prompts = target.prompts(0, traces)
-    automata = target.automata(0, traces, prompts)
+    automata = target.requirements.automata(0, traces, prompts)
     run, log_mass = stage.generate(prompts, automata, Stream.from_seed(1).uniforms)
     text = stage.finish(run)
     rows = [text.tokens[i, : text.lengths[i]].tolist() for i in range(20)]

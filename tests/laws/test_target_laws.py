@@ -62,7 +62,7 @@ def generated(
 ) -> tuple[TextBatch, torch.Tensor, torch.Tensor]:
     traces = target.start(torch.zeros(rows, dtype=torch.long))
     prompts = target.prompts(0, traces)
-    automata = target.automata(0, traces, prompts)
+    automata = target.requirements.automata(0, traces, prompts)
     run, log_mass = stage.generate(
         prompts, automata, lambda at, step: draws(name(at), step), record=True
     )
@@ -93,7 +93,7 @@ def test_retracing_a_text_finds_what_each_token_cost() -> None:
     assert len(alive) > 20
     traces = target.start(torch.zeros(len(alive), dtype=torch.long))
     prompts = target.prompts(0, traces)
-    automata = target.automata(0, traces, prompts)
+    automata = target.requirements.automata(0, traces, prompts)
     known = text.select(alive)
     again, possible = stage.retrace(prompts, automata, known)
     assert bool(possible.all())
@@ -109,7 +109,7 @@ def test_a_forbidden_text_cannot_be_retraced() -> None:
     text, _, _ = generated(free, free_stage, 64, lambda at: at)
     traces = target.start(torch.zeros(64, dtype=torch.long))
     prompts = target.prompts(0, traces)
-    _, possible = stage.retrace(prompts, target.automata(0, traces, prompts), text)
+    _, possible = stage.retrace(prompts, target.requirements.automata(0, traces, prompts), text)
     allowed = torch.tensor(
         [
             bool(re.fullmatch(r"[a-z, ]{10,40}", t)) and "big" not in t and "lived" not in t
@@ -127,7 +127,7 @@ def test_a_continued_text_costs_what_it_costs_from_the_start() -> None:
     text = text.select(alive)
     traces = target.start(torch.zeros(len(alive), dtype=torch.long))
     prompts = target.prompts(0, traces)
-    automata = target.automata(0, traces, prompts)
+    automata = target.requirements.automata(0, traces, prompts)
     cut = text.lengths // 2
     run = stage.begin(prompts, automata, kept=text, kept_lengths=cut, record=True)
     run, _ = stage.complete(run, lambda at, step: UNIFORMS.child("more").uniforms(at, step))
@@ -182,7 +182,7 @@ def test_resampling_moves_texts_states_and_caches_together() -> None:
     target, stage = constrained(SENTENCE)
     traces = target.start(torch.zeros(10, dtype=torch.long))
     prompts = target.prompts(0, traces)
-    automata = target.automata(0, traces, prompts)
+    automata = target.requirements.automata(0, traces, prompts)
     numbers = torch.arange(10)
     chosen = torch.tensor([3, 3, 7, 0, 9, 9, 9, 1])
     selected = stage.begin(prompts, automata)

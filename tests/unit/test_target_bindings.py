@@ -42,7 +42,7 @@ def test_the_mass_of_a_mask_does_not_depend_on_the_other_rows() -> None:
     alone = gibbs_move(target, traces, 0, Stream.from_seed(2)).traces
     prompts = target.prompts(1, alone)
     stage = target.stages[1]
-    automata = target.automata(1, alone, prompts)
+    automata = target.requirements.automata(1, alone, prompts)
     again, possible = stage.retrace(prompts, automata, alone.texts["text"])
     assert bool(possible.all())
     assert torch.equal(again.token_log_mass, alone.texts["text"].token_log_mass)

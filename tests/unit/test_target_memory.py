@@ -10,6 +10,7 @@ import torch
 import lmppl
 from lmppl.density import Automata, Target, target
 from lmppl.density.stages import text as texts
+from lmppl.density.steering import requirements
 from lmppl.inference.execution import execute
 from lmppl.inference.importance import Importance
 
@@ -33,7 +34,7 @@ def drawn(model: Target, animals: list[int], happy: list[int]) -> Automata:
     traces = model.start(torch.zeros(len(animals), dtype=torch.long))
     traces = traces.with_choice("animal", torch.tensor(animals), none)
     traces = traces.with_choice("happy", torch.tensor(happy), none)
-    return model.automata(2, traces, model.prompts(2, traces))
+    return model.requirements.automata(2, traces, model.prompts(2, traces))
 
 
 def masks(automata: Automata, rows: int) -> torch.Tensor:
@@ -48,7 +49,7 @@ def masks(automata: Automata, rows: int) -> torch.Tensor:
 def test_automata_that_are_remembered_are_those_that_are_built(
     kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(target, "_MACHINES_KEPT", kept)
+    monkeypatch.setattr(requirements, "_MACHINES_KEPT", kept)
     model = lmppl.compile(CHOOSING)().target()
     for animals, happy in [
         ([0, 1, 2, 3], [0, 0, 1, 1]),
@@ -59,7 +60,8 @@ def test_automata_that_are_remembered_are_those_that_are_built(
         fresh = lmppl.compile(CHOOSING)().target()
         expected = masks(drawn(fresh, animals, happy), 4)
         assert torch.equal(masks(drawn(model, animals, happy), 4), expected)
-        assert len(model._machines) <= kept and len(model._compiled) <= kept
+        assert len(model.requirements._machines) <= kept
+        assert len(model.requirements._compiled) <= kept
 
 
 def test_rows_with_the_same_choices_build_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +72,7 @@ def test_rows_with_the_same_choices_build_nothing_twice(monkeypatch: pytest.Monk
     def build(*arguments: object, **options: object) -> None:
         raise AssertionError("built again")
 
-    monkeypatch.setattr(Target, "_machine", build)
+    monkeypatch.setattr(requirements.Requirements, "_machine", build)
     again = drawn(model, [1, 0, 0], [1, 0, 0])
     assert [again.machines[i] for i in again.which.tolist()] == [  # type: ignore[union-attr]
         first.machines[1],

@@ -64,6 +64,19 @@ class TextStage:
             device=device,
         )
 
+    def stop_automata(self, prompts: Sequence[Prompt]) -> Automata:
+        """What watches for the stop strings in texts after these prompts, and for nothing else."""
+        if not self.stop:
+            return Automata((None,))
+        strips = self.lm.vocab.strips_leading_space
+        which = [strips and prompt == "" for prompt in prompts]
+        kinds = sorted(set(which))
+        machines = tuple(self.automaton((), strip, self.device) for strip in kinds)
+        if len(machines) == 1:
+            return Automata(machines)
+        numbers = [kinds.index(strip) for strip in which]
+        return Automata(machines, torch.tensor(numbers, device=self.device))
+
     @property
     def device(self) -> torch.device:
         return self.lm.device

@@ -90,7 +90,7 @@ class ExactEngine:
         traces, run = state.traces, state.run
         if run is None:
             prompts = self.target.prompts(number, traces)
-            run = stage.begin(prompts, self.target.automata(number, traces, prompts))
+            run = stage.begin(prompts, self.target.requirements.automata(number, traces, prompts))
         run = stage.extend(run)
         assert run.prefixes is not None
         log_probs = stage.warp(run.prefixes.row_logits()).double().log_softmax(-1)

@@ -156,7 +156,7 @@ class SMCEngine:
         number, run = state.stage, state.run
         if run is None:
             prompts = self.target.prompts(number, state.traces)
-            automata = self.target.automata(number, state.traces, prompts)
+            automata = self.target.requirements.automata(number, state.traces, prompts)
             run = stage.begin(prompts, automata, record=self.record)
         watched = not run.automata.is_trivial
         # Before the first token of all, every text of a binding is the same.
