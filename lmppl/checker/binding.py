@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 
 from lmppl.builtins import EXTERN_LM, named
 from lmppl.builtins.signature import Argument
-from lmppl.checker.declarations import length_problem
 from lmppl.checker.divisors import divisor_problem, divisors
 from lmppl.checker.report import did_you_mean
+from lmppl.checker.types import length_problem
 from lmppl.checker.typing_rules import fits, in_words, literal, type_of_value
 from lmppl.errors import Diagnostic, Label
 from lmppl.ir.expr import Constant, ExternCall, Reference, RewardCall

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lmppl.checker.expressions import unknown
+from lmppl.checker.operands import unknown
 from lmppl.checker.report import Report, did_you_mean
-from lmppl.checker.typing_rules import type_of_value
+from lmppl.checker.typing_rules import literal, type_of_value
 from lmppl.errors import Span
 from lmppl.files import MOST_PROGRAM_BYTES, Folder, NotPlain, Outside, Unreadable
 from lmppl.ir import expr as ir
+from lmppl.ir.types import UNKNOWN
 from lmppl.jsons import read_json
 
 # Arguments of sources and distributions that are paths relative to the file they are written in.
 PATH_ARGUMENTS = frozenset({("lexicon", "path"), ("markov", "path"), ("ngram", "path")})
+_FORMATS = ("lines", "json", "text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +99,32 @@ class FileReader:
                 help=did_you_mean(os.path.basename(path), neighbours),
             )
 
-    def constant(self, text: str, format: str, path: str, path_span: Span, span: Span) -> ir.Expr:
-        """The constant at `span` that a text holds in a format."""
+    def constant(self, given: Mapping[str, ir.Expr], span: Span) -> ir.Expr:
+        """The constant that a call of `file` at `span` with these arguments reads."""
+        words: dict[str, str] = {}
+        for name, value in given.items():
+            if value.type == UNKNOWN:
+                return unknown(span)
+            if not isinstance(value, ir.Constant) or not isinstance(value.value, str):
+                self.report.error(
+                    "LMP114", value.span, f"the `{name}` of `file` is a constant string"
+                )
+                return unknown(span)
+            words[name] = value.value
+        path, path_span = words["path"], given["path"].span
+        format = words.get("format", "json" if path.endswith(".json") else "text")
+        if format not in _FORMATS:
+            self.report.error(
+                "LMP115",
+                given["format"].span,
+                f"`file` cannot read the format {literal(format)}",
+                help=did_you_mean(format, _FORMATS) or f"the formats are {', '.join(_FORMATS)}",
+            )
+            return unknown(span)
+        text = self.read_text(path, path_span)
+        return unknown(span) if text is None else self._parsed(text, format, path, path_span, span)
+
+    def _parsed(self, text: str, format: str, path: str, path_span: Span, span: Span) -> ir.Expr:
         value: object = text
         if format == "lines":
             # A blank line would be the empty word, which every text contains.

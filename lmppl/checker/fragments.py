@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from lmppl.builtins import named
-from lmppl.checker.calls import formals_of
+from lmppl.checker.analysis import Annotations
+from lmppl.checker.arguments import formals_of
 from lmppl.checker.declarations import FileChecker
 from lmppl.checker.files import Place
+from lmppl.checker.operands import report_uncertain
 from lmppl.checker.report import Report
 from lmppl.checker.scope import Symbol
 from lmppl.checker.typing_rules import in_words
@@ -45,7 +47,7 @@ def check_expression(model: Model, text: str) -> Expr:
     expr = checker.expressions.check(inner)
     report.raise_errors()
     if expr.type.kind == "uncertain":
-        checker.expressions.report_uncertain(expr, "an expectation")
+        report_uncertain(report, expr, "an expectation")
     elif expr.type.is_array or expr.type.kind not in ("int", "real", "bool"):
         report.error(
             "LMP105",
@@ -85,7 +87,7 @@ def check_query(model: Model, text: str) -> Query:
     if name not in _STATISTICS or taken or _is_risk_rule(node, checker):
         return Query("mean", text)
     builtin = _STATISTICS[name]
-    bound, good = checker.expressions.calls.bind(
+    bound, good = checker.expressions.arguments.bind(
         name, formals_of(builtin), node.arguments, node.function.span
     )
     report.raise_errors()
@@ -172,7 +174,9 @@ def _moved(value: object, text: str) -> object:
 def _checker(model: Model, report: Report) -> FileChecker:
     """A checker whose scope holds the names of the model."""
     program = ast.Program(None, "", (), (), model.span)
-    checker = FileChecker(program, Place(Folder.of(model.base_dir, model.allow)), report)
+    checker = FileChecker(
+        program, Place(Folder.of(model.base_dir, model.allow)), report, Annotations()
+    )
     for parameter in model.parameters:
         checker.scope.add(
             parameter.name, Symbol(parameter.name, "parameter", parameter.span, parameter.type)
@@ -248,6 +252,6 @@ def _is_risk_rule(node: ast.Call, checker: FileChecker) -> bool:
         return False
     inner = node.arguments[0].value
     silent = Report(None, checker.report.sources.get(None, ""))
-    probe = FileChecker(checker.program, checker.place, silent)
+    probe = FileChecker(checker.program, checker.reader.place, silent, Annotations())
     probe.scope.symbols = checker.scope.symbols
     return probe.expressions.check(inner).type.kind == "uncertain"

@@ -6,17 +6,20 @@ import os
 from collections.abc import Container, Iterable
 from dataclasses import replace
 
+from lmppl.checker.analysis import Annotations
+from lmppl.checker.body import Body
 from lmppl.checker.constraints import check_constraints
 from lmppl.checker.declarations import FileChecker
 from lmppl.checker.digests import model_digest
 from lmppl.checker.divisors import check_divisors
 from lmppl.checker.files import Place
 from lmppl.checker.heuristics import add_heuristics
+from lmppl.checker.infers import check_infers
 from lmppl.checker.judging import warn_of_late_judgement
 from lmppl.checker.reordering import warn_of_reordering
 from lmppl.checker.report import Report
 from lmppl.checker.scope import Symbol
-from lmppl.checker.statements import Body, ModelChecker
+from lmppl.checker.statements import ModelChecker
 from lmppl.errors import Diagnostic, Label, LmpError
 from lmppl.evaluation.facts import facts_of
 from lmppl.files import Folder, Unreadable
@@ -51,10 +54,10 @@ def check(
     except Unreadable as problem:
         message = f"a folder of the program {problem.reason}"
         raise LmpError([Diagnostic("LMP119", "error", message)], {program.path: text}) from None
-    file = FileChecker(program, Place(folder), report, opened)
+    file = FileChecker(program, Place(folder), report, Annotations(), opened)
     warn_of_reordering(program, report)
     file.check_declarations()
-    infers = file.check_infers()
+    infers = check_infers(program, file.expressions.check, report)
     node = _the_model(program, report)
     model: Model | None = None
     if node is not None:
@@ -121,7 +124,8 @@ def _is_doubtful(diagnostic: Diagnostic, source: str, lost: Container[str], decl
 def infer_specs(program: ast.Program) -> tuple[InferSpec, ...]:
     """The `infer` lines of a program that did not check; problems in them are left aside."""
     report = Report(program.path, program.source)
-    return FileChecker(program, Place(Folder.of(".")), report).check_infers()
+    file = FileChecker(program, Place(Folder.of(".")), report, Annotations())
+    return check_infers(program, file.expressions.check, report)
 
 
 def _the_model(program: ast.Program, report: Report) -> ast.Model | None:

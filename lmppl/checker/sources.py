@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from lmppl.builtins import PLANNED, Builtin, named
 from lmppl.builtins.descriptors.sources import source_range
-from lmppl.checker.calls import formals_of
+from lmppl.checker.arguments import formals_of
 from lmppl.checker.expressions import ExpressionChecker
 from lmppl.checker.files import PATH_ARGUMENTS, FileReader
 from lmppl.checker.models import check_model_name
@@ -45,7 +45,7 @@ class SourceChecker:
         builtin = _SOURCES.get(name)
         if builtin is None:
             if name in PLANNED:
-                self.expressions.calls.refuse(node.function.span, f"`{name}`")
+                self.expressions.names.refuse(node.function.span, f"`{name}`")
             else:
                 self.report.error(
                     "LMP101",
@@ -56,18 +56,18 @@ class SourceChecker:
                     + ", ".join(f"`{each}`" for each in _SOURCES)
                     + "; host code is an `extern reward`",
                 )
-            self.expressions.calls.use_names(node)
+            self.expressions.names.use_all(node)
             return None
         if not self._check_inputs(builtin, parameters, owner):
             return None
-        bound, complete = self.expressions.calls.bind(
+        bound, complete = self.expressions.arguments.bind(
             name, formals_of(builtin), node.arguments, node.function.span
         )
         if name == "ensemble":
             if "members" not in bound:
                 return None
             return self._check_ensemble(bound["members"].value, node, parameters, owner)
-        arguments, good = self.expressions.calls.check_arguments(builtin, name, bound)
+        arguments, good = self.expressions.arguments.check(builtin, name, bound)
         if not (complete and good):
             return None
         values: dict[str, object] = {}
