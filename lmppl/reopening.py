@@ -18,15 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmppl.errors import Diagnostic, LmpError, StorageError
+from lmppl.posterior import Posterior
 from lmppl.posterior.deferred import DeferredGuide
-from lmppl.posterior.storage import guide_directory
-from lmppl.posterior.storage import load_posterior as load_draws
+from lmppl.posterior.draws import WeightedDraws
+from lmppl.posterior.storage import guide_directory, load_draws
 
 if TYPE_CHECKING:
     from lmppl.density import Target
     from lmppl.inference.svi import SVI
     from lmppl.pipeline import CompiledModel
-    from lmppl.posterior import Posterior
     from lmppl.posterior.cells import Cells
 
 
@@ -48,27 +48,24 @@ def load_posterior(
         StorageError: what it holds is damaged (LMP960) or in an unknown format (LMP961); later,
             when it is needed, the program is another one (LMP962) or an extern is missing (LMP963).
     """
-    posterior = load_draws(directory)
-    kept = posterior.fields()["program"]
-    if kept is None:
-        return posterior
-    program = _Program(posterior, dict(externs or {}), base_dir)
+    draws = load_draws(directory)
+    if draws.program is None:
+        return Posterior.of(draws)
+    program = _Program(draws, dict(externs or {}), base_dir)
     changes: dict[str, Any] = {"evaluator": program}
     place = guide_directory(directory)
-    if place is not None and posterior.method == "svi":
+    if place is not None and draws.method == "svi":
         changes["guide"] = DeferredGuide(place.absolute(), program.guide)
         changes["sampler"] = partial(_sample, program, changes["guide"])
-    return posterior.replace(**changes)
+    return Posterior.of(draws.replace(**changes))
 
 
 def unpickled(fields: Mapping[str, Any]) -> Posterior:
     """The posterior of pickled fields, with its program where that was kept."""
-    from lmppl.posterior import Posterior
-
-    posterior = Posterior(**fields)
-    if posterior.fields()["program"] is None:
-        return posterior
-    return posterior.replace(evaluator=_Program(posterior, {}, None))
+    draws = WeightedDraws(**fields)
+    if draws.program is not None:
+        draws = draws.replace(evaluator=_Program(draws, {}, None))
+    return Posterior.of(draws)
 
 
 def _sample(program: _Program, guide: DeferredGuide, n: int, seed: int) -> Posterior:
@@ -80,15 +77,16 @@ class _Program:
 
     def __init__(
         self,
-        posterior: Posterior,
+        draws: WeightedDraws,
         externs: Mapping[str, object],
         base_dir: str | os.PathLike[str] | None,
     ) -> None:
-        self.posterior, self.externs = posterior, externs
-        self.kept = posterior.fields()["program"]
+        self.draws, self.externs = draws, externs
+        assert draws.program is not None
+        self.kept = draws.program
         self.base_dir = str(self.kept["base_dir"] if base_dir is None else base_dir)
-        self.digests: Mapping[str, str] = posterior.manifest.get("digests", {})
-        self.values: Mapping[str, object] = posterior.manifest.get("parameters", {})
+        self.digests: Mapping[str, str] = draws.manifest.get("digests", {})
+        self.values: Mapping[str, object] = draws.manifest.get("parameters", {})
 
     @cached_property
     def compiled(self) -> CompiledModel:
@@ -141,15 +139,15 @@ class _Program:
         """The statistic that a text asks for, the expression that it is of, and its level."""
         from lmppl.checker import check_query
 
-        if source.strip() in self.posterior:
+        if source.strip() in self.draws:
             return "mean", source, None
         query = check_query(self.compiled.model, source)
         return query.statistic, query.inner, query.q
 
     def __call__(self, source: str) -> NDArray[Any]:
         """The values of an expression on the draws, `[draws]`."""
-        if source.strip() in self.posterior:
-            found = self.posterior[source.strip()]
+        if source.strip() in self.draws:
+            found = self.draws.column(source.strip())
             if isinstance(found, np.ndarray):
                 return found
         from lmppl.fence import within
@@ -191,10 +189,8 @@ class _Program:
         self._require_externs(hosted | functions, f"`{source}`")
         target = evaluating_target(model, self.values, self.externs, rewards, functions)
         self._require_same(target.digests)
-        data = self.posterior.fields()
-        traces = traces_of(
-            target, data["sites"], data["tokens"], self.kept["texts"], len(self.posterior)
-        )
+        draws = self.draws
+        traces = traces_of(target, draws.sites, draws.tokens, self.kept["texts"], len(draws))
         values = target.evaluate(expr, traces)
         return values.astype(bool) if expr.type.kind == "bool" else values
 
@@ -203,7 +199,7 @@ class _Program:
         from lmppl.inference.svi import SVI
 
         known = {field.name for field in fields(SVI)}
-        saved = self.posterior.manifest["settings"]
+        saved = self.draws.manifest["settings"]
         return SVI(**{name: value for name, value in saved.items() if name in known})
 
     @cached_property

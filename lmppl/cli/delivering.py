@@ -129,10 +129,11 @@ def deliver(posterior: Posterior, arguments: Arguments, *, to_stderr: bool = Fal
 def deliver_together(posteriors: Sequence[Posterior | NoPosterior], path: str) -> int:
     """Writes the draws of several posteriors as JSON lines, `binding` saying whose each is."""
     from lmppl.posterior import Posterior
-    from lmppl.posterior.export import to_jsonl
+    from lmppl.posterior.export import bindings_to_jsonl
 
     try:
-        to_jsonl(posteriors, sys.stdout if path == "-" else path)
+        draws = [each.data if isinstance(each, Posterior) else None for each in posteriors]
+        bindings_to_jsonl(draws, sys.stdout if path == "-" else path)
         if path != "-":
             say(f"draws written to {path}")
     except BrokenPipeError:
@@ -164,7 +165,7 @@ def _rescue(posterior: Posterior) -> None:
     """Saves a result to a new directory, wherever there is room for one; if need be without its
     guide, which is by far the largest part."""
     kept = [(posterior, "the result")]
-    if posterior.fields()["guide"] is not None:
+    if posterior.data.guide is not None:
         bare = posterior.replace(guide=None, sampler=None)
         kept.append((bare, "the result without its guide"))
     for each, what in kept:

@@ -15,7 +15,6 @@ from lmppl.diagnostics.weights import effective_sample_size, max_weight
 from lmppl.posterior import Posterior
 from lmppl.posterior.estimate import cluster_sums
 from lmppl.posterior.features import text_features
-from lmppl.posterior.meaning import total_log_potential
 from lmppl.posterior.pareto import pareto_tail
 
 _FEW = 10
@@ -55,7 +54,7 @@ def _words(posterior: Posterior, diagnostics: Mapping[str, Any]) -> list[str]:
     words: list[str | None] = []
     unseen = posterior.unseen
     # Draws that are independent and exact have honest errors, however few they are.
-    scored = not posterior.potential_labels or bool(total_log_potential(posterior).any())
+    scored = not posterior.potential_labels or bool(posterior.data.total_log_potential.any())
     exact = unseen is None and posterior.clusters is None and np.ptp(posterior.log_weights) == 0.0
     few = False
     for name in ADVISED:
@@ -140,7 +139,7 @@ def num_unique_draws(posterior: Posterior) -> int:
 def _quantities(posterior: Posterior) -> dict[str, NDArray[np.float64]]:
     """The numbers of each draw whose mixing is looked at, `[draws]` by name."""
     found: dict[str, NDArray[np.float64]] = {}
-    if posterior.fields()["log_prior"] is not None:
+    if posterior.data.log_prior is not None:
         found["log density"] = posterior.log_density
     for label in posterior.potential_labels:
         found[label] = posterior.log_potential(label)
@@ -148,12 +147,12 @@ def _quantities(posterior: Posterior) -> dict[str, NDArray[np.float64]]:
         values = posterior[name]
         if isinstance(values, np.ndarray):
             found.setdefault(name, values.astype(np.float64))
-    return found | text_features(posterior)
+    return found | text_features(posterior.data)
 
 
 def _states(posterior: Posterior) -> NDArray[np.int64]:
     """A number for each draw, `[draws]`, equal where all sites are equal."""
-    columns = [posterior.fields()["sites"][name] for name in posterior.site_names]
+    columns = posterior.data.sites.values()
     numbers: dict[tuple[str, ...], int] = {}
     keys = [tuple(str(column[i]) for column in columns) for i in range(len(posterior))]
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)

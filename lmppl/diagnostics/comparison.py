@@ -126,14 +126,14 @@ def measure(
 def _of_column(
     posterior: Posterior, name: str, categories: tuple[Any, ...]
 ) -> Iterator[tuple[str, Estimate]]:
-    column = posterior.fields()["outputs"].get(name)
-    column = posterior.fields()["sites"][name] if column is None else column
+    column = posterior.data.outputs.get(name)
+    column = posterior.data.sites[name] if column is None else column
     if isinstance(column, np.ndarray):
         if column.dtype.kind == "b":
             yield f"probability of {name}", posterior.statistic(column, "probability")
         else:
             yield f"mean of {name}", posterior.expectation(name)
-    elif name in posterior.fields()["tokens"]:
+    elif name in posterior.data.tokens:
         yield from _of_text(posterior, name)
     elif categories:
         values = np.array([str(value) for value in column], dtype=object)
@@ -180,10 +180,8 @@ def _categories(posteriors: Any) -> dict[str, tuple[Any, ...]]:
     """The values of each categorical site over all posteriors, where they are few."""
     found: dict[str, dict[Any, None]] = {}
     for posterior in posteriors:
-        fields = posterior.fields()
-        for name in posterior.site_names:
-            column = fields["sites"][name]
-            if isinstance(column, tuple) and name not in fields["tokens"]:
+        for name, column in posterior.data.sites.items():
+            if isinstance(column, tuple) and name not in posterior.data.tokens:
                 found.setdefault(name, {}).update(dict.fromkeys(str(value) for value in column))
     few = {name: values for name, values in found.items() if len(values) <= _MAX_CATEGORIES}
     return {name: tuple(sorted(values)) for name, values in few.items()}

@@ -26,6 +26,7 @@ from lmppl.ir.model import Expectation
 from lmppl.lm.protocol import Chat
 from lmppl.posterior import Estimate, ExpectationResult, Posterior
 from lmppl.posterior.cells import Cells
+from lmppl.posterior.claims import claim_estimates, verdict_on
 from lmppl.posterior.expectation import Statistic
 
 _PACKAGES = ("lmppl", "torch", "transformers", "pyro-ppl", "numpy")
@@ -71,7 +72,7 @@ def posterior_of(
     evaluator = None if parse is None else _Evaluator(target, traces, group, parse)
     posterior = Posterior(
         sites=sites,
-        outputs=target.outputs(traces),  # type: ignore[arg-type]
+        outputs=target.outputs(traces),
         tokens={n: (t.tokens.cpu().numpy(), t.lengths.cpu().numpy()) for n, t in texts.items()},
         log_weights=log_weight,
         log_prior=traces.total_log_prior().cpu().numpy(),
@@ -231,12 +232,18 @@ def _expectations(
             found[key] = (Estimate.exact(-math.inf),) * 2
         if key not in found:
             cells = _cells(target, claim.expr, group)
-            found[key] = posterior.claim_estimates(
-                claim.statistic, values, q=q, bounds=bounds, cells=cells
+            found[key] = claim_estimates(
+                posterior.data, claim.statistic, values, q=q, bounds=bounds, cells=cells
             )
         results.append(
-            posterior.verdict_on(
-                claim.label, claim.source, claim.statistic, found[key], claim.operator, bound
+            verdict_on(
+                posterior.data,
+                claim.label,
+                claim.source,
+                claim.statistic,
+                found[key],
+                claim.operator,
+                bound,
             )
         )
     return results

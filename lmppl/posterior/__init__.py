@@ -4,8 +4,7 @@ from lmppl.posterior.absent import NoPosterior
 from lmppl.posterior.draw import Draw, TextDraw
 from lmppl.posterior.estimate import Estimate, log_mean_exp
 from lmppl.posterior.expectation import ExpectationResult, verdict_of
-from lmppl.posterior.posterior import Posterior
-from lmppl.posterior.storage import load_posterior
+from lmppl.posterior.posterior import Posterior, load_posterior
 from lmppl.posterior.unseen import Unseen
 
 __all__ = [

@@ -7,31 +7,29 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
+from lmppl.posterior.draws import WeightedDraws
+from lmppl.posterior.selection import resampled_indices
 from lmppl.writing import write_whole
 
-if TYPE_CHECKING:
-    from lmppl.posterior.absent import NoPosterior
-    from lmppl.posterior.posterior import Posterior
 
-
-def records(posterior: Posterior) -> list[dict[str, Any]]:
+def records(draws: WeightedDraws) -> list[dict[str, Any]]:
     """A mapping for each draw: values of outputs and sites, weight, log densities in nats."""
     columns: dict[str, Any] = {}
-    for name in (*posterior.names, *posterior.site_names):
-        columns.setdefault(name, posterior[name])
-    numbers: dict[str, Any] = {"weight": posterior.weights, "log_weight": posterior.log_weights}
-    if posterior.fields()["log_prior"] is not None:
-        numbers["log_prior"] = posterior.log_prior
-    potentials = {label: posterior.log_potential(label) for label in posterior.potential_labels}
-    if posterior.num_chains is not None:
-        length = len(posterior) // posterior.num_chains
-        numbers["chain"] = np.arange(len(posterior)) // length
+    for name in (*draws.outputs, *draws.sites):
+        columns.setdefault(name, draws.column(name))
+    numbers: dict[str, Any] = {"weight": draws.weights, "log_weight": draws.log_weights}
+    if draws.log_prior is not None:
+        numbers["log_prior"] = draws.log_prior
+    potentials = draws.log_potentials
+    if draws.num_chains is not None:
+        length = len(draws) // draws.num_chains
+        numbers["chain"] = np.arange(len(draws)) // length
     made = []
-    for index in range(len(posterior)):
+    for index in range(len(draws)):
         row = {
             "values": {name: _item(column[index]) for name, column in columns.items()},
             **{name: _item(column[index]) for name, column in numbers.items()},
@@ -42,25 +40,27 @@ def records(posterior: Posterior) -> list[dict[str, Any]]:
     return made
 
 
-def to_jsonl(
-    posterior: Posterior | Sequence[Posterior | NoPosterior],
-    path: str | os.PathLike[str] | TextIO,
+def to_jsonl(draws: WeightedDraws, path: str | os.PathLike[str] | TextIO) -> None:
+    """One JSON object a line for each draw, written to a file (whole or not at all) or a stream."""
+    _write(records(draws), path)
+
+
+def bindings_to_jsonl(
+    bindings: Sequence[WeightedDraws | None], path: str | os.PathLike[str] | TextIO
 ) -> None:
-    """One JSON object a line for each draw, written to a file (whole or not at all) or a stream.
+    """The lines of several bindings: `binding` says whose draw a line is, counted from 1.
 
-    Of several posteriors, `binding` says whose draw a line is, counted from 1; a binding that has
-    no posterior has no lines.
+    A binding that has no draws has no lines.
     """
-    from lmppl.posterior.posterior import Posterior
+    rows = [
+        {"binding": number, **record}
+        for number, draws in enumerate(bindings, start=1)
+        for record in (() if draws is None else records(draws))
+    ]
+    _write(rows, path)
 
-    if isinstance(posterior, Posterior):
-        rows = records(posterior)
-    else:
-        rows = [
-            {"binding": number, **record}
-            for number, each in enumerate(posterior, start=1)
-            for record in (records(each) if isinstance(each, Posterior) else ())
-        ]
+
+def _write(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str] | TextIO) -> None:
     lines = [json.dumps(_finite(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
     if not isinstance(path, (str, os.PathLike)):
         path.writelines(lines)
@@ -75,7 +75,7 @@ def to_jsonl(
     write_whole(path, encoded)
 
 
-def to_pandas(posterior: Posterior) -> Any:
+def to_pandas(draws: WeightedDraws) -> Any:
     """A data frame with a row for each draw."""
     try:
         import pandas
@@ -83,7 +83,7 @@ def to_pandas(posterior: Posterior) -> Any:
         raise ImportError(
             "to_pandas needs pandas, which is not installed: pip install 'lmppl[pandas]'"
         ) from error
-    rows = records(posterior)
+    rows = records(draws)
     flat = []
     for row in rows:
         values = row.pop("values")
@@ -92,7 +92,7 @@ def to_pandas(posterior: Posterior) -> Any:
     return pandas.DataFrame(flat)
 
 
-def to_arviz(posterior: Posterior, *, weighted: bool = False) -> Any:
+def to_arviz(draws: WeightedDraws, *, weighted: bool = False) -> Any:
     """ArviZ data with every numeric value, log density and log potential, `[chain, draw]`."""
     try:
         import arviz
@@ -100,7 +100,7 @@ def to_arviz(posterior: Posterior, *, weighted: bool = False) -> Any:
         raise ImportError(
             "to_arviz needs arviz, which is not installed: pip install 'lmppl[arviz]'"
         ) from error
-    groups, attributes = arviz_groups(posterior, weighted=weighted)
+    groups, attributes = arviz_groups(draws, weighted=weighted)
     # Before 1.0 the groups are keywords, and the data are no tree.
     is_old = hasattr(arviz, "InferenceData")
     data = arviz.from_dict(**groups) if is_old else arviz.from_dict(groups)
@@ -110,51 +110,50 @@ def to_arviz(posterior: Posterior, *, weighted: bool = False) -> Any:
 
 
 def arviz_groups(
-    posterior: Posterior, *, weighted: bool = False
+    draws: WeightedDraws, *, weighted: bool = False
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """The groups of `to_arviz`, arrays `[chain, draw]` by name, and the attributes.
 
     `log_weight` among the statistics is what a draw weighs here, in nats, normalised; where the
     draws were resampled, what the draw weighs that it is a copy of, and `draw_index` its number.
     """
-    log_weights, rows = posterior.log_weights, np.arange(len(posterior))
+    log_weights, rows = draws.log_weights, np.arange(len(draws))
     is_weighted = bool(np.ptp(log_weights) > 1e-9)
     if is_weighted and not weighted:
-        rows = posterior.resampled_indices(len(posterior), seed=0)
+        rows = resampled_indices(draws)
     attributes: dict[str, Any] = {
         "inference_library": "lmppl",
-        "inference_library_version": posterior.manifest.get("versions", {}).get("lmppl", ""),
-        "method": posterior.method,
+        "inference_library_version": draws.manifest.get("versions", {}).get("lmppl", ""),
+        "method": draws.method,
         "weights": "unequal: use log_weight of sample_stats in every mean"
         if is_weighted and weighted
         else "equal after resampling; log_weight of sample_stats is of the draw that was copied"
         if is_weighted
         else "equal",
     }
-    if posterior.log_evidence is not None:
-        evidence = posterior.log_evidence
+    if draws.log_evidence is not None:
+        evidence = draws.log_evidence
         attributes["log_evidence"] = evidence.value
         attributes["log_evidence_standard_error"] = evidence.standard_error
         attributes["log_evidence_kind"] = evidence.kind
-    shape = (posterior.num_chains or 1, -1)
+    shape = (draws.num_chains or 1, -1)
 
     def laid_out(column: Any) -> Any:
         return np.array(column)[rows].reshape(shape)
 
     values = {}
-    for name in dict.fromkeys((*posterior.names, *posterior.site_names)):
-        column = posterior[name]
+    for name in dict.fromkeys((*draws.outputs, *draws.sites)):
+        column = draws.column(name)
         if isinstance(column, np.ndarray):
             values[name] = laid_out(column)
     statistics = {
-        f"log_potential_{label}": laid_out(posterior.log_potential(label))
-        for label in posterior.potential_labels
+        f"log_potential_{label}": laid_out(values) for label, values in draws.log_potentials.items()
     }
     statistics["log_weight"] = laid_out(log_weights)
     statistics["draw_index"] = rows.reshape(shape)
-    if posterior.fields()["log_prior"] is not None:
+    if draws.log_prior is not None:
         # A text has no place in ArviZ; its log density stands for it among the variables.
-        statistics["lp"] = laid_out(posterior.log_density)
+        statistics["lp"] = laid_out(draws.log_density)
         values.setdefault("log_density", statistics["lp"])
     return {"posterior": values, "sample_stats": statistics}, attributes
 

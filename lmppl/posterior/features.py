@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from lmppl.posterior.posterior import Posterior
+from lmppl.posterior.draws import WeightedDraws
 
 Floats = NDArray[np.float64]
 
 NUM_HASHED = 4
 
 
-def text_features(posterior: Posterior) -> dict[str, Floats]:
+def text_features(draws: WeightedDraws) -> dict[str, Floats]:
     """Numbers `[draws]` by name for every site that holds texts or categories.
 
     Of a text: its length, a hash of its first token, and random projections of the counts of its
@@ -24,11 +22,9 @@ def text_features(posterior: Posterior) -> dict[str, Floats]:
     chains, or two samples, that differ in one of them differ.
     """
     found: dict[str, Floats] = {}
-    fields = posterior.fields()
-    for name in posterior.site_names:
-        column = fields["sites"][name]
-        if name in fields["tokens"]:
-            ids, lengths = fields["tokens"][name]
+    for name, column in draws.sites.items():
+        if name in draws.tokens:
+            ids, lengths = draws.tokens[name]
             found |= _of_tokens(name, ids, lengths)
         elif isinstance(column, tuple):
             codes = np.array([_hash(str(value)) for value in column])

@@ -6,16 +6,15 @@ import json
 import math
 import os
 from html import escape as escape_markup
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lmppl.errors.plain import harmless
+from lmppl.posterior.draws import WeightedDraws
+from lmppl.posterior.plain import readable
 from lmppl.posterior.summary import choose_draws, claim, facts, format_weight, heading, visible
 from lmppl.writing import write_whole
-
-if TYPE_CHECKING:
-    from lmppl.posterior.posterior import Posterior
 
 _STYLE = """
 .lmppl { font: 15px/1.45 system-ui, sans-serif; max-width: 64rem; }
@@ -38,26 +37,26 @@ def escape(text: str) -> str:
     return escape_markup(harmless(text))
 
 
-def fragment(posterior: Posterior, num_draws: int = 10) -> str:
+def fragment(draws: WeightedDraws, num_draws: int = 10) -> str:
     """The summary as a piece of HTML."""
-    return f"<style>{_STYLE}</style><div class='lmppl'>{_body(posterior, num_draws)}</div>"
+    return f"<style>{_STYLE}</style><div class='lmppl'>{_body(draws, num_draws)}</div>"
 
 
-def write_report(posterior: Posterior, path: str | os.PathLike[str]) -> None:
+def write_report(draws: WeightedDraws, path: str | os.PathLike[str]) -> None:
     """A page with draws, evidence, warnings, diagnostics, traces of the run and the manifest."""
-    title = escape(heading(posterior))
-    sections = [f"<h1>{title}</h1>", _body(posterior, num_draws=100, headed=False)]
-    curves = _curves(posterior.info)
+    title = escape(heading(draws))
+    sections = [f"<h1>{title}</h1>", _body(draws, num_draws=100, headed=False)]
+    curves = _curves(draws.info)
     if curves:
         sections.append("<h2>Course of the run</h2>" + "".join(curves))
-    if posterior.diagnostics:
-        rows = [(name, _value(value)) for name, value in posterior.diagnostics.items()]
+    if draws.diagnostics:
+        rows = [(name, _value(value)) for name, value in draws.diagnostics.items()]
         sections.append("<h2>Diagnostics</h2>" + _table(("name", "value"), rows))
-    if posterior.checks:
-        rows = [(name, "passed" if ok else "FAILED") for name, ok in posterior.checks.items()]
+    if draws.checks:
+        rows = [(name, "passed" if ok else "FAILED") for name, ok in draws.checks.items()]
         sections.append("<h2>Checks</h2>" + _table(("check", "result"), rows))
-    if posterior.manifest:
-        manifest = json.dumps(dict(posterior.manifest), indent=2, default=_value)
+    if draws.manifest:
+        manifest = json.dumps(readable(draws.manifest), indent=2, default=_value)
         sections.append(f"<h2>Manifest</h2><pre>{escape(manifest)}</pre>")
     page = (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
@@ -69,19 +68,19 @@ def write_report(posterior: Posterior, path: str | os.PathLike[str]) -> None:
     write_whole(path, page.encode("utf-8", errors="replace"))
 
 
-def _body(posterior: Posterior, num_draws: int, headed: bool = True) -> str:
-    parts = [f"<p><b>{escape(heading(posterior))}</b></p>"] if headed else []
-    parts += [f"<div class='warning'>{escape(text)}</div>" for text in posterior.warnings]
+def _body(draws: WeightedDraws, num_draws: int, headed: bool = True) -> str:
+    parts = [f"<p><b>{escape(heading(draws))}</b></p>"] if headed else []
+    parts += [f"<div class='warning'>{escape(text)}</div>" for text in draws.warnings]
     parts += [
         f"<div class='warning failed'>failed check: {escape(name)}</div>"
-        for name, passed in posterior.checks.items()
+        for name, passed in draws.checks.items()
         if not passed
     ]
-    rows = facts(posterior)
-    rows += [(f"expect {result.source}", claim(result)) for result in posterior.expectations]
+    rows = facts(draws)
+    rows += [(f"expect {result.source}", claim(result)) for result in draws.expectations]
     parts.append(_table(None, rows))
-    shown = choose_draws(posterior, num_draws)
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("weight", *posterior.names))
+    shown = choose_draws(draws, num_draws)
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("weight", *draws.outputs))
     body = "".join(
         f"<tr><td class='number'>{format_weight(weight)}</td>"
         + "".join(

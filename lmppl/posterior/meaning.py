@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lmppl.posterior.draws import WeightedDraws
 from lmppl.posterior.estimate import Estimate, cluster_sums, hangs_on_few
-
-if TYPE_CHECKING:
-    from lmppl.posterior.posterior import Posterior
+from lmppl.posterior.questions import Question, statistic
 
 # More values than this are no categories.
 _MOST_CATEGORIES = 1000
@@ -23,31 +22,29 @@ _MOST_CATEGORIES = 1000
 _FROM_THE_PRIOR = ("importance",)
 
 
-def kl_to_prior(posterior: Posterior, confidence: float = 0.95) -> Estimate | None:
+def kl_to_prior(draws: WeightedDraws, confidence: float = 0.95) -> Estimate | None:
     """KL(posterior ‖ prior) = E[Σ log potentials] − log evidence, in nats; None without evidence.
 
     The two terms come from the same draws: the standard error is that of their difference by the
     delta method. The interval adds the two terms' intervals and their chances to miss, which no
     dependence exceeds; it starts at 0 or above.
     """
-    if not posterior.potential_labels:
+    if not draws.log_potentials:
         return Estimate.exact(0.0)
-    evidence = evidence_estimate(posterior)
+    evidence = evidence_estimate(draws)
     if evidence is None or not math.isfinite(evidence.value):
         return None
     # A requirement is 0 on every draw.
-    known = posterior.fields()["ranges"]
-    ranges = [known.get(label, (0.0, 0.0)) for label in posterior.potential_labels]
+    known = draws.ranges
+    ranges = [known.get(label, (0.0, 0.0)) for label in draws.log_potentials]
     bounds = math.fsum(low for low, _ in ranges), math.fsum(high for _, high in ranges)
-    mean = posterior.expectation(
-        total_log_potential(posterior), bounds=bounds, confidence=confidence
-    )
+    mean = statistic(draws, draws.total_log_potential, bounds=bounds, confidence=confidence)
     if mean.kind == evidence.kind == "exact":
         return Estimate.exact(max(0.0, mean.value - evidence.value))
     missed = sum(1.0 - each.confidence for each in (mean, evidence) if each.kind != "exact")
     return Estimate(
         max(0.0, mean.value - evidence.value),
-        _error_of_difference(posterior, mean, evidence),
+        _error_of_difference(draws, mean, evidence),
         mean.lower - evidence.upper,
         mean.upper - evidence.lower,
         "consistent",
@@ -55,49 +52,49 @@ def kl_to_prior(posterior: Posterior, confidence: float = 0.95) -> Estimate | No
     ).clipped(0.0, math.inf)
 
 
-def _error_of_difference(posterior: Posterior, mean: Estimate, evidence: Estimate) -> float:
+def _error_of_difference(draws: WeightedDraws, mean: Estimate, evidence: Estimate) -> float:
     """The standard error of E[Σ log potentials] − log Ẑ, both from the weights of these draws.
 
     Where the error of one of the two is not believed from the draws, nor is that of the difference:
     errors of numbers that may depend on each other add up at most.
     """
-    if posterior.num_chains is not None or evidence.kind == "exact":
+    if draws.num_chains is not None or evidence.kind == "exact":
         return mean.standard_error + evidence.standard_error
-    weights = posterior.weights
-    on_few = hangs_on_few(cluster_sums(weights, posterior.clusters), weights.size)
+    weights = draws.weights
+    on_few = hangs_on_few(cluster_sums(weights, draws.clusters), weights.size)
     if on_few or mean.error_is_of_interval or evidence.error_is_of_interval:
         return mean.standard_error + evidence.standard_error
-    influence = weights * (total_log_potential(posterior) - mean.value)
+    influence = weights * (draws.total_log_potential - mean.value)
     influence -= weights - 1.0 / weights.size
-    units = cluster_sums(influence, posterior.clusters)
+    units = cluster_sums(influence, draws.clusters)
     if units.size < 2 or not units.any():
         return mean.standard_error + evidence.standard_error
     return math.sqrt(float(np.sum(units**2)) * units.size / (units.size - 1.0))
 
 
-def evidence_estimate(posterior: Posterior) -> Estimate | None:
+def evidence_estimate(draws: WeightedDraws) -> Estimate | None:
     """The log evidence, where there is more than a bound: for svi its importance estimate."""
-    found = posterior.log_evidence
+    found = draws.log_evidence
     if found is None or found.kind not in ("lower bound", "upper bound"):
         return found
-    kept = posterior.info.get("log_evidence_importance")
+    kept = draws.info.get("log_evidence_importance")
     return Estimate.from_dict(kept) if isinstance(kept, Mapping) else None
 
 
-def kl_from_guide(posterior: Posterior, confidence: float = 0.95) -> Estimate | None:
+def kl_from_guide(draws: WeightedDraws, confidence: float = 0.95) -> Estimate | None:
     """KL(guide ‖ posterior) in nats, the gap between evidence and ELBO; None where none was fitted.
 
     With the weights w = π/q of independent draws of the guide it is log mean w − mean log w. Where
     the guide never goes, the draws cannot tell: what is missing there makes it too small.
     """
-    if "elbo" not in posterior.diagnostics:
+    if "elbo" not in draws.diagnostics:
         return None
-    log_w = posterior.log_weights
+    log_w = draws.log_weights
     if log_w.size < 2 or not np.isfinite(log_w).all():
         return None
     gap = -math.log(log_w.size) - float(log_w.mean())
     # Both means move with the same draws: w/w̄ − 1 in the first, log w − its mean in the second.
-    influence = posterior.weights * log_w.size - 1.0 - (log_w - log_w.mean())
+    influence = draws.weights * log_w.size - 1.0 - (log_w - log_w.mean())
     error = float(influence.std(ddof=1)) / math.sqrt(log_w.size)
     if error <= 1e-12:
         # Weights that are all alike say nothing of their spread.
@@ -106,7 +103,7 @@ def kl_from_guide(posterior: Posterior, confidence: float = 0.95) -> Estimate | 
     return made.clipped(0.0, math.inf)
 
 
-def perplexity(posterior: Posterior, site: str | None = None, confidence: float = 0.95) -> Estimate:
+def perplexity(draws: WeightedDraws, site: str | None = None, confidence: float = 0.95) -> Estimate:
     """exp(E[−log prior] / E[number of tokens]) of the draws, of one text site or of all.
 
     How many equally likely tokens the prior hesitated between, on average, along texts like
@@ -114,14 +111,14 @@ def perplexity(posterior: Posterior, site: str | None = None, confidence: float 
 
     Raises: ValueError where the draws have no texts, or their log priors were not kept.
     """
-    log_prior, lengths = _text_log_prior(posterior, site)
-    weights = posterior.weights
+    log_prior, lengths = _text_log_prior(draws, site)
+    weights = draws.weights
     num_tokens = float(np.sum(weights * lengths))
     if num_tokens == 0.0:
         raise ValueError("the texts have no tokens")
     nats = -float(np.sum(weights * log_prior)) / num_tokens
     influence = (-log_prior - nats * lengths) / num_tokens
-    around = posterior.expectation(influence, confidence=confidence)
+    around = statistic(draws, influence, confidence=confidence)
     value = math.exp(nats)
     if around.kind == "exact":
         return Estimate.exact(value)
@@ -135,31 +132,31 @@ def perplexity(posterior: Posterior, site: str | None = None, confidence: float 
     ).clipped(1.0, math.inf)
 
 
-def probabilities(posterior: Posterior, name: str, confidence: float = 0.95) -> dict[Any, Estimate]:
+def probabilities(draws: WeightedDraws, name: str, confidence: float = 0.95) -> dict[Any, Estimate]:
     """The probability of every value of a choice or of a returned name, likeliest first.
 
     Values that the program allows and no draw has are there too.
 
     Raises: ValueError for more values than categories can be.
     """
-    column = posterior[name]
+    column = draws.column(name)
     seen: list[Any] = column.tolist() if isinstance(column, np.ndarray) else list(column)
-    alive = posterior.log_weights > -math.inf
+    alive = draws.alive
     values = dict.fromkeys(value for value, lives in zip(seen, alive, strict=True) if lives)
-    support = posterior.manifest.get("choices", {}).get(name, [])
+    support = draws.manifest.get("choices", {}).get(name, [])
     values |= dict.fromkeys(support)
     if len(values) > _MOST_CATEGORIES:
         raise ValueError(f"{name} has {len(values)} different values; probabilities are of few")
     found = {
-        value: posterior.statistic(
-            np.array([each == value for each in seen]), "probability", confidence=confidence
+        value: statistic(
+            draws, np.array([each == value for each in seen]), "probability", confidence=confidence
         )
         for value in values
     }
     return dict(sorted(found.items(), key=lambda item: -item[1].value))
 
 
-def prior_expectation(posterior: Posterior, f: Any, confidence: float = 0.95) -> Estimate:
+def prior_expectation(draws: WeightedDraws, f: Question, confidence: float = 0.95) -> Estimate:
     """The mean of f under the prior, restricted to what every requirement allows.
 
     A factor of −∞ rules out what a requirement would. The weights without the factors are the
@@ -171,31 +168,23 @@ def prior_expectation(posterior: Posterior, f: Any, confidence: float = 0.95) ->
 
     Raises: ValueError for draws of another method.
     """
-    if not posterior.enumerated and posterior.method not in _FROM_THE_PRIOR:
-        kept = posterior.diagnostics.get("factors_before", {})
+    if not draws.enumerated and draws.method not in _FROM_THE_PRIOR:
+        kept = draws.diagnostics.get("factors_before", {})
         if isinstance(f, str) and f in kept and confidence == kept[f]["confidence"]:
             return Estimate.from_dict(kept[f])
         labels = f"; of the factors {', '.join(kept)} the mean is kept, by label" if kept else ""
         raise ValueError(
-            f"the draws of {posterior.method or 'this posterior'} went where the posterior is, and"
+            f"the draws of {draws.method or 'this posterior'} went where the posterior is, and"
             f" do not show the prior: use importance or exact{labels}"
         )
-    if isinstance(f, str) and f in posterior.potential_labels and f not in posterior:
-        f = posterior.log_potential(f)
-    before = posterior.replace(
-        log_weights=posterior.log_weights - total_log_potential(posterior),
+    if isinstance(f, str) and f in draws.log_potentials and f not in draws:
+        f = draws.log_potential(f)
+    before = draws.replace(
+        log_weights=draws.log_weights - draws.total_log_potential,
         num_chains=None,
         unseen=None,
     )
-    return before.expectation(f, confidence=confidence)
-
-
-def total_log_potential(posterior: Posterior) -> NDArray[np.float64]:
-    """The sum of all factors on each draw, `[draws]`, 0 on draws of weight zero."""
-    total = np.zeros(len(posterior))
-    for label in posterior.potential_labels:
-        total += posterior.log_potential(label)
-    return np.where(posterior.log_weights > -math.inf, total, 0.0)
+    return statistic(before, f, confidence=confidence)
 
 
 def one_in(nats: float) -> str:
@@ -209,19 +198,18 @@ def one_in(nats: float) -> str:
 
 
 def _text_log_prior(
-    posterior: Posterior, site: str | None
+    draws: WeightedDraws, site: str | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Log prior and number of tokens of one text or of all, `[draws]`."""
-    fields = posterior.fields()
-    texts, kept = fields["tokens"], fields["log_priors"]
+    texts, kept = draws.tokens, draws.log_priors
     if site is not None and site not in texts:
         raise ValueError(f"there is no text {site!r}; the texts are {', '.join(texts) or 'none'}")
     names = [site] if site is not None else [name for name in texts if name in kept]
     if not names or any(name not in kept for name in names):
         raise ValueError("the log priors of its texts were not kept with this posterior")
-    alive = posterior.log_weights > -math.inf
-    log_prior = sum((kept[name] for name in names), np.zeros(len(posterior)))
-    lengths = sum((texts[name][1] for name in names), np.zeros(len(posterior)))
+    alive = draws.alive
+    log_prior = sum((kept[name] for name in names), np.zeros(len(draws)))
+    lengths = sum((texts[name][1] for name in names), np.zeros(len(draws)))
     return np.where(alive, log_prior, 0.0), np.where(alive, lengths, 0.0)
 
 

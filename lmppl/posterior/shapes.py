@@ -1,8 +1,12 @@
-"""What the saved fields of a posterior must look like: kinds, dtypes and shapes, field by field."""
+"""What the saved fields of a posterior must look like: kinds, dtypes and shapes.
+
+Each check takes the name of a field, its value as read, and the number of draws, and raises a
+ValueError that names what is not as it was saved.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, get_args
 
 import numpy as np
@@ -10,22 +14,7 @@ import numpy as np
 from lmppl.posterior.estimate import Kind
 from lmppl.posterior.expectation import Statistic, Verdict
 
-_REQUIRED = ("sites", "log_weights", "log_evidence", "expectations", "warnings")
 _NUMBERS = "biuf"
-
-
-def check_fields(fields: Mapping[str, Any]) -> None:
-    """Raises: ValueError naming the first field that is not what a posterior was saved with."""
-    for name in _REQUIRED:
-        if name not in fields:
-            raise ValueError(f"the field {name} is missing")
-    weights = fields["log_weights"]
-    _array("log_weights", weights, np.float64, None)
-    size = len(weights)
-    for name, value in fields.items():
-        check = _CHECKS.get(name)
-        if check is not None:
-            check(name, value, size)
 
 
 def _array(name: str, value: Any, dtype: Any, size: int | None, dimensions: int = 1) -> None:
@@ -38,7 +27,15 @@ def _array(name: str, value: Any, dtype: Any, size: int | None, dimensions: int 
         raise ValueError(f"{name} has shape {list(value.shape)} where it has {rows} rows")
 
 
-def _columns(name: str, value: Any, size: int) -> None:
+def anything(name: str, value: Any, size: int) -> None:
+    """Whatever was saved."""
+
+
+def floats(name: str, value: Any, size: int | None = None) -> None:
+    _array(name, value, np.float64, size)
+
+
+def columns(name: str, value: Any, size: int) -> None:
     for each, column in _items(name, value):
         if isinstance(column, np.ndarray):
             _array(f"{name} {each}", column, None, size)
@@ -48,7 +45,7 @@ def _columns(name: str, value: Any, size: int) -> None:
             raise ValueError(f"{name} {each} has not a value for each of {size} draws")
 
 
-def _tokens(name: str, value: Any, size: int) -> None:
+def tokens(name: str, value: Any, size: int) -> None:
     for each, pair in _items(name, value):
         if not isinstance(pair, list) or len(pair) != 2:
             raise ValueError(f"{name} {each} are not token ids and lengths")
@@ -59,21 +56,21 @@ def _tokens(name: str, value: Any, size: int) -> None:
             raise ValueError(f"the lengths of {each} do not fit its tokens")
 
 
-def _log_prior(name: str, value: Any, size: int) -> None:
+def log_probs(name: str, value: Any, size: int) -> None:
     if value is not None:
         _array(name, value, np.float64, size)
         if np.isnan(value).any() or np.isposinf(value).any():
             raise ValueError(f"{name} holds NaN or +inf")
 
 
-def _log_potentials(name: str, value: Any, size: int) -> None:
+def log_probs_by_name(name: str, value: Any, size: int) -> None:
     for each, column in _items(name, value):
-        _log_prior(f"{name} {each}", column, size)
+        log_probs(f"{name} {each}", column, size)
         if column is None:
             raise ValueError(f"{name} {each} is missing")
 
 
-def _prompts(name: str, value: Any, size: int) -> None:
+def prompts(name: str, value: Any, size: int) -> None:
     for each, found in _items(name, value):
         texts = [found] if isinstance(found, str) else found
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
@@ -82,18 +79,18 @@ def _prompts(name: str, value: Any, size: int) -> None:
             raise ValueError(f"{name} of {each} are not one for each of {size} draws")
 
 
-def _clusters(name: str, value: Any, size: int) -> None:
+def clusters(name: str, value: Any, size: int) -> None:
     if value is not None:
         _array(name, value, np.int64, size)
 
 
-def _checks(name: str, value: Any, size: int) -> None:
+def checks(name: str, value: Any, size: int) -> None:
     for each, holds in _items(name, value):
         if not isinstance(holds, bool):
             raise ValueError(f"{name} {each} is neither true nor false")
 
 
-def _estimate(name: str, value: Any, size: int) -> None:
+def estimate(name: str, value: Any, size: int) -> None:
     if value is None:
         return
     for each, number in _items(name, value):
@@ -104,7 +101,7 @@ def _estimate(name: str, value: Any, size: int) -> None:
             raise ValueError(f"{each} of {name} is no number")
 
 
-def _unseen(name: str, value: Any, size: int) -> None:
+def unseen(name: str, value: Any, size: int) -> None:
     if value is None:
         return
     for each, found in _items(name, value):
@@ -113,7 +110,7 @@ def _unseen(name: str, value: Any, size: int) -> None:
             raise ValueError(f"{each} of {name} is {found!r}")
 
 
-def _ranges(name: str, value: Any, size: int) -> None:
+def ranges(name: str, value: Any, size: int) -> None:
     for each, pair in _items(name, value):
         if not isinstance(pair, list) or len(pair) != 2:
             raise ValueError(f"{name} {each} are not a least and a largest value")
@@ -121,19 +118,19 @@ def _ranges(name: str, value: Any, size: int) -> None:
             raise ValueError(f"{name} {each} are {pair}")
 
 
-def _expectations(name: str, value: Any, size: int) -> None:
+def expectations(name: str, value: Any, size: int) -> None:
     if not isinstance(value, list):
         raise ValueError(f"{name} is no list")
     for each in value:
         fields = dict(_items(name, each))
-        _estimate("the estimate of an expectation", fields["estimate"], size)
+        estimate("the estimate of an expectation", fields["estimate"], size)
         if fields["verdict"] not in get_args(Verdict):
             raise ValueError(f"{fields['verdict']!r} is no verdict")
         if fields["statistic"] not in get_args(Statistic):
             raise ValueError(f"{fields['statistic']!r} is no statistic")
 
 
-def _words(name: str, value: Any, size: int) -> None:
+def sentences(name: str, value: Any, size: int) -> None:
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise ValueError(f"{name} are no list of sentences")
 
@@ -144,7 +141,9 @@ def _items(name: str, value: Any) -> Any:
     return value.items()
 
 
-def _is(kind: type, what: str) -> Callable[[str, Any, int], None]:
+def of_type(kind: type, what: str) -> Callable[[str, Any, int], None]:
+    """The check that a value is of a type; a truth value is no number."""
+
     def check(name: str, value: Any, size: int) -> None:
         if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
             raise ValueError(f"{name} is {value!r}, which is no {what}")
@@ -152,12 +151,12 @@ def _is(kind: type, what: str) -> Callable[[str, Any, int], None]:
     return check
 
 
-def _num_chains(name: str, value: Any, size: int) -> None:
+def num_chains(name: str, value: Any, size: int) -> None:
     if value is not None:
-        _is(int, "number")(name, value, size)
+        of_type(int, "number")(name, value, size)
 
 
-def _program(name: str, value: Any, size: int) -> None:
+def program(name: str, value: Any, size: int) -> None:
     if value is None:
         return
     fields = dict(_items(name, value))
@@ -167,32 +166,3 @@ def _program(name: str, value: Any, size: int) -> None:
     for site, columns in _items("the texts", fields["texts"]):
         _array(f"the ends of {site}", columns["finished"], np.bool_, size)
         _array(f"the lengths of {site}", columns["num_tokens"], np.int64, size)
-
-
-_MAPPING = _is(dict, "mapping")
-
-_CHECKS: dict[str, Callable[[str, Any, int], None]] = {
-    "sites": _columns,
-    "outputs": _columns,
-    "tokens": _tokens,
-    "log_prior": _log_prior,
-    "log_priors": _log_potentials,
-    "prompts": _prompts,
-    "log_potentials": _log_potentials,
-    "log_evidence": _estimate,
-    "log_evidence_reason": _is(str, "text"),
-    "unseen": _unseen,
-    "ranges": _ranges,
-    "clusters": _clusters,
-    "num_chains": _num_chains,
-    "enumerated": _is(bool, "truth value"),
-    "diagnostics": _MAPPING,
-    "warnings": _words,
-    "checks": _checks,
-    "expectations": _expectations,
-    "method": _is(str, "text"),
-    "manifest": _MAPPING,
-    "complete": _is(bool, "truth value"),
-    "info": _MAPPING,
-    "program": _program,
-}

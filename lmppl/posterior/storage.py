@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import errno
-import inspect
 import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,28 +28,24 @@ from lmppl.posterior.directory import (
     read_own,
     rewrite,
 )
+from lmppl.posterior.draws import KINDS, WeightedDraws, fields_read
 from lmppl.posterior.estimate import Estimate
 from lmppl.posterior.expectation import ExpectationResult
-from lmppl.posterior.shapes import check_fields
 from lmppl.posterior.unseen import Unseen
-
-if TYPE_CHECKING:
-    from lmppl.posterior.posterior import Posterior
 
 _ARRAYS = "draws.safetensors"
 _GUIDE = "guide"
-_NOT_SAVED = ("evaluator", "sampler", "guide")
 _ATTEMPTS = 5
 _WITHOUT_DIGESTS = (
     "this result was saved by an older version, which kept no digests: that its numbers belong"
     " together could not be checked"
 )
 
-__all__ = ["check_destination", "load_posterior", "save_posterior"]
+__all__ = ["check_destination", "load_draws", "save_draws"]
 
 
-def save_posterior(posterior: Posterior, directory: str | os.PathLike[str]) -> None:
-    """Writes a posterior to a directory, in place of the posterior that it may hold.
+def save_draws(draws: WeightedDraws, directory: str | os.PathLike[str]) -> None:
+    """Writes draws to a directory, in place of the posterior that it may hold.
 
     At every moment the directory holds the old result or the new one, whole.
 
@@ -61,9 +56,9 @@ def save_posterior(posterior: Posterior, directory: str | os.PathLike[str]) -> N
 
     arrays: dict[str, NDArray[Any]] = {}
     fields = {
-        name: _encode(value, name, arrays)
-        for name, value in posterior.fields().items()
-        if name not in _NOT_SAVED
+        name: _encode(getattr(draws, name), name, arrays)
+        for name, kind in KINDS.items()
+        if kind.is_saved
     }
 
     def write(place: Path) -> Mapping[str, Any]:
@@ -73,44 +68,30 @@ def save_posterior(posterior: Posterior, directory: str | os.PathLike[str]) -> N
         except SafetensorError as error:
             # So it calls a full disk, too.
             raise OSError(errno.EIO, str(error), str(place / _ARRAYS)) from error
-        # Not `posterior.guide`: what was not loaded yet is copied.
-        guide = posterior.fields()["guide"]
-        if hasattr(guide, "save_pretrained"):
-            guide.save_pretrained(place / _GUIDE)
+        # Of a guide that was not loaded yet this copies the files.
+        if hasattr(draws.guide, "save_pretrained"):
+            draws.guide.save_pretrained(place / _GUIDE)
         return {"fields": fields}
 
     rewrite(directory, write)
 
 
-def load_posterior(directory: str | os.PathLike[str]) -> Posterior:
-    """The posterior that `Posterior.save` wrote: equal to the bit, without its functions.
+def load_draws(directory: str | os.PathLike[str]) -> WeightedDraws:
+    """The draws that `Posterior.save` wrote: equal to the bit, without its functions.
 
     Raises:
         FileNotFoundError: the directory holds no posterior, or not all of it.
         StorageError: what it holds is damaged or does not belong together (LMP960), or is in a
             format that this version does not know (LMP961). It is a ValueError, too.
     """
-    from lmppl.posterior.posterior import Posterior
 
     document, arrays = _read(Path(directory))
     source = Path(directory) / JSON
     try:
-        fields = _decode(document["fields"], arrays)
-        known = inspect.signature(Posterior).parameters
-        unknown = [name for name in fields if name not in known]
-        if unknown:
-            raise ValueError(f"there is no field {unknown[0]!r}")
-        check_fields(fields)
-        if fields["log_evidence"] is not None:
-            fields["log_evidence"] = Estimate.from_dict(fields["log_evidence"])
-        if fields.get("unseen") is not None:
-            fields["unseen"] = Unseen.from_dict(fields["unseen"])
-        fields["expectations"] = [
-            ExpectationResult.from_dict(each) for each in fields["expectations"]
-        ]
+        fields = fields_read(_decode(document["fields"], arrays))
         if document["format"] == FIRST_FORMAT:
             fields["warnings"] = [*fields["warnings"], _WITHOUT_DIGESTS]
-        return Posterior(**fields)
+        return WeightedDraws(**fields)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         words = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
         raise _damaged(source, words) from error

@@ -6,18 +6,25 @@ import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.cells import cell_len, set_cell_size
 
 from lmppl.errors.plain import acts
+from lmppl.posterior.draws import WeightedDraws
+from lmppl.posterior.estimate import Estimate
 from lmppl.posterior.layout import table
-from lmppl.posterior.meaning import evidence_estimate, one_in, total_log_potential
-
-if TYPE_CHECKING:
-    from lmppl.posterior.estimate import Estimate
-    from lmppl.posterior.posterior import Posterior
+from lmppl.posterior.meaning import (
+    evidence_estimate,
+    kl_from_guide,
+    kl_to_prior,
+    one_in,
+    perplexity,
+    prior_expectation,
+    probabilities,
+)
+from lmppl.posterior.questions import factor_mean
 
 _DEFAULT_WIDTH = 96
 _MAX_LINES = 6
@@ -39,15 +46,15 @@ class Shown:
     prompts: tuple[tuple[str, ...], ...]
 
 
-def choose_draws(posterior: Posterior, num_draws: int) -> Shown:
+def choose_draws(draws: WeightedDraws, num_draws: int) -> Shown:
     """The heaviest distinct results; where all weigh the same, some of them evenly spaced.
 
     Equal results are one row with their weights added up.
     """
-    names = posterior.names
-    columns = [posterior[name] for name in names]
-    prompts = [_prompts_of(posterior, name) for name in names]
-    weights = posterior.weights
+    names = draws.outputs
+    columns = [draws.column(name) for name in names]
+    prompts = [_prompts_of(draws, name) for name in names]
+    weights = draws.weights
     totals: dict[tuple[tuple[Any, ...], tuple[str, ...]], float] = {}
     for index in np.flatnonzero(weights > 0):
         key = (
@@ -55,7 +62,7 @@ def choose_draws(posterior: Posterior, num_draws: int) -> Shown:
             tuple(prompt[index] if prompt else "" for prompt in prompts),
         )
         totals[key] = totals.get(key, 0.0) + float(weights[index])
-    num_distinct, num_all = len(totals), len(posterior)
+    num_distinct, num_all = len(totals), len(draws)
     rows = [(weight, values, before) for (values, before), weight in totals.items()]
     what = "results" if num_distinct < num_all else "draws"
     if num_distinct <= num_draws:
@@ -80,15 +87,15 @@ def _shown(caption: str, rows: list[tuple[float, tuple[Any, ...], tuple[str, ...
     )
 
 
-def _prompts_of(posterior: Posterior, name: str) -> list[str]:
+def _prompts_of(draws: WeightedDraws, name: str) -> list[str]:
     """What the texts of a returned name continue, `[draws]`; nothing where they are no texts."""
-    kept, sites = posterior.fields()["prompts"], posterior.fields()["sites"]
+    kept, sites = draws.prompts, draws.sites
     if name not in kept:
         # A text may be returned by another name.
-        column = posterior.fields()["outputs"][name]
+        column = draws.outputs[name]
         is_text = isinstance(column, tuple)
         name = next((site for site in kept if is_text and sites.get(site) == column), "")
-    return posterior.prompts(name) if name in kept else []
+    return draws.prompts_of(name) if name in kept else []
 
 
 def after_prompt(prompt: str, text: str) -> str:
@@ -106,9 +113,9 @@ def _with_end(cell: str) -> str:
     return bare + "␣" * (len(cell) - len(bare))
 
 
-def draw_table(posterior: Posterior, num_draws: int = 8, width: int | None = None) -> str:
+def draw_table(draws: WeightedDraws, num_draws: int = 8, width: int | None = None) -> str:
     """A table of draws with their weights, wrapped to the width."""
-    shown = choose_draws(posterior, num_draws)
+    shown = choose_draws(draws, num_draws)
     cells = [
         [
             after_prompt(prompt, _with_end(_cell(value)))
@@ -120,7 +127,7 @@ def draw_table(posterior: Posterior, num_draws: int = 8, width: int | None = Non
         (format_weight(weight), *row) for (weight, _), row in zip(shown.rows, cells, strict=True)
     ]
     lines = table(
-        ("weight", *posterior.names),
+        ("weight", *draws.outputs),
         rows,
         width=(width or _DEFAULT_WIDTH) - 2,
         max_lines=_MAX_LINES,
@@ -128,75 +135,74 @@ def draw_table(posterior: Posterior, num_draws: int = 8, width: int | None = Non
     return "\n".join([f"{shown.caption}:", *(f"  {line}" for line in lines)])
 
 
-def facts(posterior: Posterior) -> list[tuple[str, str]]:
+def facts(draws: WeightedDraws) -> list[tuple[str, str]]:
     """What is known of the result: pairs of a name and a sentence."""
     rows: list[tuple[str, str]] = []
-    if posterior.log_evidence is not None:
-        rows.append(("log evidence", str(posterior.log_evidence)))
-    elif posterior.log_evidence_reason:
-        rows.append(("log evidence", f"none: {posterior.log_evidence_reason}"))
-    rows.extend(_from_the_prior(posterior))
-    diagnostics = posterior.diagnostics
-    if posterior.enumerated:
-        rows.append(("draws", f"{len(posterior)}: the whole support, with exact weights"))
+    if draws.log_evidence is not None:
+        rows.append(("log evidence", str(draws.log_evidence)))
+    elif draws.log_evidence_reason:
+        rows.append(("log evidence", f"none: {draws.log_evidence_reason}"))
+    rows.extend(_from_the_prior(draws))
+    diagnostics = draws.diagnostics
+    if draws.enumerated:
+        rows.append(("draws", f"{len(draws)}: the whole support, with exact weights"))
     else:
-        size = diagnostics.get("ess", 1.0 / float(np.sum(posterior.weights**2)))
-        if posterior.num_chains is not None:
+        size = diagnostics.get("ess", 1.0 / float(np.sum(draws.weights**2)))
+        if draws.num_chains is not None:
             size = diagnostics.get("ess_bulk", diagnostics.get("ess"))
-            chains = f" in {posterior.num_chains} chains"
+            chains = f" in {draws.num_chains} chains"
         else:
             chains = ""
         if _is_number(size):
-            text = f"{size:.1f} of {len(posterior)} draws{chains}"
+            text = f"{size:.1f} of {len(draws)} draws{chains}"
             rows.append(("effective sample size", text))
     for name, words in _NAMED.items():
         value = diagnostics.get(name)
         if _is_number(value):
             rows.append((words, f"{value:.3g}"))
-    rows.extend(_work(posterior.manifest))
-    for label in posterior.potential_labels:
-        values = posterior.log_potential(label)
-        alive = values[posterior.log_weights > -math.inf]
+    rows.extend(_work(draws.manifest))
+    for label, values in draws.log_potentials.items():
+        alive = values[draws.alive]
         if np.isfinite(alive).all() and np.ptp(alive) > 0.0:
             values = np.where(np.isfinite(values), values, 0.0)
-            rows.append((f"mean of {label}", str(posterior.factor_mean(label))))
-            if posterior.enumerated or posterior.method == "importance":
-                before = posterior.prior_expectation(values)
+            rows.append((f"mean of {label}", str(factor_mean(draws, label))))
+            if draws.enumerated or draws.method == "importance":
+                before = prior_expectation(draws, values)
                 rows.append((f"mean of {label} before", f"{before}, under the prior"))
-            elif label in posterior.diagnostics.get("factors_before", {}):
-                before = posterior.prior_expectation(label)
+            elif label in draws.diagnostics.get("factors_before", {}):
+                before = prior_expectation(draws, label)
                 rows.append((f"mean of {label} before", f"{before}, under the prior"))
-    for name in posterior.names:
-        if name in posterior.manifest.get("choices", {}):
-            rows.extend(_probabilities(posterior, name))
+    for name in draws.outputs:
+        if name in draws.manifest.get("choices", {}):
+            rows.extend(_probabilities(draws, name))
     return rows
 
 
-def _from_the_prior(posterior: Posterior) -> list[tuple[str, str]]:
+def _from_the_prior(draws: WeightedDraws) -> list[tuple[str, str]]:
     """How far the posterior is from the prior, and how likely its texts are there."""
     rows: list[tuple[str, str]] = []
-    if "elbo" in posterior.diagnostics:
-        importance, gap = evidence_estimate(posterior), posterior.kl_from_guide
-        if importance is not None and importance is not posterior.log_evidence:
+    if "elbo" in draws.diagnostics:
+        importance, gap = evidence_estimate(draws), kl_from_guide(draws)
+        if importance is not None and importance is not draws.log_evidence:
             rows.append(("  by importance", str(importance)))
         if gap is not None:
             rows.append(("KL(guide ‖ posterior)", f"{gap}, the gap between the two"))
-    alive = posterior.log_weights > -math.inf
-    is_event = bool(posterior.potential_labels) and not total_log_potential(posterior).any()
-    evidence = evidence_estimate(posterior)
+    alive = draws.alive
+    is_event = bool(draws.log_potentials) and not draws.total_log_potential.any()
+    evidence = evidence_estimate(draws)
     if is_event and evidence is not None and evidence.value < 0.0:
         rows.append(("prior draws that pass", _share_that_passes(evidence)))
-    elif posterior.potential_labels and alive.any():
-        distance = posterior.kl_to_prior
+    elif draws.log_potentials and alive.any():
+        distance = kl_to_prior(draws)
         if distance is None:
-            why = posterior.log_evidence_reason or "no estimate of the evidence"
+            why = draws.log_evidence_reason or "no estimate of the evidence"
             rows.append(("KL to the prior", f"unknown: {why}"))
         else:
             far = distance.value >= 0.05
             like = f", like keeping {one_in(distance.value)} prior draws" if far else ""
             rows.append(("KL to the prior", f"{distance} nats{like}"))
-    if any(name in posterior.fields()["log_priors"] for name in posterior.fields()["tokens"]):
-        rows.append(("perplexity", f"{posterior.perplexity()} per token, under the prior"))
+    if any(name in draws.log_priors for name in draws.tokens):
+        rows.append(("perplexity", f"{perplexity(draws)} per token, under the prior"))
     return rows
 
 
@@ -211,9 +217,9 @@ def _share_that_passes(evidence: Estimate) -> str:
     return f"{words} every require ({100.0 * evidence.confidence:g}%: {fewest} to {most})"
 
 
-def _probabilities(posterior: Posterior, name: str) -> list[tuple[str, str]]:
+def _probabilities(draws: WeightedDraws, name: str) -> list[tuple[str, str]]:
     """A row for each value of a choice, the likeliest first."""
-    found = posterior.probabilities(name)
+    found = probabilities(draws, name)
     rows = [
         (f"P({name} = {_cell(value)})", str(estimate))
         for value, estimate in list(found.items())[:_MOST_VALUES]
@@ -257,34 +263,32 @@ _NAMED = {
 }
 
 
-def summarise(posterior: Posterior, num_draws: int = 8, width: int | None = None) -> str:
+def summarise(draws: WeightedDraws, num_draws: int = 8, width: int | None = None) -> str:
     """The whole summary as plain text."""
     width = width or _DEFAULT_WIDTH
-    parts = [heading(posterior)]
-    if num_draws > 0 and posterior.names:
-        parts.append(draw_table(posterior, num_draws, width))
-    rows = facts(posterior)
+    parts = [heading(draws)]
+    if num_draws > 0 and draws.outputs:
+        parts.append(draw_table(draws, num_draws, width))
+    rows = facts(draws)
     if rows:
         parts.append(_pairs(rows, width))
-    if posterior.expectations:
-        parts.append(
-            _pairs([(f"expect {r.source}", claim(r)) for r in posterior.expectations], width)
-        )
-    failed = [name for name, passed in posterior.checks.items() if not passed]
+    if draws.expectations:
+        parts.append(_pairs([(f"expect {r.source}", claim(r)) for r in draws.expectations], width))
+    failed = [name for name, passed in draws.checks.items() if not passed]
     if failed:
         parts.append(_bulleted("failed check: ", failed, width))
-    if posterior.warnings:
-        parts.append(_bulleted("warning: ", posterior.warnings, width))
+    if draws.warnings:
+        parts.append(_bulleted("warning: ", draws.warnings, width))
     return "\n\n".join(parts) + "\n"
 
 
-def heading(posterior: Posterior) -> str:
+def heading(draws: WeightedDraws) -> str:
     """One line: the method, the model, the number of draws, and whether it is complete."""
-    model = posterior.manifest.get("model")
+    model = draws.manifest.get("model")
     of = f" of {model}" if isinstance(model, str) and model else ""
-    count = "1 draw" if len(posterior) == 1 else f"{len(posterior)} draws"
-    state = "" if posterior.complete else " — INCOMPLETE: interrupted or out of budget"
-    return f"{posterior.method or 'posterior'}{of}: {count}{state}"
+    count = "1 draw" if len(draws) == 1 else f"{len(draws)} draws"
+    state = "" if draws.complete else " — INCOMPLETE: interrupted or out of budget"
+    return f"{draws.method or 'posterior'}{of}: {count}{state}"
 
 
 def claim(result: Any) -> str:

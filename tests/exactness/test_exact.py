@@ -23,7 +23,7 @@ def test_enumeration_finds_every_execution_with_its_probability(case: Case) -> N
     tokens, lengths = post.tokens("text"), post.lengths("text")
     found = {}
     for row in range(len(post)):
-        choices = tuple(post.fields()["sites"][name][row] for name in case.choice_names)
+        choices = tuple(post.data.sites[name][row] for name in case.choice_names)
         plain = tuple(c.item() if isinstance(c, np.generic) else c for c in choices)
         found[(*plain, tuple(tokens[row, : lengths[row]].tolist()))] = row
     expected = {e.key: p for e, p in zip(case.table, case.posterior(), strict=True) if p > 0}

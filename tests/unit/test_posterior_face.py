@@ -455,7 +455,7 @@ def _weighted() -> Posterior:
 
 def test_arviz_gets_equal_weights_and_loses_none() -> None:
     post = _weighted()
-    groups, attributes = arviz_groups(post)
+    groups, attributes = arviz_groups(post.data)
     statistics = groups["sample_stats"]
     rows = statistics["draw_index"][0]
     # The means that ArviZ takes are of resampled draws; what they weighed goes with them.
@@ -468,7 +468,7 @@ def test_arviz_gets_equal_weights_and_loses_none() -> None:
 
 def test_arviz_gets_the_draws_as_they_are_on_request() -> None:
     post = _weighted()
-    groups, attributes = arviz_groups(post, weighted=True)
+    groups, attributes = arviz_groups(post.data, weighted=True)
     x, log_weight = groups["posterior"]["x"], groups["sample_stats"]["log_weight"]
     assert x.tolist() == [[1.0, 2.0, 5.0]] and "text" not in groups["posterior"]
     mean = float((np.exp(log_weight) * x).sum())
@@ -478,7 +478,7 @@ def test_arviz_gets_the_draws_as_they_are_on_request() -> None:
 
 def test_equal_weights_are_left_alone_for_arviz() -> None:
     post = _weighted().replace(log_weights=np.zeros(3), num_chains=3)
-    groups, attributes = arviz_groups(post)
+    groups, attributes = arviz_groups(post.data)
     assert groups["sample_stats"]["draw_index"].tolist() == [[0], [1], [2]]
     assert attributes["weights"] == "equal"
 

@@ -275,5 +275,5 @@ def test_a_run_knows_its_prompts() -> None:
     assert post.prompts() == [f"The {pet}" for pet in post["pet"]]
     fixed = lmppl.compile(program.replace('f"The {pet}"', '"The cat"'))
     post = lmppl.infer(fixed, method="importance", num_samples=8, seed=0)
-    assert post.fields()["prompts"] == {"text": "The cat"}
+    assert post.data.prompts == {"text": "The cat"}
     assert "[The cat]" in post.summary()

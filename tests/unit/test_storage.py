@@ -18,7 +18,7 @@ from lmppl.errors import LmpError, StorageError
 from lmppl.posterior import Estimate, Posterior, load_posterior
 from lmppl.posterior import directory as storage_directory
 from lmppl.posterior.directory import check_destination, sealed
-from lmppl.posterior.storage import save_posterior
+from lmppl.posterior.storage import save_draws
 
 
 class Guide:
@@ -283,7 +283,7 @@ def test_every_field_is_checked_although_the_digests_agree(tmp_path: Path) -> No
                 refused += 1
             else:
                 # What is let through is of the right kind.
-                assert type(back.fields()[name]) is type(_posterior().fields()[name]) or (
+                assert type(getattr(back.data, name)) is type(getattr(_posterior().data, name)) or (
                     name in ("log_evidence", "log_prior", "clusters", "num_chains", "unseen")
                 )
         path.write_bytes(sealed({**document, "fields": whole["fields"] | {"unheard": 1}}))
@@ -327,7 +327,7 @@ def test_errors_of_storage_are_errors_of_lmppl_and_of_values(tmp_path: Path) -> 
 
 
 def test_words_of_the_storage_may_be_names_of_a_program(tmp_path: Path) -> None:
-    save_posterior(_posterior(), tmp_path / "run")
+    save_draws(_posterior().data, tmp_path / "run")
     back = load_posterior(tmp_path / "run")
     assert back.manifest["parameters"] == {"__float__": "no number"}
     assert back.info["nested"] == [{"__array__": 1}]
