@@ -81,11 +81,10 @@ def impossibilities(target: Target) -> Impossible:
 def _ruled_out(
     target: Target, stage: TextStage, lost: Sequence[tuple[Traces, _Required]]
 ) -> Iterator[str]:
-    supports = {s.name: s.support for s in target.stages if isinstance(s, ChoiceStage)}
     for row, core in lost[:_MOST_NAMED]:
         values = " and ".join(
-            f"{name} = {json.dumps(supports[name][int(index[0])], ensure_ascii=False)}"
-            for name, index in row.choices.items()
+            f"{name} = {json.dumps(value.listed()[0], ensure_ascii=False)}"
+            for name, value in row.values.items()
         )
         labels = " and ".join(f"`{potential.label}`" for potential, _ in core)
         cause = _cause(target, stage, [predicate for _, predicate in core])
@@ -138,12 +137,12 @@ def _rows_of(
 ) -> Iterator[Traces]:
     """One execution for every combination of the earlier choices that requirements look at."""
     names = target.requirements.earlier_choices(stage, watched)
-    sizes = {s.name: s.size for s in target.stages[:stage] if isinstance(s, ChoiceStage)}
-    for indices in itertools.product(*(range(sizes[name]) for name in names)):
+    choices = {s.name: s for s in target.stages[:stage] if isinstance(s, ChoiceStage)}
+    for indices in itertools.product(*(range(choices[name].size) for name in names)):
         yield Traces(
             group=torch.tensor([group], device=target.device),
-            choices={
-                name: torch.tensor([index], device=target.device)
+            values={
+                name: choices[name].batch(torch.tensor([index], device=target.device))
                 for name, index in zip(names, indices, strict=True)
             },
         )

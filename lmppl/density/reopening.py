@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from lmppl.density.binding import bind_site, files_of, with_defaults
 from lmppl.density.stages.choice import ChoiceStage
 from lmppl.density.stages.text import TextStage
+from lmppl.density.stages.text_batch import TextBatch
 from lmppl.density.target import Target
-from lmppl.density.traces import TextBatch, Traces
+from lmppl.density.traces import Traces
 from lmppl.ir.expr import Expr, ExternCall, RewardCall
 from lmppl.ir.model import Model
 from lmppl.rewards import load_reward
@@ -37,11 +38,7 @@ def kept_program(target: Target, traces: Traces) -> dict[str, Any]:
         "allow": list(model.allow),
         "ranges": target.text_ranges.to_dict(),
         "texts": {
-            name: {
-                "finished": text.finished.cpu().numpy(),
-                "num_tokens": text.num_tokens.cpu().numpy(),
-            }
-            for name, text in traces.texts.items()
+            name: dict(kept) for name, value in traces.values.items() if (kept := value.kept())
         },
     }
 
@@ -117,7 +114,8 @@ def traces_of(
         column = sites[stage.name]
         plain = column.tolist() if isinstance(column, np.ndarray) else list(column)
         index = [stage.support.index(value) for value in plain]
-        traces = traces.with_choice(stage.name, torch.tensor(index, dtype=torch.long), nothing)
+        chosen = stage.batch(torch.tensor(index, dtype=torch.long))
+        traces = traces.with_value(stage.name, chosen, nothing)
     for name, (ids, lengths) in tokens.items():
         known = texts[name]
         text = TextBatch(
@@ -127,5 +125,5 @@ def traces_of(
             num_tokens=torch.from_numpy(np.array(known["num_tokens"], dtype=np.int64)),
             strings=tuple(sites[name]),
         )
-        traces = traces.with_text(name, text, nothing)
+        traces = traces.with_value(name, text, nothing)
     return traces

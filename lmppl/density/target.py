@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lmppl.density.columns import column_of
 from lmppl.density.reach import BoundRanges
 from lmppl.density.stages.choice import ChoiceStage, normalise_weights
 from lmppl.density.stages.run import TextRun
 from lmppl.density.stages.text import TextStage
 from lmppl.density.steering.requirements import Requirements
-from lmppl.density.traces import TextBatch, Traces
+from lmppl.density.traces import Traces
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.evaluation.joint import Cell, joint_ranges
 from lmppl.evaluation.ranges import expr_range, range_of
@@ -140,13 +141,9 @@ class Target:
                 if all(_same(b[name], first) for b in self.bindings):
                     values[name] = first
                 else:
-                    columns[name] = _column([self.bindings[g][name] for g in groups])
-        for stage in self.stages:
-            if isinstance(stage, ChoiceStage) and stage.name in traces.choices:
-                picked = traces.choices[stage.name].tolist()
-                columns[stage.name] = _column([stage.support[i] for i in picked])
-        for name, text in traces.texts.items():
-            columns[name] = _text_column(text)
+                    columns[name] = column_of([self.bindings[g][name] for g in groups])
+        for name, value in traces.values.items():
+            columns[name] = value.column()
         if partial is not None:
             columns[partial.name] = TextColumn(
                 strings=partial.strings,
@@ -360,8 +357,8 @@ class Target:
         current = self.stages[stage]
         if isinstance(current, ChoiceStage):
             log_probs = self.choice_log_probs(stage, traces)
-            return log_probs.gather(1, traces.choices[current.name].unsqueeze(-1)).squeeze(-1)
-        return current.rescore(self.prompts(stage, traces), traces.texts[current.name])
+            return log_probs.gather(1, traces.values[current.name].index.unsqueeze(-1)).squeeze(-1)
+        return current.rescore(self.prompts(stage, traces), traces.values[current.name])
 
     def outputs(self, traces: Traces) -> dict[str, object]:
         """The returned values of every row, by name in program order."""
@@ -379,26 +376,6 @@ class Target:
 
 def _same(a: object, b: object) -> bool:
     return type(a) is type(b) and a == b
-
-
-def _column(values: list[object]) -> object:
-    """A column as the evaluator wants it: numbers and booleans in an array, else a list."""
-    if all(isinstance(v, bool) for v in values):
-        return np.array(values, dtype=bool)
-    if all(isinstance(v, int) for v in values):
-        return np.array(values, dtype=np.int64)
-    if all(isinstance(v, (int, float)) for v in values):
-        return np.array(values, dtype=np.float64)
-    return values
-
-
-def _text_column(text: TextBatch) -> TextColumn:
-    return TextColumn(
-        strings=text.strings,
-        num_tokens=text.num_tokens.cpu().numpy(),
-        finished=text.finished.cpu().numpy(),
-        token_ids=text.tokens,
-    )
 
 
 def _rows(value: object, num_rows: int) -> np.ndarray:

@@ -6,89 +6,76 @@ cannot drift apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from lmppl.evaluation.values import Column
 
-@dataclass(frozen=True, slots=True)
-class TextBatch:
-    """The finished texts of one site, one per row.
 
-    `tokens` is `[rows, max_tokens]`, meaningful below `lengths` `[rows]` (which counts a final end
-    token); `finished` `[rows]` is true where the text ended by an end token or a stop string.
-    `num_tokens` `[rows]` is the length without the end token. `strings` are the texts' values.
-    `token_log_prob` and `token_log_mass`, `[rows, max_tokens]` or None, are what each token cost:
-    its log probability under the prior and the log of the probability that the mask allowed.
+class SiteValue(Protocol):
+    """The values of one site, a row for each execution; each kind of site has a class of its own.
+
+    Rows are reordered, joined and compared here and nowhere else.
     """
 
-    tokens: Tensor
-    lengths: Tensor
-    finished: Tensor
-    num_tokens: Tensor
-    strings: tuple[str, ...]
-    token_log_prob: Tensor | None = None
-    token_log_mass: Tensor | None = None
+    def select(self, indices: Tensor) -> Self:
+        """The rows `indices` (LongTensor), in that order, with repeats."""
+        ...
 
-    def select(self, indices: Tensor) -> TextBatch:
-        strings = self.strings
-        return TextBatch(
-            tokens=self.tokens[indices],
-            lengths=self.lengths[indices],
-            finished=self.finished[indices],
-            num_tokens=self.num_tokens[indices],
-            strings=tuple(strings[i] for i in indices.tolist()),
-            token_log_prob=None if self.token_log_prob is None else self.token_log_prob[indices],
-            token_log_mass=None if self.token_log_mass is None else self.token_log_mass[indices],
-        )
+    def merge(self, other: Self, take: Tensor) -> Self:
+        """These values with the rows of `other` where `take` (bool `[rows]`) is true."""
+        ...
 
-    def merge(self, other: TextBatch, take: Tensor) -> TextBatch:
-        """This batch with the rows of `other` where `take` (bool `[rows]`) is true."""
-        chosen = take.tolist()
-        values: dict[str, Any] = {}
-        for column in fields(self):
-            mine, theirs = getattr(self, column.name), getattr(other, column.name)
-            if column.name == "strings":
-                pairs = zip(mine, theirs, chosen, strict=True)
-                values[column.name] = tuple(b if t else a for a, b, t in pairs)
-            elif mine is None:
-                values[column.name] = None
-            else:
-                where = take.view(-1, *[1] * (mine.dim() - 1))
-                values[column.name] = torch.where(where, theirs, mine)
-        return TextBatch(**values)
+    def concatenate(self, others: Sequence[Self]) -> Self:
+        """These rows, and then those of the others in order."""
+        ...
 
+    def differs(self, other: Self) -> Tensor:
+        """Where the two are different values, bool `[rows]`."""
+        ...
 
-def concatenate_texts(batches: list[TextBatch]) -> TextBatch:
-    """The rows of several batches of one site, in order."""
-    columns: dict[str, object] = {}
-    for column in fields(TextBatch):
-        parts = [getattr(batch, column.name) for batch in batches]
-        if column.name == "strings":
-            columns[column.name] = tuple(text for part in parts for text in part)
-        elif any(part is None for part in parts):
-            columns[column.name] = None
-        else:
-            columns[column.name] = torch.cat(parts)
-    return TextBatch(**columns)  # type: ignore[arg-type]
+    def log_mass(self) -> Tensor:
+        """What was kept of the prior where the values were drawn under a mask, `[rows]`, log."""
+        ...
+
+    def light(self) -> Self:
+        """The values without what only moves need."""
+        ...
+
+    def token_ids(self) -> tuple[Tensor, Tensor] | None:
+        """Tokens `[rows, length]` and lengths `[rows]`, where the values are written in tokens."""
+        ...
+
+    def kept(self) -> Mapping[str, NDArray[Any]]:
+        """What a saved posterior keeps of the values beside what people see and the tokens."""
+        ...
+
+    def column(self) -> Column:
+        """The values as expressions see them."""
+        ...
+
+    def listed(self) -> list[object]:
+        """The values as people see them, one for each row."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Traces:
     """Executions of one program, a row each.
 
-    `group` `[rows]` says which binding of the parameters a row belongs to. `choices` holds, per
-    discrete site, the index of its value `[rows]`; `texts` the finished texts per text site.
-    `log_prior` holds each drawn site's log probability given its parents, `[rows]` float64;
-    `log_potential` each applied potential by label, `[rows]` float64 (−inf: ruled out).
+    `group` `[rows]` says which binding of the parameters a row belongs to. `values` holds the
+    values of the sites that are drawn, by name in program order. `log_prior` holds each drawn
+    site's log probability given its parents, `[rows]` float64; `log_potential` each applied
+    potential by label, `[rows]` float64 (−inf: ruled out).
     """
 
     group: Tensor
-    choices: Mapping[str, Tensor] = field(default_factory=dict)
-    texts: Mapping[str, TextBatch] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)  # SiteValue, of as many kinds as sites
     log_prior: Mapping[str, Tensor] = field(default_factory=dict)
     log_potential: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -96,14 +83,16 @@ class Traces:
     def num_rows(self) -> int:
         return self.group.shape[0]
 
+    def __repr__(self) -> str:
+        return f"<{self.num_rows} executions, drawn: {', '.join(self.values) or 'nothing'}>"
+
     def select(self, indices: Tensor) -> Traces:
         """The rows `indices` (LongTensor), in that order, with repeats."""
         return Traces(
             group=self.group[indices],
-            choices={name: value[indices] for name, value in self.choices.items()},
-            texts={name: text.select(indices) for name, text in self.texts.items()},
-            log_prior={name: value[indices] for name, value in self.log_prior.items()},
-            log_potential={name: value[indices] for name, value in self.log_potential.items()},
+            values={name: value.select(indices) for name, value in self.values.items()},
+            log_prior={name: column[indices] for name, column in self.log_prior.items()},
+            log_potential={name: column[indices] for name, column in self.log_potential.items()},
         )
 
     def merge(self, other: Traces, take: Tensor) -> Traces:
@@ -114,28 +103,38 @@ class Traces:
 
         return Traces(
             group=self.group,
-            choices=columns(self.choices, other.choices),
-            texts={name: text.merge(other.texts[name], take) for name, text in self.texts.items()},
+            values={n: value.merge(other.values[n], take) for n, value in self.values.items()},
             log_prior=columns(self.log_prior, other.log_prior),
             log_potential=columns(self.log_potential, other.log_potential),
         )
 
-    def with_choice(self, name: str, index: Tensor, log_prob: Tensor) -> Traces:
-        return replace(
-            self,
-            choices={**self.choices, name: index},
-            log_prior={**self.log_prior, name: log_prob},
-        )
+    def differs(self, other: Traces) -> Tensor:
+        """Where some site has another value, bool `[rows]`."""
+        changed = torch.zeros(self.num_rows, dtype=torch.bool, device=self.group.device)
+        for name, value in self.values.items():
+            changed |= value.differs(other.values[name])
+        return changed
 
-    def with_text(self, name: str, text: TextBatch, log_prob: Tensor) -> Traces:
-        return replace(
-            self,
-            texts={**self.texts, name: text},
-            log_prior={**self.log_prior, name: log_prob},
-        )
+    def light(self) -> Traces:
+        """The executions without what only moves need."""
+        return replace(self, values={name: value.light() for name, value in self.values.items()})
+
+    def with_value(self, name: str, value: SiteValue, log_prob: Tensor | None = None) -> Traces:
+        """The executions with the value of a site, and what it costs under the prior if known."""
+        log_prior = self.log_prior if log_prob is None else {**self.log_prior, name: log_prob}
+        return replace(self, values={**self.values, name: value}, log_prior=log_prior)
 
     def with_potentials(self, values: Mapping[str, Tensor]) -> Traces:
         return replace(self, log_potential={**self.log_potential, **values})
+
+    def token_ids(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Tokens and lengths of the sites whose values are written in tokens."""
+        found = {name: value.token_ids() for name, value in self.values.items()}
+        return {name: written for name, written in found.items() if written is not None}
+
+    def num_tokens(self) -> int:
+        """How many tokens all of it is written in."""
+        return sum(int(lengths.sum()) for _, lengths in self.token_ids().values())
 
     def total_log_prior(self) -> Tensor:
         """Σ log p(site | parents) over the drawn sites, `[rows]` float64."""
@@ -158,13 +157,12 @@ class Traces:
 
 def concatenate(batches: list[Traces]) -> Traces:
     """The rows of several batches of one program, in order."""
-    first = batches[0]
-    if len(batches) == 1:
+    first, *others = batches
+    if not others:
         return first
     return Traces(
         group=torch.cat([b.group for b in batches]),
-        choices={n: torch.cat([b.choices[n] for b in batches]) for n in first.choices},
-        texts={n: concatenate_texts([b.texts[n] for b in batches]) for n in first.texts},
+        values={n: v.concatenate([b.values[n] for b in others]) for n, v in first.values.items()},
         log_prior={n: torch.cat([b.log_prior[n] for b in batches]) for n in first.log_prior},
         log_potential={
             n: torch.cat([b.log_potential[n] for b in batches]) for n in first.log_potential

@@ -85,6 +85,8 @@ class TextColumn:
 
 
 # A value by row, or one Python value (str, int, float, bool, tuple) that all rows share.
+# The values of one name: a number or a condition per row in an array, strings, or texts.
+Column: TypeAlias = "NDArray[Any] | Sequence[str] | TextColumn"
 ByRow: TypeAlias = "NDArray[Any] | list[Any] | TextColumn | UncertainScores"
 Value: TypeAlias = "ByRow | str | int | float | bool | tuple[Any, ...]"
 
@@ -101,7 +103,7 @@ class Environment:
 
     num_rows: int
     values: Mapping[str, object] = field(default_factory=dict)
-    columns: Mapping[str, NDArray[Any] | Sequence[str] | TextColumn] = field(default_factory=dict)
+    columns: Mapping[str, Column] = field(default_factory=dict)
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
     functions: Mapping[str, Callable[..., object]] = field(default_factory=dict)
     lets: Mapping[str, Expr] = field(default_factory=dict)

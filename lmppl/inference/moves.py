@@ -45,7 +45,7 @@ def suffix_move(
     An `archive` has the kept prefixes of the rows already, and keeps what is drawn.
     """
     stage = _text_stage(target, site)
-    old = traces.texts[stage.name]
+    old = traces.values[stage.name]
     chains = _chains(target, traces)
     share = stream.child("cut").uniforms(chains)
     cut = torch.minimum((share * old.lengths).long(), old.lengths - 1)
@@ -63,9 +63,9 @@ def suffix_move(
         new = stage.finish(run)
     columns = torch.arange(stage.max_tokens, device=stage.device)
     after_cut = columns >= cut.unsqueeze(-1)
-    log_proposal_ratio = _masses(new, after_cut) - _masses(old, after_cut)
+    log_proposal_ratio = new.log_mass(after_cut) - old.log_mass(after_cut)
     log_lengths = old.lengths.double().log() - new.lengths.double().log()
-    proposal = traces.with_text(stage.name, new, _log_prior(new))
+    proposal = traces.with_value(stage.name, new, new.log_prob())
     proposal, log_rest = _rescore_later(target, traces, proposal, site)
     log_ratio = log_proposal_ratio + log_lengths + log_rest
     log_ratio = log_ratio.masked_fill(dead, -math.inf)
@@ -89,7 +89,7 @@ def block_move(
     the block, so that the length and with it the choice of blocks stays the same.
     """
     stage = _text_stage(target, site)
-    old = traces.texts[stage.name]
+    old = traces.values[stage.name]
     rows = torch.arange(traces.num_rows, device=stage.device)
     inner = old.lengths - old.finished.long()
     size = inner.clamp(max=block_size)
@@ -149,9 +149,9 @@ def block_move(
     retraced, valid = stage.retrace(prompts, automata, candidate)
     possible = possible & valid
     new = old.merge(retraced, possible)
-    proposal = traces.with_text(stage.name, new, _log_prior(new))
+    proposal = traces.with_value(stage.name, new, new.log_prob())
     proposal, log_rest = _rescore_later(target, traces, proposal, site)
-    log_ratio = _log_prior(new) - _log_prior(old) + log_q_old - log_q_new + log_rest
+    log_ratio = new.log_prob() - old.log_prob() + log_q_old - log_q_new + log_rest
     log_ratio = torch.where(possible, log_ratio, -math.inf)
     return _decide(chains, traces, proposal, log_ratio, stream, stage.name, num_tokens, None)
 
@@ -167,14 +167,14 @@ def gibbs_move(target: Target, traces: Traces, site: int, stream: Stream) -> Mov
     many = traces.select(every)
     log_probs = target.choice_log_probs(site, many)
     log_prob = log_probs.gather(1, value.unsqueeze(-1)).squeeze(-1)
-    proposal = many.with_choice(stage.name, value, log_prob)
+    proposal = many.with_value(stage.name, stage.batch(value), log_prob)
     proposal, log_rest = _rescore_later(target, many, proposal, site)
     log_joint = (log_prob + log_rest).view(num_rows, size)
     drawn = draw_choices(
         log_joint.log_softmax(-1), stream.child("gibbs").uniforms(_chains(target, traces))
     )
     chosen = proposal.select(rows * size + drawn.clamp(max=size - 1))
-    moved = chosen.choices[stage.name] != traces.choices[stage.name]
+    moved = chosen.values[stage.name].differs(traces.values[stage.name])
     return Move(chosen, torch.ones_like(moved), moved, 0)
 
 
@@ -197,15 +197,10 @@ def restart_move(target: Target, traces: Traces, stream: Stream) -> Move:
     log_weight = torch.full_like(traces.total_log_potential(), -math.inf)
     log_weight = log_weight.index_copy(0, drawn.rows, drawn.log_weight)
     own = traces.total_log_potential()
-    for text in traces.texts.values():
-        own = own + _masses(text, torch.ones_like(text.tokens, dtype=torch.bool))
+    for value in traces.values.values():
+        own = own + value.log_mass()
     accepted = stream.child("accept").uniforms(chains).log() < log_weight - own
-    changed = torch.zeros_like(accepted)
-    for name, index in traces.choices.items():
-        changed |= new.choices[name] != index
-    for name, text in traces.texts.items():
-        other = new.texts[name]
-        changed |= (other.tokens != text.tokens).any(-1) | (other.lengths != text.lengths)
+    changed = traces.differs(new)
     merged = traces.merge(new, accepted)
     return Move(merged, accepted, accepted & changed, drawn.num_tokens, from_start=everything)
 
@@ -220,16 +215,6 @@ def _text_stage(target: Target, site: int) -> TextStage:
     stage = target.stages[site]
     assert isinstance(stage, TextStage)
     return stage
-
-
-def _masses(text: TextBatch, where: Tensor) -> Tensor:
-    assert text.token_log_mass is not None
-    return torch.where(where, text.token_log_mass, 0.0).sum(-1)
-
-
-def _log_prior(text: TextBatch) -> Tensor:
-    assert text.token_log_prob is not None
-    return text.token_log_prob.sum(-1)
 
 
 def _with_tokens(stage: TextStage, text: TextBatch, prompts: Sequence[Prompt]) -> TextBatch:
@@ -252,9 +237,9 @@ def _rescore_later(target: Target, old: Traces, new: Traces, site: int) -> tuple
         else:
             prompts = target.prompts(number, new)
             automata = target.requirements.automata(number, new, prompts)
-            text, possible = stage.retrace(prompts, automata, new.texts[stage.name])
-            log_prior = torch.where(possible, _log_prior(text), -math.inf)
-            new = new.with_text(stage.name, text, log_prior)
+            text, possible = stage.retrace(prompts, automata, new.values[stage.name])
+            log_prior = torch.where(possible, text.log_prob(), -math.inf)
+            new = new.with_value(stage.name, text, log_prior)
         log_ratio = log_ratio + log_prior - old.log_prior[stage.name]
         new = replace(new, log_prior={**new.log_prior, stage.name: log_prior})
     for number in range(site, len(target.stages)):
@@ -274,6 +259,5 @@ def _decide(
     cut: Tensor | None,
 ) -> Move:
     accepted = stream.child("accept").uniforms(chains).log() < log_ratio
-    before, after = old.texts[name], proposal.texts[name]
-    changed = (before.tokens != after.tokens).any(-1) | (before.lengths != after.lengths)
+    changed = old.values[name].differs(proposal.values[name])
     return Move(old.merge(proposal, accepted), accepted, accepted & changed, num_tokens, cut)

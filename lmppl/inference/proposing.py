@@ -209,7 +209,7 @@ def _with_text(target: Target, unfinished: Unfinished) -> Unfinished:
     number, run, log_mass = unfinished.site, unfinished.run, unfinished.log_mass
     stage = target.stages[number]
     assert isinstance(stage, TextStage) and run is not None and log_mass is not None
-    traces = unfinished.traces.with_text(stage.name, stage.finish(run), run.log_prior)
+    traces = unfinished.traces.with_value(stage.name, stage.finish(run), run.log_prior)
     log_weight = unfinished.log_weight + log_mass
     if not run.automata.is_trivial:
         # A row that was given up before its end has no text to be scored.
@@ -248,4 +248,5 @@ def draw_choice_site(
     log_probs = target.choice_log_probs(number, traces)
     index = draw_choices(log_probs, stream.uniforms(counters))
     log_prob = log_probs.gather(1, index.unsqueeze(-1)).squeeze(-1)
-    return traces.with_choice(stage.name, index, log_prob)
+    assert isinstance(stage, ChoiceStage)
+    return traces.with_value(stage.name, stage.batch(index), log_prob)

@@ -64,7 +64,7 @@ def sample_remainder(
             closed = (~is_open).nonzero().squeeze(-1)
             ended = run.select(closed)
             whole = traces.select(closed)
-            whole = whole.with_text(stage.name, stage.finish(ended), ended.log_prior)
+            whole = whole.with_value(stage.name, stage.finish(ended), ended.log_prior)
             whole = target.apply_potentials(whole, number)
     rows: list[Tensor] = []
     weights: list[Tensor] = []

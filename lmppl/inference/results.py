@@ -61,19 +61,15 @@ def posterior_of(
     ]
     if outcome.stopped_by is not None:
         warnings.append(f"incomplete: {outcome.stopped_by}")
-    texts = {name: text for name, text in traces.texts.items()}
-    sites: dict[str, Any] = {}
-    for stage in target.stages:
-        if stage.name in texts:
-            sites[stage.name] = list(texts[stage.name].strings)
-        else:
-            assert isinstance(stage, ChoiceStage)
-            sites[stage.name] = [stage.support[i] for i in traces.choices[stage.name].tolist()]
+    sites = {stage.name: traces.values[stage.name].listed() for stage in target.stages}
     evaluator = None if parse is None else _Evaluator(target, traces, group, parse)
     posterior = Posterior(
         sites=sites,
         outputs=target.outputs(traces),
-        tokens={n: (t.tokens.cpu().numpy(), t.lengths.cpu().numpy()) for n, t in texts.items()},
+        tokens={
+            name: (ids.cpu().numpy(), lengths.cpu().numpy())
+            for name, (ids, lengths) in traces.token_ids().items()
+        },
         log_weights=log_weight,
         log_prior=traces.total_log_prior().cpu().numpy(),
         log_priors={name: x.cpu().numpy() for name, x in traces.log_prior.items()},

@@ -25,6 +25,6 @@ def prior_draws(target: Target, num_rows: int, stream: Stream, group: int = 0) -
             while run.num_open:
                 run, _ = stage.step(run, uniforms.uniforms(counters, step_number), masked=False)
                 step_number += 1
-            traces = traces.with_text(stage.name, stage.finish(run), run.log_prior)
+            traces = traces.with_value(stage.name, stage.finish(run), run.log_prior)
         traces = target.apply_potentials(traces, number)
     return traces

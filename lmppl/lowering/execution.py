@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
@@ -45,13 +44,12 @@ class Execution:
         flat = value.expand((*self.shape, *value.shape[value.dim() - event :]))
         if isinstance(stage, ChoiceStage):
             chosen = flat.reshape(-1).long()
-            choices = {**self.traces.choices, stage.name: chosen}
-            self.traces = replace(self.traces, choices=choices)
+            self.traces = self.traces.with_value(stage.name, stage.batch(chosen))
             return
         prompts = self.target.prompts(number, self.traces)
         tokens = flat.reshape(-1, stage.max_tokens)
         text, _ = read_tokens(stage, prompts, tokens, stage.stop_automata(prompts))
-        self.traces = replace(self.traces, texts={**self.traces.texts, stage.name: text})
+        self.traces = self.traces.with_value(stage.name, text)
 
     def _grow(self, shape: torch.Size | Sequence[int]) -> None:
         if torch.Size(shape) == self.shape:

@@ -107,16 +107,9 @@ class FittedGuide:
         with torch.no_grad():
             for number, stage in enumerate(target.stages):
                 # A site's prior is asked for when earlier sites are there and later ones are not.
-                if isinstance(stage, ChoiceStage):
-                    value = traces.choices[stage.name]
-                    scored = scored.with_choice(stage.name, value, torch.zeros_like(log_guide))
-                    log_prior = target.log_prior_at(number, scored)
-                    scored = scored.with_choice(stage.name, value, log_prior)
-                else:
-                    text = traces.texts[stage.name]
-                    scored = scored.with_text(stage.name, text, torch.zeros_like(log_guide))
-                    log_prior = target.log_prior_at(number, scored)
-                    scored = scored.with_text(stage.name, text, log_prior)
+                scored = scored.with_value(stage.name, traces.values[stage.name])
+                log_prior = target.log_prior_at(number, scored)
+                scored = scored.with_value(stage.name, traces.values[stage.name], log_prior)
                 scored = target.apply_potentials(scored, number)
         return ScoredTraces(scored, log_guide)
 
@@ -141,16 +134,11 @@ class FittedGuide:
         return _OneBinding(self.module, self.group)
 
     def _as_draws(self, traces: Traces, log_guide: Tensor) -> GuideDraws:
-        values: dict[str, list[object]] = {}
-        tokens = {}
-        for stage in self.module.target.stages:
-            if isinstance(stage, ChoiceStage):
-                picked = traces.choices[stage.name].tolist()
-                values[stage.name] = [stage.support[i] for i in picked]
-            else:
-                text = traces.texts[stage.name]
-                values[stage.name] = list(text.strings)
-                tokens[stage.name] = (text.tokens.cpu().numpy(), text.lengths.cpu().numpy())
+        values = {name: value.listed() for name, value in traces.values.items()}
+        tokens = {
+            name: (ids.cpu().numpy(), lengths.cpu().numpy())
+            for name, (ids, lengths) in traces.token_ids().items()
+        }
         return GuideDraws(values, tokens, log_guide.cpu().numpy())
 
     @fenced
@@ -208,9 +196,9 @@ class FittedGuide:
         values = {}
         for stage in self.module.target.stages:
             if isinstance(stage, ChoiceStage):
-                values[stage.name] = traces.choices[stage.name]
+                values[stage.name] = traces.values[stage.name].index
                 continue
-            text = traces.texts[stage.name]
+            text = traces.values[stage.name]
             padded = torch.full(
                 (traces.num_rows, stage.max_tokens),
                 padding_token(stage),

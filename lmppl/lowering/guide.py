@@ -53,7 +53,7 @@ class Contexts:
         """The context of every row, `[rows]`."""
         index = traces.group
         for name, size in zip(self.names, self.sizes, strict=True):
-            index = index * size + traces.choices[name]
+            index = index * size + traces.values[name].index
         return index
 
 
@@ -137,10 +137,10 @@ class Guide(nn.Module):
         assert isinstance(stage, ChoiceStage)
         if not any(p.kind == "require" and p.stage >= number for p in self.target.model.potentials):
             return None
-        if traces.texts:
+        if traces.token_ids():
             return self._allowed(number, traces)
         earlier = [s.name for s in self.target.stages[:number]]
-        columns = [traces.group, *(traces.choices[name] for name in earlier)]
+        columns = [traces.group, *(traces.values[name].index for name in earlier)]
         keys, inverse = torch.unique(torch.stack(columns, -1), dim=0, return_inverse=True)
         rows = []
         for row, key in enumerate(keys.tolist()):
@@ -158,7 +158,7 @@ class Guide(nn.Module):
         parent = torch.arange(traces.num_rows, device=device).repeat_interleave(stage.size)
         value = torch.arange(stage.size, device=device).repeat(traces.num_rows)
         log_prior = self.target.choice_log_probs(number, traces)[parent, value]
-        grown = traces.select(parent).with_choice(stage.name, value, log_prior)
+        grown = traces.select(parent).with_value(stage.name, stage.batch(value), log_prior)
         alive = log_prior > -math.inf
         required = [p for p in self.target.potentials_at(number) if p.kind == "require"]
         if required:

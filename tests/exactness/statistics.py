@@ -47,14 +47,11 @@ def rows_of(case: Case, target: Target, traces: Traces) -> np.ndarray:
         KeyError: a trace that the case does not have.
     """
     numbers = {e.key: number for number, e in enumerate(case.table)}
-    text = traces.texts["text"]
+    text = traces.values["text"]
     tokens, lengths = text.tokens.tolist(), text.lengths.tolist()
     found = []
     for row in range(traces.num_rows):
-        choices = tuple(
-            target.stages[k].support[int(traces.choices[name][row])]  # type: ignore[union-attr]
-            for k, name in enumerate(case.choice_names)
-        )
+        choices = tuple(traces.values[name].listed()[row] for name in case.choice_names)
         found.append(numbers[(*choices, tuple(tokens[row][: lengths[row]]))])
     return np.array(found)
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import lmppl
-from lmppl.density import Target, TextStage, Traces
+from lmppl.density import Target, TextBatch, TextStage, Traces
 from lmppl.inference import moves
 from lmppl.inference.exact import Exact
 from lmppl.inference.exact.engine import ExactEngine
@@ -295,10 +295,10 @@ def exact_states(target: Target, size: int) -> Traces:
         if isinstance(stage, TextStage):
             prompts = target.prompts(number, traces)
             automata = target.requirements.automata(number, traces, prompts)
-            text, possible = stage.retrace(prompts, automata, traces.texts[stage.name])
+            text, possible = stage.retrace(prompts, automata, traces.values[stage.name])
             assert bool(possible.all())
             assert text.token_log_prob is not None
-            traces = traces.with_text(stage.name, text, text.token_log_prob.sum(-1))
+            traces = traces.with_value(stage.name, text, text.token_log_prob.sum(-1))
     return traces
 
 
@@ -370,10 +370,16 @@ def test_restarts_leave_the_posterior_invariant_and_are_reversible(case: Case) -
     assert invariance_p_value(case, restart_kernel) > ALPHA
 
 
+def without_masses(text: TextBatch, where: torch.Tensor | None = None) -> torch.Tensor:
+    return torch.zeros(len(text.strings), dtype=torch.float64)
+
+
 def test_restarts_that_ignore_the_masses_of_the_mask_are_rejected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(moves, "_masses", lambda text, where: torch.zeros(len(text.strings)))
+    monkeypatch.setattr(
+        TextBatch, "log_mass", lambda self, where=None: torch.zeros(len(self.strings))
+    )
     assert invariance_p_value(HARD, restart_kernel) < ALPHA
 
 
@@ -478,7 +484,7 @@ def test_mcmc_without_the_length_term_is_rejected(monkeypatch: pytest.MonkeyPatc
 
     def without_lengths(chains, old, proposal, log_ratio, stream, name, num_tokens, cut):  # type: ignore[no-untyped-def]
         lengths = (
-            old.texts[name].lengths.double().log() - proposal.texts[name].lengths.double().log()
+            old.values[name].lengths.double().log() - proposal.values[name].lengths.double().log()
         )
         log_ratio = log_ratio - lengths
         return true_decide(chains, old, proposal, log_ratio, stream, name, num_tokens, cut)
@@ -490,7 +496,9 @@ def test_mcmc_without_the_length_term_is_rejected(monkeypatch: pytest.MonkeyPatc
 def test_mcmc_that_ignores_the_masses_of_its_mask_is_rejected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(moves, "_masses", lambda text, where: torch.zeros(len(text.strings)))
+    monkeypatch.setattr(
+        TextBatch, "log_mass", lambda self, where=None: torch.zeros(len(self.strings))
+    )
     assert invariance_p_value(HARD, suffix_kernel) < ALPHA
 
 
@@ -514,7 +522,7 @@ def test_mcmc_that_forgets_the_old_proposal_of_a_block_is_rejected(
     true_decide = moves._decide
 
     def forgetful(chains, old, proposal, log_ratio, stream, name, num_tokens, cut):  # type: ignore[no-untyped-def]
-        gain = moves._log_prior(proposal.texts[name]) - moves._log_prior(old.texts[name])
+        gain = proposal.values[name].log_prob() - old.values[name].log_prob()
         log_ratio = log_ratio + gain
         return true_decide(chains, old, proposal, log_ratio, stream, name, num_tokens, cut)
 

@@ -274,7 +274,7 @@ def test_a_batch_that_is_broken_off_is_gone_on_with() -> None:
         again, _ = engine.step(again)
     while not engine.is_done(ahead):
         ahead, _ = engine.step(ahead)
-    texts = [each.batches[0].traces.texts["text"].strings for each in (again, ahead)]
+    texts = [each.batches[0].traces.values["text"].strings for each in (again, ahead)]
     assert texts[0] == texts[1]
 
 

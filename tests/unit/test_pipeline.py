@@ -262,7 +262,7 @@ def test_unconstrained_draws_end_at_their_stop_string_also_after_breaking_a_cons
         next_log_probs=lambda prefixes: torch.full((len(prefixes), 3), 1 / 3).log(),
     )
     target = lmppl.compile(source)(prior=lm).target()
-    texts = prior_draws(target, 200, Stream.from_seed(0)).texts["text"].strings
+    texts = prior_draws(target, 200, Stream.from_seed(0)).values["text"].strings
     assert not any("." in text for text in texts)
     assert any("a" in text and len(text) < 6 for text in texts)
 

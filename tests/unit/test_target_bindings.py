@@ -43,9 +43,9 @@ def test_the_mass_of_a_mask_does_not_depend_on_the_other_rows() -> None:
     prompts = target.prompts(1, alone)
     stage = target.stages[1]
     automata = target.requirements.automata(1, alone, prompts)
-    again, possible = stage.retrace(prompts, automata, alone.texts["text"])
+    again, possible = stage.retrace(prompts, automata, alone.values["text"])
     assert bool(possible.all())
-    assert torch.equal(again.token_log_mass, alone.texts["text"].token_log_mass)
+    assert torch.equal(again.token_log_mass, alone.values["text"].token_log_mass)
 
 
 def test_bindings_with_different_host_functions_are_not_run_with_the_first_one() -> None:

@@ -30,10 +30,9 @@ model choosing() {{
 
 
 def drawn(model: Target, animals: list[int], happy: list[int]) -> Automata:
-    none = torch.zeros(len(animals), dtype=torch.float64)
     traces = model.start(torch.zeros(len(animals), dtype=torch.long))
-    traces = traces.with_choice("animal", torch.tensor(animals), none)
-    traces = traces.with_choice("happy", torch.tensor(happy), none)
+    for stage, index in zip(model.stages, (animals, happy), strict=False):
+        traces = traces.with_value(stage.name, stage.batch(torch.tensor(index)))
     return model.requirements.automata(2, traces, model.prompts(2, traces))
 
 
@@ -120,7 +119,7 @@ def test_the_results_of_a_host_function_that_are_kept_are_bounded(
     """
     model = lmppl.compile(program)(twice=lambda x: 2 * x).target()
     traces = model.start(torch.zeros(8, dtype=torch.long))
-    traces = traces.with_choice("n", torch.arange(8), torch.zeros(8, dtype=torch.float64))
+    traces = traces.with_value("n", model.stages[0].batch(torch.arange(8)))
     for _ in range(2):
         found = model.apply_potentials(traces, 0).total_log_potential()
         assert found.tolist() == [x / 5 for x in range(8)]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lmppl.density.stages.growing import GrowingStrings
+from lmppl.density.stages.text_batch import TextBatch
 from lmppl.density.steering.automaton import Automata
-from lmppl.density.traces import TextBatch
 from lmppl.errors import InternalError
 from lmppl.lm.protocol import PrefixArchive, Prefixes
 

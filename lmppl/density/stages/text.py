@@ -18,8 +18,8 @@ from lmppl.automata import SiteAutomaton, compile_constraint
 from lmppl.automata.predicates import Predicate, cut_at_stop
 from lmppl.density.stages.growing import GrowingStrings
 from lmppl.density.stages.run import Step, TextRun
+from lmppl.density.stages.text_batch import TextBatch
 from lmppl.density.steering.automaton import Automata
-from lmppl.density.traces import TextBatch
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prompt
 from lmppl.sequences.drawing import IDENTITY_WARP, Warp, draw_tokens

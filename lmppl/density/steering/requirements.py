@@ -124,7 +124,7 @@ class Requirements:
         """What the automaton of each row depends on; equal keys share one."""
         earlier = self.earlier_choices(stage, watched)
         columns = [traces.group.tolist()]
-        columns += [traces.choices[name].tolist() for name in earlier]
+        columns += [traces.values[name].index.tolist() for name in earlier]
         text_stage = self.stages[stage]
         assert isinstance(text_stage, TextStage)
         if text_stage.lm.vocab.strips_leading_space:
@@ -171,12 +171,12 @@ class Requirements:
         name = self.stages[stage].name
         values = dict(self.bindings[int(row.group[0])])
         for choice in self.stages[:stage]:
-            if isinstance(choice, ChoiceStage) and choice.name in row.choices:
-                values[choice.name] = choice.support[int(row.choices[choice.name][0])]
+            if isinstance(choice, ChoiceStage) and choice.name in row.values:
+                values[choice.name] = row.values[choice.name].listed()[0]
         found: list[tuple[Potential, Predicate]] = []
         for potential in watched:
             if potential.when is not None and not asks_of_text(self.model, potential, name):
-                if not all(name in row.choices for name in self.model.sites_of(potential.when)):
+                if not all(name in row.values for name in self.model.sites_of(potential.when)):
                     continue
                 applies = np.asarray(evaluate(potential.when, self.environment(row)))
                 if not bool(applies.reshape(-1)[0]):

@@ -76,11 +76,13 @@ class ExactEngine:
     def _all_values(self, state: State) -> Traces:
         """Every value of a discrete site after every execution so far."""
         traces, number = state.traces, state.stage
-        name = self.target.stages[number].name
+        stage = self.target.stages[number]
+        assert isinstance(stage, ChoiceStage)
         log_probs = self.target.choice_log_probs(number, traces)
         parent, value = (log_probs > -math.inf).nonzero(as_tuple=True)
         self._check_budget(parent.shape[0])
-        new = traces.select(parent).with_choice(name, value, log_probs[parent, value])
+        log_prob = log_probs[parent, value]
+        new = traces.select(parent).with_value(stage.name, stage.batch(value), log_prob)
         return self._prune(self.target.apply_potentials(new, number))
 
     def _all_tokens(self, state: State) -> tuple[State, int]:
@@ -110,7 +112,7 @@ class ExactEngine:
         if run.num_open:
             branching = token.shape[0] / max(1, is_open.sum().item())
             return State(traces, number, run, branching), token.shape[0]
-        traces = traces.with_text(stage.name, stage.finish(run), run.log_prior)
+        traces = traces.with_value(stage.name, stage.finish(run), run.log_prior)
         traces = self._prune(self.target.apply_potentials(traces, number))
         return State(traces, number + 1, None), token.shape[0]
 

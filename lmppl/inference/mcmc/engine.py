@@ -177,7 +177,7 @@ class MCMCEngine:
         new = replace(new, num_steps=number + 1)
         after = new.num_steps - self.settings.warmup_steps
         if after > 0 and after % self.settings.thinning == 0:
-            new = replace(new, kept=(*new.kept, _light(new.traces)))
+            new = replace(new, kept=(*new.kept, new.traces.light()))
         rate = float(new.accepted.sum()) / max(1, int(new.proposed.sum()))
         stage = "warmup" if after <= 0 else "steps"
         message = f"acceptance {rate:.2f}" if int(new.proposed.sum()) else ""
@@ -252,7 +252,7 @@ class MCMCEngine:
             raise NoMass("no chain found a start of positive weight")
         chains, draws = self.settings.num_chains, len(state.kept)
         here = torch.arange(group * chains, (group + 1) * chains, device=state.moved.device)
-        kept = concatenate([_light(traces.select(here)) for traces in state.kept])
+        kept = concatenate([traces.select(here) for traces in state.kept])
         # Kept step by step; the Posterior wants each chain's draws together.
         order = torch.arange(draws * chains).view(draws, chains).t().reshape(-1)
         traces = kept.select(order.to(here.device))
@@ -285,12 +285,3 @@ class MCMCEngine:
             info={"acceptance_by_cut": rates, "proposals_by_cut": by_cut[1]},
             complete=complete,
         )
-
-
-def _light(traces: Traces) -> Traces:
-    """The traces without what only moves need."""
-    texts = {
-        name: replace(text, token_log_prob=None, token_log_mass=None)
-        for name, text in traces.texts.items()
-    }
-    return replace(traces, texts=texts)

@@ -215,7 +215,7 @@ class SMCEngine:
         run = state.run
         assert run is not None
         before = state.traces.total_log_potential()
-        traces = state.traces.with_text(stage.name, stage.finish(run), run.log_prior)
+        traces = state.traces.with_value(stage.name, stage.finish(run), run.log_prior)
         traces = self.target.apply_potentials(traces, state.stage)
         gain = traces.total_log_potential() - before - state.log_twist
         state = replace(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmppl.density import Target, TextBatch, TextStage, Traces
+from lmppl.density import Target, Traces
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.inference.bounds import WeightBound, weight_bound
 from lmppl.inference.coverage import Coverage, check_coverage, num_check_draws
@@ -155,8 +155,7 @@ class SVIEngine:
         state.optimiser.step()
 
     def _num_tokens(self, batch: Batch) -> int:
-        texts = _execution_of(batch).traces.texts.values()
-        return sum(int(text.lengths.sum()) for text in texts)
+        return _execution_of(batch).traces.num_tokens()
 
     def _require_finite(self, batch: Batch) -> None:
         """No draw of the guide may have a posterior density of zero.
@@ -173,11 +172,9 @@ class SVIEngine:
             site = batch.model_trace.nodes[self.model.factor_names[potential.label]]
             if float(site["log_prob"].expand(execution.shape).reshape(-1)[row]) == -math.inf:
                 broken.append(potential)
-        raise self._impossible(execution.traces.texts, row, broken)
+        raise self._impossible(execution.traces, row, broken)
 
-    def _impossible(
-        self, texts: Mapping[str, TextBatch], row: int, broken: Sequence[Potential]
-    ) -> InferenceError:
+    def _impossible(self, traces: Traces, row: int, broken: Sequence[Potential]) -> InferenceError:
         labels = ", ".join(potential.label for potential in broken) or "the prior"
         return InferenceError(
             [
@@ -187,7 +184,9 @@ class SVIEngine:
                     f"the guide drew an execution that {labels} gives no probability, which it"
                     " cannot avoid: the reverse KL is infinite",
                     span=broken[0].span if broken else None,
-                    notes=tuple(f"{name} = {text.strings[row]!r}" for name, text in texts.items()),
+                    notes=tuple(
+                        f"{name} = {value.listed()[row]!r}" for name, value in traces.values.items()
+                    ),
                     help="use smc, mcmc or rejection; or turn the requirement into a factor",
                 )
             ],
@@ -248,7 +247,7 @@ class SVIEngine:
             for potential in self.target.model.potentials
             if float(traces.log_potential[potential.label][row]) == -math.inf
         ]
-        raise self._impossible(traces.texts, row, broken)
+        raise self._impossible(traces, row, broken)
 
     def fresh(self, guide: FittedGuide, n: int, seed: int) -> Posterior:
         """`n` unweighted draws of the guide, as a posterior of their own."""
@@ -261,15 +260,13 @@ class SVIEngine:
             "these are draws of the guide, not weighted to the posterior",
             guide=guide,
         )
-        texts = [stage.name for stage in self.target.stages if isinstance(stage, TextStage)]
-        tokens = sum(int(scored.traces.texts[name].lengths.sum()) for name in texts)
         fresh = posterior_of(
             self.target,
             draws,
             guide.group,
             settings=self.settings,
             seed=seed,
-            outcome=Outcome([draws], None, 0.0, tokens, 0),
+            outcome=Outcome([draws], None, 0.0, scored.traces.num_tokens(), 0),
         )
         # Claims are about the posterior, which these draws are not weighted to.
         claims = [replace(each, verdict="undecided") for each in fresh.expectations]
