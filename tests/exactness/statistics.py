@@ -89,11 +89,11 @@ def p_value_of_draws(case: Case, rows: np.ndarray) -> float:
 
 
 def p_value_of_means(samples: np.ndarray, truth: float) -> float:
-    """Two-sided: whether independent samples have the given mean (normal approximation)."""
+    """Two-sided: whether independent samples have the given mean, by Student's t."""
     error = samples.std(ddof=1) / math.sqrt(len(samples))
     if error < 1e-12:
         return 1.0 if abs(samples.mean() - truth) < 1e-9 * max(1.0, abs(truth)) else 0.0
-    return float(2 * stats.norm.sf(abs(samples.mean() - truth) / error))
+    return float(2 * stats.t.sf(abs(samples.mean() - truth) / error, len(samples) - 1))
 
 
 def p_value_of_weighted_runs(
