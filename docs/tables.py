@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lmppl.builtins import FACTORS, PLANNED, Argument
 from lmppl.builtins.signature import ACCEPTED_IN_WORDS
-from lmppl.errors.catalog import EXPLANATIONS
+from lmppl.errors.explanations import explanations
 from lmppl.inference import METHODS, Settings
 from lmppl.inference.settings import option_default
 
@@ -111,9 +111,8 @@ def diagnostics() -> str:
     """Every code with its title, band by band."""
     parts = []
     for band, title in _BANDS.items():
-        codes = [code for code in sorted(EXPLANATIONS) if code[3] == band]
-        if codes:
-            rows = [(f"`{code}`", EXPLANATIONS[code].title) for code in codes]
+        rows = [(f"`{each.code}`", each.title) for each in explanations() if each.code[3] == band]
+        if rows:
             parts.append(f"### {band}xx: {title}\n\n" + markdown(("code", "meaning"), rows))
     return "\n".join(parts)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lmppl.builtins.descriptors.sources import source_range
 from lmppl.checker.divisors import divisors
 from lmppl.checker.report import Report
@@ -13,15 +15,22 @@ from lmppl.ir.model import Model, Potential
 _LARGE_NATS = 20.0
 
 
+Heuristic = Callable[[Model, Report], None]
+_HEURISTICS: list[Heuristic] = []
+
+
+def _heuristic(warn: Heuristic) -> Heuristic:
+    _HEURISTICS.append(warn)
+    return warn
+
+
 def add_heuristics(model: Model, report: Report) -> None:
     """Adds warnings about what is legal and often not meant."""
-    _warn_no_seed(model, report)
-    _warn_open_divisors(model, report)
-    _warn_large_factors(model, report)
-    _warn_unbounded_factors(model, report)
-    _warn_short_texts(model, report)
+    for warn in _HEURISTICS:
+        warn(model, report)
 
 
+@_heuristic
 def _warn_no_seed(model: Model, report: Report) -> None:
     for spec in model.infers:
         # Exact answers need no seed, unless draws of them are asked for.
@@ -36,6 +45,7 @@ def _warn_no_seed(model: Model, report: Report) -> None:
             )
 
 
+@_heuristic
 def _warn_open_divisors(model: Model, report: Report) -> None:
     found = divisors(model)
     for parameter in model.parameters:
@@ -50,6 +60,7 @@ def _warn_open_divisors(model: Model, report: Report) -> None:
             )
 
 
+@_heuristic
 def _warn_large_factors(model: Model, report: Report) -> None:
     for potential in model.potentials:
         if potential.kind != "factor":
@@ -78,6 +89,7 @@ def _is_bounded_by_declaration(model: Model, potential: Potential) -> bool:
     )
 
 
+@_heuristic
 def _warn_unbounded_factors(model: Model, report: Report) -> None:
     for potential in model.potentials:
         if potential.kind != "factor" or potential.facts.range.is_bounded_above:
@@ -96,6 +108,7 @@ def _warn_unbounded_factors(model: Model, report: Report) -> None:
             break
 
 
+@_heuristic
 def _warn_short_texts(model: Model, report: Report) -> None:
     for site in model.text_sites:
         budget = site.distribution.argument("max_tokens")

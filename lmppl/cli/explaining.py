@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from lmppl.cli.outcome import Exit, UsageError
 from lmppl.cli.parsing import Arguments
-from lmppl.cli.streams import show
+from lmppl.cli.streams import show, show_page
 
 _CODE = re.compile(r"(?:LMP)?(\d+)", re.IGNORECASE)
 
@@ -44,12 +44,12 @@ def explain(arguments: Arguments) -> int:
 
 
 def _explain_code(code: str) -> int:
-    from lmppl.errors.catalog import EXPLANATIONS
+    from lmppl.errors.explanations import codes, explanation
 
-    explanation = EXPLANATIONS.get(code)
-    if explanation is None:
-        near = [known for known in sorted(EXPLANATIONS) if known[:4] == code[:4]]
+    page = explanation(code)
+    if page is None:
+        near = [known for known in codes() if known[:4] == code[:4]]
         hint = f"; there are {', '.join(near)}" if near else ""
         raise UsageError(f"there is no diagnostic {code}{hint}")
-    show(f"{code}: {explanation.title}\n\n{explanation.text.rstrip()}\n")
+    show_page(str(page))
     return Exit.FINE

@@ -63,7 +63,7 @@ def show(text: str) -> None:
 
 
 # What stands out of a summary, and how.
-_STYLES = (
+_SUMMARY = (
     (r"\A[^\n]+", "bold"),
     (r"(?m)^(?:warning|failed check)(?=:)", "bold yellow"),
     (r"INCOMPLETE|\bfails(?=: )|DISAGREE", "bold red"),
@@ -72,13 +72,28 @@ _STYLES = (
     # The prompt before a text.
     (r"(?<=  )\[[^\]\n]*\]", "dim"),
 )
+# Likewise of the page that explains a code.
+_PAGE = (
+    (r"\A[^\n]+", "bold"),
+    (r"(?m)^Wrong(?=:$)", "bold red"),
+    (r"(?m)^Right(?=:$)", "bold green"),
+    (r"(?m)^[\w.]+(?=:\n    )", "bold"),
+    (r"`[^`\n]+`", "cyan"),
+)
 
 
 def show_summary(text: str) -> None:
-    """A summary to standard output: prompts dimmed, verdicts and warnings in colour on a terminal.
+    """A summary to standard output; on a terminal prompts are dimmed and verdicts in colour."""
+    _show_styled(text, _SUMMARY)
 
-    The characters are the same everywhere.
-    """
+
+def show_page(text: str) -> None:
+    """The page of a code to standard output, its headings and names in colour on a terminal."""
+    _show_styled(text, _PAGE)
+
+
+def _show_styled(text: str, styles: tuple[tuple[str, str], ...]) -> None:
+    """The characters are the same everywhere; a terminal adds what is said of those that match."""
     stream = sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
@@ -93,7 +108,7 @@ def show_summary(text: str) -> None:
     from rich.text import Text
 
     styled = Text(text)
-    for pattern, style in _STYLES:
+    for pattern, style in styles:
         styled.highlight_regex(pattern, style)
     console = Console(file=stream, highlight=False, soft_wrap=True)
     console.print(styled, end="", soft_wrap=True)

@@ -3,6 +3,8 @@
 <!-- not run: why -->        the block is only shown
 <!-- refused: LMP230 -->     the program must be refused with this code
 <!-- output -->              what the last command printed
+
+The word after the language, if any, is the file that the block is written to.
 """
 
 from __future__ import annotations
@@ -21,16 +23,18 @@ PAGES = [
 
 _BLOCK = re.compile(
     r"(?:^[ ]*<!--[ ](?P<mark>not[ ]run|refused|output)(?::[ ](?P<note>[^\n]*?))?[ ]-->\n)?"
-    r"^(?P<indent>[ ]*)```(?P<language>\w*)\n(?P<body>.*?)^(?P=indent)```$",
+    r"^(?P<indent>[ ]*)(?P<fence>```+)(?P<language>\w*)(?: (?P<file>\S+))?\n"
+    r"(?P<body>.*?)^(?P=indent)(?P=fence)$",
     re.DOTALL | re.MULTILINE,
 )
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, text, line in the page, and its mark."""
+    """A fenced block: its language, its file, text, line in the page, and its mark."""
 
     language: str
+    file: str | None
     body: str
     line: int
     mark: str | None
@@ -39,10 +43,15 @@ class Block:
 
 def blocks_of(page: Path) -> list[Block]:
     """The blocks of a page, in order."""
-    text = page.read_text(encoding="utf-8")
+    return blocks_in(page.read_text(encoding="utf-8"))
+
+
+def blocks_in(text: str) -> list[Block]:
+    """The blocks of a text in Markdown, in order."""
     return [
         Block(
             found["language"],
+            found["file"],
             textwrap.dedent(found["body"]),
             text.count("\n", 0, found.start("body")) + 1,
             found["mark"],

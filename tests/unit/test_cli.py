@@ -316,7 +316,8 @@ def test_info_is_json_on_request(tiny: Path, capsys: pytest.CaptureFixture[str])
 def test_explain_tells_what_a_code_means(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "LMP303"]) == 0
     first = capsys.readouterr().out
-    assert first.startswith("LMP303: ")
+    assert first.startswith("LMP303: ") and "\n\nWrong:\n    model story(" in first
+    assert "```" not in first and "##" not in first
     assert main(["explain", "303"]) == 0
     assert capsys.readouterr().out == first
     for wrong in ("LMP399", "LMP9999", "12"):

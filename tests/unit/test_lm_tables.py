@@ -11,7 +11,6 @@ import torch
 
 import lmppl
 from lmppl.errors import InferenceError
-from lmppl.errors.catalog import EXPLANATIONS
 from lmppl.lm.protocol import Chat
 from lmppl.lm.tables import FunctionLM, load_markov, load_ngram
 
@@ -72,7 +71,7 @@ def test_a_bad_markov_file_is_refused_at_its_place(tmp_path, changes, place):
     with pytest.raises(InferenceError) as caught:
         load_markov(write(tmp_path / "m.json", **changes))
     (diagnostic,) = caught.value.diagnostics
-    assert diagnostic.code == "LMP916" and diagnostic.code in EXPLANATIONS
+    assert diagnostic.code == "LMP916"
     assert place in diagnostic.notes[0]
     assert "m.json" in diagnostic.message
 

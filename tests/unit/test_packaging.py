@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from lmppl import __version__
+from lmppl.errors.explanations import codes
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -65,6 +66,13 @@ def test_the_wheel_holds_the_embedded_model(wheel: zipfile.ZipFile) -> None:
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= files
     weights = wheel.getinfo(folder + "model.safetensors").file_size
     assert 100_000 < weights <= 4_000_000
+
+
+def test_the_wheel_holds_the_page_of_every_code(wheel: zipfile.ZipFile) -> None:
+    pages = {f"lmppl/errors/explanations/{code}.md" for code in codes()}
+    assert pages == {name for name in wheel.namelist() if name.endswith(".md")} - {
+        "lmppl/lm/builtin/stories/MODEL_CARD.md"
+    }
 
 
 def test_the_wheel_holds_every_module_and_nothing_else(wheel: zipfile.ZipFile) -> None:
