@@ -399,6 +399,7 @@ def _infer_many(
         with listening(progress) as listener:
             if listener is not None:
                 listener(ProgressEvent("loading", 0, None, "libraries"))
+            from lmppl.diagnostics import judge
             from lmppl.inference.execution import execute
 
             target = _target(bound, settings.device, settings.dtype, listener)
@@ -416,7 +417,9 @@ def _infer_many(
             for number in range(len(bound))
         ]
         return [
-            _judged(each) if not isinstance(each, InferenceError) else _absent(each, bound, number)
+            _absent(each, bound, number)
+            if isinstance(each, InferenceError)
+            else judge(each, settings)
             for number, each in enumerate(results)
         ]
 
@@ -476,23 +479,6 @@ def _require_same_externs(bound: Sequence[BoundModel]) -> None:
                         )
                     ]
                 )
-
-
-def _judged(posterior: Posterior) -> Posterior:
-    """The posterior with its diagnostics, and for chains with whether they agree."""
-    from lmppl.diagnostics import assess
-
-    assessed = assess(posterior)
-    if assessed.num_chains is None:
-        return assessed
-    r_hat, limit = (assessed.diagnostics.get(name) for name in ("r_hat", "r_hat_limit"))
-    agree = r_hat is not None and r_hat <= limit
-    claims = assessed.expectations
-    if not agree:
-        # What chains that disagree agree in, they may agree in by chance.
-        claims = tuple(each.undecided("the chains do not agree with each other") for each in claims)
-    checks = {**assessed.checks, "chains agree (R-hat)": agree}
-    return assessed.replace(checks=checks, expectations=claims)
 
 
 def _unique(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:

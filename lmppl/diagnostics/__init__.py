@@ -4,6 +4,7 @@ from lmppl.diagnostics.advice import ADVISED, advice
 from lmppl.diagnostics.assessment import (
     assess,
     chain_diagnostics,
+    judge,
     num_unique_draws,
     weight_diagnostics,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "chain_diagnostics",
     "clopper_pearson",
     "effective_sample_size",
+    "judge",
     "max_weight",
     "mean_standard_error",
     "num_unique_draws",

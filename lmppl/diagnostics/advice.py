@@ -5,34 +5,45 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from lmppl.posterior import Unseen
+
+
+class Method(Protocol):
+    """What a method says of the draws that it makes; empty words where it says nothing special."""
+
+    @property
+    def is_exact(self) -> bool: ...
+
+    @property
+    def more_draws(self) -> str: ...
+
+    def better_draws(self, *, scored: bool) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """What made the draws: the method, and whether the program has factors beside requirements."""
 
-    method: str | None = None
+    method: Method | None = None
     scored: bool = True
 
     @property
     def is_exact(self) -> bool:
         """Draws that are independent and exact cannot be made better, only more."""
-        return self.method in ("exact", "rejection")
+        return self.method is not None and self.method.is_exact
 
     @property
     def more_draws(self) -> str:
-        return _MORE_DRAWS.get(self.method or "", "use more draws")
+        """More of the same draws, which is what to do first."""
+        return (self.method and self.method.more_draws) or "use more draws"
 
     @property
     def better_draws(self) -> str:
-        if self.method == "smc" and not self.scored:
-            # Constraints are looked ahead at every token as it is.
-            return "fit a guide with svi"
-        return _BETTER_DRAWS.get(
-            self.method or "", "use smc with look-ahead, or fit a guide with svi"
-        )
+        """Never the method that made these draws."""
+        own = self.method and self.method.better_draws(scored=self.scored)
+        return own or "use smc with look-ahead, or fit a guide with svi"
 
     @property
     def wider_target(self) -> str:
@@ -42,7 +53,7 @@ class Run:
 def advice(
     name: str,
     value: object,
-    method: str | None = None,
+    method: Method | None = None,
     *,
     num_draws: float = math.inf,
     limit: float | None = None,
@@ -71,21 +82,6 @@ def advice(
 R_HAT_LIMIT = 1.01
 # Independent draws that are enough, however many were made.
 _ENOUGH = {"ess": 30.0, "ess_bulk": 100.0, "ess_tail": 100.0}
-
-
-# What to do where weights are uneven, by the method that made them: more of its own draws first.
-_MORE_DRAWS = {
-    "smc": "use more particles (num_particles)",
-    "importance": "draw more (num_samples)",
-    "svi": "draw more (num_samples)",
-    "exact": "draw more (num_samples), or leave it out for the whole support",
-    "rejection": "draw more (num_samples)",
-    "mcmc": "run more steps (num_samples) or more chains (num_chains)",
-}
-_BETTER_DRAWS = {
-    "smc": "look ahead more often (lookahead_every), or fit a guide with svi",
-    "svi": "fit the guide for longer (num_steps)",
-}
 
 
 def _ess(value: float, run: Run) -> str | None:
@@ -176,7 +172,7 @@ ADVISED: dict[str, Callable[[float, Run], str | None]] = {
 
 
 def unseen_advice(
-    unseen: Unseen | None, method: str | None, *, scored: bool = True, claimed: bool = True
+    unseen: Unseen | None, method: Method | None, *, scored: bool = True, claimed: bool = True
 ) -> str | None:
     """A warning where what no draw showed may be more than what was drawn, or None.
 

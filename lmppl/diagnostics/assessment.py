@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmppl.diagnostics.advice import ADVISED, advice, no_r_hat_advice, unseen_advice
+from lmppl.diagnostics.advice import ADVISED, Method, advice, no_r_hat_advice, unseen_advice
 from lmppl.diagnostics.chains import bulk_ess, r_hat, r_hat_limit, stuck_chains, tail_ess
 from lmppl.diagnostics.weights import effective_sample_size, max_weight
 from lmppl.posterior import Posterior
@@ -21,8 +21,24 @@ _FEW = 10
 _FALSE_ALARM = 0.01
 
 
-def assess(posterior: Posterior) -> Posterior:
-    """The posterior with diagnostics and warnings added; what its engine said stays.
+def judge(posterior: Posterior, method: Method | None = None) -> Posterior:
+    """The posterior assessed, and for chains with whether they agree."""
+    assessed = assess(posterior, method)
+    if assessed.num_chains is None:
+        return assessed
+    r_hat, limit = (assessed.diagnostics.get(name) for name in ("r_hat", "r_hat_limit"))
+    agree = r_hat is not None and r_hat <= limit
+    claims = assessed.expectations
+    if not agree:
+        # What chains that disagree agree in, they may agree in by chance.
+        claims = tuple(each.undecided("the chains do not agree with each other") for each in claims)
+    checks = {**assessed.checks, "chains agree (R-hat)": agree}
+    return assessed.replace(checks=checks, expectations=claims)
+
+
+def assess(posterior: Posterior, method: Method | None = None) -> Posterior:
+    """The posterior with diagnostics and warnings added, in the words of the method that made its
+    draws; what its engine said stays.
 
     Weighted draws get `weight_diagnostics`, where draws that are related count as one for `ess`;
     chains get `chain_diagnostics` of the log density, the factors, the numeric values and features
@@ -45,11 +61,13 @@ def assess(posterior: Posterior) -> Posterior:
             families = cluster_sums(posterior.weights, posterior.clusters)
             found["ess"] = min(found["ess"], float(1.0 / np.sum(families**2)))
     diagnostics = {**found, **posterior.diagnostics}
-    words = [*posterior.warnings, *_words(posterior, diagnostics)]
+    words = [*posterior.warnings, *_words(posterior, method, diagnostics)]
     return posterior.replace(diagnostics=diagnostics, warnings=list(dict.fromkeys(words)))
 
 
-def _words(posterior: Posterior, diagnostics: Mapping[str, Any]) -> list[str]:
+def _words(
+    posterior: Posterior, method: Method | None, diagnostics: Mapping[str, Any]
+) -> list[str]:
     """The warnings that the diagnostics give cause for."""
     words: list[str | None] = []
     unseen = posterior.unseen
@@ -68,7 +86,7 @@ def _words(posterior: Posterior, diagnostics: Mapping[str, Any]) -> list[str]:
         sentence = advice(
             name,
             diagnostics.get(name),
-            posterior.method,
+            method,
             num_draws=len(posterior),
             limit=diagnostics.get("r_hat_limit"),
             scored=scored,
@@ -81,7 +99,7 @@ def _words(posterior: Posterior, diagnostics: Mapping[str, Any]) -> list[str]:
     if posterior.num_chains is not None and diagnostics.get("r_hat") is None:
         words.append(no_r_hat_advice())
     claimed = bool(posterior.expectations)
-    words.append(unseen_advice(unseen, posterior.method, scored=scored, claimed=claimed))
+    words.append(unseen_advice(unseen, method, scored=scored, claimed=claimed))
     return [sentence for sentence in words if sentence is not None]
 
 

@@ -42,9 +42,10 @@ class Draws:
     """What a method found for one binding of the parameters; the Posterior is made from it.
 
     `log_weight` `[draws]` is unnormalised; draws of weight zero are left out. `clusters` and
-    `num_chains` say how draws depend on each other, and `unseen` what they may have missed (see
-    `Posterior`). Where there are no draws yet, `lacking` says how far the run was and what would
-    give some, in two sentences. `failure` is why a binding among others has none.
+    `num_chains` say how draws depend on each other, `from_prior` that they are those of the prior,
+    and `unseen` what they may have missed (see `Posterior`). Where there are no draws yet,
+    `lacking` says how far the run was and what would give some, in two sentences. `failure` is why
+    a binding among others has none.
     """
 
     traces: Traces
@@ -54,6 +55,7 @@ class Draws:
     clusters: np.ndarray | None = None
     num_chains: int | None = None
     exact: bool = False
+    from_prior: bool = False
     unseen: Unseen | None = None
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()

@@ -82,6 +82,7 @@ def posterior_of(
         clusters=draws.clusters,
         num_chains=draws.num_chains,
         enumerated=draws.exact,
+        from_prior=draws.from_prior,
         unseen=draws.unseen,
         ranges=_ranges(target, group),
         diagnostics=draws.diagnostics,

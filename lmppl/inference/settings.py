@@ -50,7 +50,6 @@ class Settings:
     referee: ClassVar[Referee]  # how tests judge its draws
     is_exact: ClassVar[bool] = False  # independent draws of the posterior, or all of it
     steers: ClassVar[bool] = True  # keeps to what the requirements allow, token by token
-    draws_from: ClassVar[str] = ""  # "prior": weights are the factors', on draws of the prior
     more_draws: ClassVar[str] = ""  # in words, what gives more of its draws
 
     seed: int | None = _common_seed()

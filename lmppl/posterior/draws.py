@@ -39,9 +39,10 @@ class WeightedDraws:
     equal numbers (the same SMC ancestor, the same run) may depend on each other. `num_chains`
     says instead that the draws are `[chains, draws]` flattened, and autocorrelation counts. With
     neither, draws are independent. `enumerated` says that the draws are the whole support with
-    exact weights, so that expectations have no error at all. `unseen` says what the draws may have
-    missed; without it they are taken for draws like any further ones. `ranges` has, by output, site
-    or factor, the least and largest value that it can have.
+    exact weights, so that expectations have no error at all; `from_prior` that they are draws of
+    the prior, restricted or not, which the potentials alone weigh. `unseen` says what the draws may
+    have missed; without it they are taken for draws like any further ones. `ranges` has, by output,
+    site or factor, the least and largest value that it can have.
 
     `program` is what a loaded posterior needs to evaluate expressions again: the source, where its
     files lie, and `texts` with what the token ids of each text do not tell, `[draws]`.
@@ -65,6 +66,7 @@ class WeightedDraws:
     clusters: kinds.Clusters = None
     num_chains: kinds.NumChains = None
     enumerated: kinds.Flag = False
+    from_prior: kinds.Flag = False
     unseen: kinds.OptionalUnseen = None
     ranges: kinds.Ranges = field(default_factory=dict)
     diagnostics: kinds.Plain = field(default_factory=dict)

@@ -18,8 +18,6 @@ from lmppl.posterior.questions import Question, statistic
 
 # More values than this are no categories.
 _MOST_CATEGORIES = 1000
-# Methods whose draws are draws of the prior (restricted to the requirements) with weights.
-_FROM_THE_PRIOR = ("importance",)
 
 
 def kl_to_prior(draws: WeightedDraws, confidence: float = 0.95) -> Estimate | None:
@@ -168,7 +166,7 @@ def prior_expectation(draws: WeightedDraws, f: Question, confidence: float = 0.9
 
     Raises: ValueError for draws of another method.
     """
-    if not draws.enumerated and draws.method not in _FROM_THE_PRIOR:
+    if not (draws.enumerated or draws.from_prior):
         kept = draws.diagnostics.get("factors_before", {})
         if isinstance(f, str) and f in kept and confidence == kept[f]["confidence"]:
             return Estimate.from_dict(kept[f])

@@ -166,7 +166,7 @@ def facts(draws: WeightedDraws) -> list[tuple[str, str]]:
         if np.isfinite(alive).all() and np.ptp(alive) > 0.0:
             values = np.where(np.isfinite(values), values, 0.0)
             rows.append((f"mean of {label}", str(factor_mean(draws, label))))
-            if draws.enumerated or draws.method == "importance":
+            if draws.enumerated or draws.from_prior:
                 before = prior_expectation(draws, values)
                 rows.append((f"mean of {label} before", f"{before}, under the prior"))
             elif label in draws.diagnostics.get("factors_before", {}):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lmppl
-from lmppl import pipeline
+from lmppl.diagnostics import judge
 from lmppl.inference.execution import parse_budget
 from lmppl.inference.loop import Budget
 from lmppl.pipeline import _settings
@@ -349,7 +349,7 @@ def test_chains_that_disagree_decide_no_claim() -> None:
         )
         claim = post.judge("often", "probability(y) >= 0.5", "probability", "y", ">=", 0.5)
         assert claim.verdict == "holds"
-        return pipeline._judged(post.replace(expectations=[claim]))
+        return judge(post.replace(expectations=[claim]))
 
     assert judged(density).expectations[0].verdict == "holds"
     # Another quantity shows that the chains are at different places.

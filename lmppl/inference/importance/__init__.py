@@ -16,7 +16,6 @@ class Importance(Settings):
     summary: ClassVar[str] = "weighted draws from the (masked) prior; unbiased evidence"
     engine: ClassVar[str] = "lmppl.inference.importance.engine:ImportanceEngine"
     referee: ClassVar[Referee] = "weighted"
-    draws_from: ClassVar[str] = "prior"
     more_draws: ClassVar[str] = "draw more (num_samples)"
 
     num_samples: int = option(1000, "number of weighted draws", lower=1)

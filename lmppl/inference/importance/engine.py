@@ -145,6 +145,7 @@ class ImportanceEngine:
             traces,
             log_weight,
             Estimate.from_weights(every.numpy(), log_bound=bound.log_bound),
+            from_prior=True,
             unseen=bound.unseen(total, num_draws),
             diagnostics={"num_draws": num_draws, "num_dead": num_draws - traces.num_rows},
             complete=complete,
