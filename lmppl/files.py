@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -84,6 +84,40 @@ class Files(Protocol):
         ...
 
 
+class ProgramFiles(Files, Protocol):
+    """The files that a program may read, as they are seen from the folder of one of them."""
+
+    @property
+    def base(self) -> str:
+        """The folder that relative paths begin in."""
+        ...
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Real paths of the folders that may be read, that of the program first."""
+        ...
+
+    def at(self, base: str) -> ProgramFiles:
+        """The same files as seen from another folder."""
+        ...
+
+    def where(self, path: str) -> str:
+        """What a file is, by whatever path it is called: its real path.
+
+        Raises:
+            Unreadable: it may not be read.
+        """
+        ...
+
+    def read(self, path: str, most_bytes: int | None = None) -> bytes:
+        """What a file holds; it has at most `most_bytes`.
+
+        Raises:
+            Unreadable: it may not be read, or cannot be.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Folder:
     """The files that a program in a folder may read.
@@ -145,6 +179,59 @@ class Folder:
 
     def _root(self, real: str) -> str | None:
         return next((root for root in self.roots if _is_beneath(real, root)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """The files of a folder some of which are open in an editor: `buffers` have, by real path, what
+    is in them and may not be on disk yet."""
+
+    folder: Folder
+    buffers: Mapping[str, bytes]
+
+    @property
+    def base(self) -> str:
+        return self.folder.base
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        return self.folder.roots
+
+    def at(self, base: str) -> Edited:
+        """The same files as seen from another folder."""
+        return replace(self, folder=self.folder.at(base))
+
+    def where(self, path: str) -> str:
+        """The real path of a file that may be read.
+
+        Raises:
+            Outside, Unreadable: why it may not.
+        """
+        return self.folder.where(path)
+
+    def read(self, path: str, most_bytes: int | None = None) -> bytes:
+        """What the buffer of a file holds, or else the file.
+
+        Raises:
+            Outside, NotPlain, Unreadable: why it is not read.
+        """
+        content = self.buffers.get(self.where(path))
+        if content is None:
+            return self.folder.read(path, most_bytes)
+        if len(content) > (most_bytes or self.folder.most_bytes):
+            raise NotPlain(_too_large(most_bytes or self.folder.most_bytes))
+        return content
+
+    def list(self, directory: str) -> list[str]:
+        """The names in a directory, on disk or in a buffer."""
+        try:
+            here = self.where(directory)
+        except Unreadable:
+            return []
+        open_here = {
+            os.path.basename(path) for path in self.buffers if os.path.dirname(path) == here
+        }
+        return sorted({*self.folder.list(directory), *open_here})
 
 
 def read_plain(path: AnyPath, most_bytes: int = MOST_DATA_BYTES) -> bytes:

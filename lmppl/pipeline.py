@@ -15,16 +15,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmppl.builtins import named
 from lmppl.checker import (
-    check,
+    analyse_text,
     check_binding,
     check_constraints,
     check_expression,
     check_query,
-    check_remains,
     describe,
-    without_allowed,
+    program_files,
     without_scalars,
 )
 from lmppl.errors import Diagnostic, InferenceError, LmpError
@@ -37,14 +35,12 @@ from lmppl.inference import (
     method_named,
     settings_from_options,
 )
-from lmppl.inference.declared import foreseen, infer_mistakes
 from lmppl.inference.listening import listening
 from lmppl.inference.methods import method_meant
 from lmppl.inference.planning import Plan, plan_method
 from lmppl.ir.model import InferSpec, Model, Site
 from lmppl.progress import ProgressEvent
-from lmppl.syntax import parse, read_program, require_text
-from lmppl.syntax.parser import SyntaxFailure
+from lmppl.syntax import read_program, require_text
 
 if TYPE_CHECKING:
     from lmppl.density import Target
@@ -63,8 +59,6 @@ class CompiledModel:
     """
 
     model: Model
-    source: str
-    path: str | None
     warnings: tuple[Diagnostic, ...] = ()
 
     def __call__(self, /, *positional: object, **values: object) -> BoundModel:
@@ -86,8 +80,18 @@ class CompiledModel:
             )
         return _bound(self, values)
 
+    @property
+    def source(self) -> str:
+        """The text of the program."""
+        return self.model.source
+
+    @property
+    def path(self) -> str | None:
+        """The file of the program; None where it was given as text."""
+        return self.model.path
+
     def __repr__(self) -> str:
-        return f"<CompiledModel {self.model.name} from {self.path or 'a text'}>"
+        return f"<CompiledModel {self.model.name} from {self.model.path or 'a text'}>"
 
     def check(self) -> list[Diagnostic]:
         """The warnings of the program; errors were raised when it was loaded."""
@@ -187,55 +191,10 @@ def _compile(
 ) -> CompiledModel:
     began = time.perf_counter()
     allow = (allow,) if isinstance(allow, (str, os.PathLike)) else tuple(allow)
-    try:
-        program = parse(text, path)
-    except SyntaxFailure as failure:
-        raise _with_other_errors(failure, path, base_dir, allow) from None
-    source = program.source
-    errors: list[Diagnostic] = []
-    try:
-        model, warnings = check(program, base_dir=base_dir, allow=allow, pedantic=pedantic)
-    except LmpError as failure:
-        # The infer lines stand apart from the model: report their mistakes in the same go.
-        errors.extend(failure.diagnostics)
-        errors.extend(_infer_mistakes_of(program))
-        raise LmpError(_in_order(errors), {path: source, **failure.sources}) from None
-    errors.extend(infer_mistakes(model.infers))
-    if errors:
-        raise LmpError(_in_order(errors), {path: source})
-    planned = without_allowed(foreseen(model), program.path, program.allowances)
-    if planned:
-        warnings = tuple(_in_order([*warnings, *planned]))
+    analysis = analyse_text(text, path, program_files(base_dir, allow), pedantic=pedantic)
+    model = analysis.checked()
     _log.info("checked %s in %.2f s", path or "a text", time.perf_counter() - began)
-    return CompiledModel(model, source, path, tuple(warnings))
-
-
-def _with_other_errors(
-    failure: SyntaxFailure, path: str | None, base_dir: str, allow: Iterable[AnyPath]
-) -> LmpError:
-    """The syntax errors of a program and what is wrong with the meaning of all that is left."""
-    left = failure.remains(frozenset(named("distribution")))
-    if left is None:
-        return failure
-    program, lost, declares = left
-    found = [
-        *check_remains(program, lost, declares, base_dir=base_dir, allow=allow),
-        *_infer_mistakes_of(program),
-    ]
-    # The main file's text is the one that was written; imported files keep their own.
-    here = [each for each in found if each.span is None or each.span.path == path]
-    return LmpError(_in_order([*failure.diagnostics, *here]), failure.sources)
-
-
-def _in_order(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
-    return sorted(diagnostics, key=lambda d: (d.span is None, d.span.start if d.span else 0))
-
-
-def _infer_mistakes_of(program: Any) -> list[Diagnostic]:
-    """The mistakes in the infer lines of a program whose model did not check."""
-    from lmppl.checker import infer_specs
-
-    return infer_mistakes(infer_specs(program))
+    return CompiledModel(model, analysis.diagnostics)
 
 
 def _bound(compiled: CompiledModel, values: Mapping[str, object]) -> BoundModel:
@@ -247,7 +206,7 @@ def _bound(compiled: CompiledModel, values: Mapping[str, object]) -> BoundModel:
     if not problems:
         problems = [d for d in check_constraints(model, given) if d.severity == "error"]
     if problems:
-        raise LmpError(problems, {compiled.path: compiled.source})
+        raise LmpError(problems, {model.path: model.source})
     return BoundModel(compiled, given, externs)
 
 

@@ -5,23 +5,25 @@
 Nothing here loads a tensor library; files that the program names are read, models are not loaded.
 """
 
+from lmppl.checker.analysis import Analysis
 from lmppl.checker.binding import check_binding
 from lmppl.checker.constraints import check_constraints
 from lmppl.checker.description import describe
 from lmppl.checker.fragments import check_expression, check_query
-from lmppl.checker.programs import check, check_remains, infer_specs
-from lmppl.checker.report import without_allowed
+from lmppl.checker.programs import analyse, check, program_files
 from lmppl.checker.scalars import without_scalars
+from lmppl.checker.texts import analyse_text
 
 __all__ = [
+    "Analysis",
+    "analyse",
+    "analyse_text",
     "check",
     "check_binding",
     "check_constraints",
     "check_expression",
     "check_query",
-    "check_remains",
     "describe",
-    "infer_specs",
-    "without_allowed",
+    "program_files",
     "without_scalars",
 ]

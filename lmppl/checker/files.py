@@ -12,7 +12,7 @@ from lmppl.checker.operands import unknown
 from lmppl.checker.report import Report, did_you_mean
 from lmppl.checker.typing_rules import literal, type_of_value
 from lmppl.errors import Span
-from lmppl.files import MOST_PROGRAM_BYTES, Folder, NotPlain, Outside, Unreadable
+from lmppl.files import MOST_PROGRAM_BYTES, NotPlain, Outside, ProgramFiles, Unreadable
 from lmppl.ir import expr as ir
 from lmppl.ir.types import UNKNOWN
 from lmppl.jsons import read_json
@@ -26,17 +26,17 @@ _FORMATS = ("lines", "json", "text")
 class Place:
     """Where a file is: its folder on disk, and that folder as seen from the main file."""
 
-    folder: Folder
+    files: ProgramFiles
     relative: str = ""
 
     def on_disk(self, path: str) -> str:
-        return os.path.join(self.folder.base, path)
+        return os.path.join(self.files.base, path)
 
     def of(self, real: str) -> Place:
         """The place of another file, from its real path."""
         directory = os.path.dirname(real)
-        relative = os.path.relpath(directory, self.folder.roots[0])
-        return Place(self.folder.at(directory), "" if relative == os.curdir else relative)
+        relative = os.path.relpath(directory, self.files.roots[0])
+        return Place(self.files.at(directory), "" if relative == os.curdir else relative)
 
     def from_main(self, path: str) -> str:
         """A path written in this file as the main file would write it."""
@@ -59,7 +59,7 @@ class FileReader:
     def where(self, path: str, span: Span) -> str | None:
         """The real path of a file beside this one; None, and reported, where it may not be read."""
         try:
-            return self.place.folder.where(path)
+            return self.place.files.where(path)
         except Unreadable as problem:
             self._report_unreadable(path, span, problem)
             return None
@@ -67,7 +67,7 @@ class FileReader:
     def read_text(self, path: str, span: Span, *, is_program: bool = False) -> str | None:
         """The text of a file beside this one; None, and reported, when it cannot be read."""
         try:
-            content = self.place.folder.read(path, MOST_PROGRAM_BYTES if is_program else None)
+            content = self.place.files.read(path, MOST_PROGRAM_BYTES if is_program else None)
             text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
         except Unreadable as problem:
             self._report_unreadable(path, span, problem)
@@ -90,7 +90,7 @@ class FileReader:
         elif isinstance(problem, NotPlain):
             self.report.error("LMP136", span, message)
         else:
-            neighbours = self.place.folder.list(os.path.dirname(path) or os.curdir)
+            neighbours = self.place.files.list(os.path.dirname(path) or os.curdir)
             self.report.error(
                 "LMP119",
                 span,

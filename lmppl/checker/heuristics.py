@@ -8,6 +8,7 @@ from lmppl.builtins.descriptors.sources import source_range
 from lmppl.checker.divisors import divisors
 from lmppl.checker.report import Report
 from lmppl.errors import Label
+from lmppl.inference.methods import method_named
 from lmppl.ir.expr import Constant, RewardCall
 from lmppl.ir.model import Model, Potential
 
@@ -33,9 +34,8 @@ def add_heuristics(model: Model, report: Report) -> None:
 @_heuristic
 def _warn_no_seed(model: Model, report: Report) -> None:
     for spec in model.infers:
-        # Exact answers need no seed, unless draws of them are asked for.
-        draws = spec.method != "exact" or "num_samples" in spec.options
-        if draws and "seed" not in spec.options:
+        method = method_named(spec.method)
+        if method is not None and method.is_random(spec.options) and "seed" not in spec.options:
             report.warning(
                 "LMP601",
                 spec.span,

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from lmppl.checker.report import Report
 from lmppl.evaluation.facts import stand_ins, texts_read
+from lmppl.inference.methods import method_named
 from lmppl.ir.expr import Expr, ExternCall, RewardCall
 from lmppl.ir.model import Model, Potential
-
-# These draw whole texts of the prior whatever is required of them.
-_INDIFFERENT = frozenset({"rejection"})
 
 
 def warn_of_late_judgement(model: Model, report: Report) -> None:
     """LMP310 for every `require` on a text that no automaton can follow while the text grows."""
-    if model.infers and all(spec.method in _INDIFFERENT for spec in model.infers):
+    methods = [method_named(spec.method) for spec in model.infers]
+    if methods and not any(method is None or method.steers for method in methods):
         return
     for potential in model.potentials:
         if potential.kind != "require" or potential.facts.decidable != "end":

@@ -74,7 +74,7 @@ def _directory_meant(name: str, place: Place) -> str | None:
     parts = [part for part in parent.split(os.sep) if part]
     found = os.sep if os.path.isabs(name) else ""
     for part in (*parts, last):
-        where = place.on_disk(os.path.expanduser(found)) if found else place.folder.base
+        where = place.on_disk(os.path.expanduser(found)) if found else place.files.base
         try:
             inside = [each.name for each in os.scandir(where) if each.is_dir()]
         except (OSError, ValueError):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
-from lmppl.checker.analysis import Annotations
+from lmppl.checker.analysis import Analysis, Annotations
 from lmppl.checker.body import Body
 from lmppl.checker.constraints import check_constraints
 from lmppl.checker.declarations import FileChecker
@@ -22,9 +22,46 @@ from lmppl.checker.scope import Symbol
 from lmppl.checker.statements import ModelChecker
 from lmppl.errors import Diagnostic, Label, LmpError
 from lmppl.evaluation.facts import facts_of
-from lmppl.files import Folder, Unreadable
-from lmppl.ir.model import InferSpec, Model
+from lmppl.files import Folder, ProgramFiles, Unreadable
+from lmppl.inference.declared import foreseen, infer_mistakes
+from lmppl.ir.expr import RewardCall
+from lmppl.ir.model import Facts, InferSpec, Model, Potential
 from lmppl.syntax import ast
+
+
+def analyse(program: ast.Program, files: ProgramFiles, *, pedantic: bool = False) -> Analysis:
+    """All that is known of a program: its model, what is wrong with it, and what stands where.
+
+    A file has exactly one `model`; an imported file may have one too, which is left aside. Files
+    that the program names are found relative to the folder of `files`, those of an imported file
+    relative to that file. `pedantic` adds heuristics (6xx) to the warnings, which otherwise are
+    certain. What its own `infer` lines will be refused for is among the warnings: the model may
+    well be inferred by another method. Nothing is raised.
+    """
+    report = Report(program.path, program.source)
+    annotations = Annotations()
+    place = Place(files)
+    file = FileChecker(program, place, report, annotations, _opened(program, files))
+    warn_of_reordering(program, report)
+    file.check_declarations()
+    infers = check_infers(program, file.expressions.check, report)
+    report.diagnostics += infer_mistakes(infers)
+    node = _the_model(program, report)
+    model: Model | None = None
+    if node is not None:
+        body = ModelChecker(node, file).check()
+        _warn_unused(file, report, program)
+        model = _assemble(program, node, body, file, infers, files)
+        check_divisors(model, report)
+        report.diagnostics.extend(check_constraints(model, {}))
+        model = _with_facts(model)
+        if not report.has_errors:
+            warn_of_late_judgement(model, report)
+            if pedantic:
+                add_heuristics(model, report)
+            report.diagnostics += foreseen(model)
+    report.silence(program.path, program.allowances)
+    return Analysis(model, report.sorted(), report.sources, annotations.symbols, annotations.types)
 
 
 def check(
@@ -34,98 +71,35 @@ def check(
     allow: Iterable[str | os.PathLike[str]] = (),
     pedantic: bool = False,
 ) -> tuple[Model, tuple[Diagnostic, ...]]:
-    """The model that a program denotes, and the warnings about it.
+    """The model that a program denotes, and the warnings about it, as `analyse` finds them.
 
-    A file has exactly one `model`; an imported file may have one too, which is left aside. Files
-    that the program names are found relative to `base_dir`, those of an imported file relative to
-    that file; they lie beneath `base_dir` or a folder of `allow`. `pedantic` adds heuristics (6xx)
-    to the warnings, which otherwise are certain.
+    The files that it names lie beneath `base_dir` or a folder of `allow`.
 
     Raises:
         LmpError: all errors, and the warnings among them, in the order of the text.
     """
-    text = program.source
-    report = Report(program.path, text)
-    opened: tuple[str, ...] = ()
-    if program.path is not None:
-        opened = (os.path.realpath(os.path.join(base_dir, os.path.basename(program.path))),)
-    try:
-        folder = Folder.of(base_dir, allow)
-    except Unreadable as problem:
-        message = f"a folder of the program {problem.reason}"
-        raise LmpError([Diagnostic("LMP119", "error", message)], {program.path: text}) from None
-    file = FileChecker(program, Place(folder), report, Annotations(), opened)
-    warn_of_reordering(program, report)
-    file.check_declarations()
-    infers = check_infers(program, file.expressions.check, report)
-    node = _the_model(program, report)
-    model: Model | None = None
-    if node is not None:
-        body = ModelChecker(node, file).check()
-        _warn_unused(file, report, program)
-        model = _assemble(program, node, body, file, infers, folder)
-        check_divisors(model, report)
-        report.diagnostics.extend(check_constraints(model, {}))
-        if not report.has_errors:
-            model = _with_facts(model)
-            warn_of_late_judgement(model, report)
-        if pedantic and not report.has_errors:
-            add_heuristics(model, report)
-    report.silence(program.path, program.allowances)
-    report.raise_errors()
-    assert model is not None
-    return model, report.sorted()
+    analysis = analyse(program, program_files(base_dir, allow), pedantic=pedantic)
+    return analysis.checked(), analysis.diagnostics
 
 
-# Errors about what is missing, which may stand in what could not be read.
-_ABSENCES = frozenset(("LMP101", "LMP111", "LMP116", "LMP201", "LMP220", "LMP223"))
+def program_files(base_dir: str, allow: Iterable[str | os.PathLike[str]] = ()) -> Folder:
+    """What a program in a directory may read: its own folder, and those that the host allows.
 
-
-def check_remains(
-    program: ast.Program,
-    lost: Container[str],
-    declares: bool,
-    *,
-    base_dir: str = ".",
-    allow: Iterable[str | os.PathLike[str]] = (),
-) -> tuple[Diagnostic, ...]:
-    """The errors in what is left of a program that has syntax errors elsewhere.
-
-    `lost` are the words of what was left out: what seems not to exist may be declared there. With
-    `declares`, under another name too: then only a name that is almost a known one is unknown.
+    Raises:
+        LmpError: LMP119, an allowed path is no path.
     """
     try:
-        check(program, base_dir=base_dir, allow=allow)
-    except LmpError as failure:
-        return tuple(
-            each
-            for each in failure.diagnostics
-            if each.severity == "error" and not _is_doubtful(each, program.source, lost, declares)
-        )
-    return ()
+        return Folder.of(base_dir, allow)
+    except Unreadable as problem:
+        message = f"a folder of the program {problem.reason}"
+        raise LmpError([Diagnostic("LMP119", "error", message)]) from None
 
 
-def _is_doubtful(diagnostic: Diagnostic, source: str, lost: Container[str], declares: bool) -> bool:
-    if diagnostic.code not in _ABSENCES:
-        return False
-    span = diagnostic.span
-    if span is None or diagnostic.code not in ("LMP101", "LMP111"):
-        return True
-    help = diagnostic.help or ""
-    if diagnostic.code == "LMP101":
-        is_vague = not help.startswith("did you mean")
-    else:
-        is_vague = help.startswith("to have a value of that name")
-        if not is_vague:
-            return False
-    return source[span.start : span.end] in lost or (declares and is_vague)
-
-
-def infer_specs(program: ast.Program) -> tuple[InferSpec, ...]:
-    """The `infer` lines of a program that did not check; problems in them are left aside."""
-    report = Report(program.path, program.source)
-    file = FileChecker(program, Place(Folder.of(".")), report, Annotations())
-    return check_infers(program, file.expressions.check, report)
+def _opened(program: ast.Program, files: ProgramFiles) -> tuple[str, ...]:
+    """The real path of the main file, which nothing that it imports may import."""
+    if program.path is None:
+        return ()
+    return (os.path.realpath(os.path.join(files.base, os.path.basename(program.path))),)
 
 
 def _the_model(program: ast.Program, report: Report) -> ast.Model | None:
@@ -161,7 +135,7 @@ def _assemble(
     body: Body,
     file: FileChecker,
     infers: tuple[InferSpec, ...],
-    folder: Folder,
+    files: ProgramFiles,
 ) -> Model:
     model = Model(
         name=node.name,
@@ -176,8 +150,8 @@ def _assemble(
         infers=infers,
         source=program.source,
         path=program.path,
-        base_dir=folder.base,
-        allow=folder.roots[1:],
+        base_dir=files.base,
+        allow=files.roots[1:],
         digest="",
         span=node.head_span,
     )
@@ -185,13 +159,14 @@ def _assemble(
 
 
 def _with_facts(model: Model) -> Model:
-    return replace(
-        model,
-        potentials=tuple(
-            replace(potential, facts=facts_of(model, potential, {}))
-            for potential in model.potentials
-        ),
-    )
+    def facts(potential: Potential) -> Facts:
+        nodes = model.nodes(potential.expr, potential.when)
+        called = {node.reward for node in nodes if isinstance(node, RewardCall)}
+        # Nothing is known of a reward whose declaration was reported.
+        known = called <= model.rewards.keys()
+        return facts_of(model, potential, {}) if known else potential.facts
+
+    return replace(model, potentials=tuple(replace(p, facts=facts(p)) for p in model.potentials))
 
 
 _UNUSED = {

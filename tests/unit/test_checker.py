@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmppl.checker import check, describe, infer_specs
+from lmppl.checker import analyse, check, describe, program_files
 from lmppl.errors import LmpError
 from lmppl.evaluation.constants import NotConstant, constant_value
 from lmppl.ir.expr import Call, Constant, Expr
@@ -354,7 +354,9 @@ def test_warnings_are_silenced_on_their_line_only() -> None:
 
 def test_infer_lines_are_read_even_where_the_model_is_wrong() -> None:
     program = parse("model m() { return x } infer smc(seed=1, num_particles=8) as fast")
-    (spec,) = infer_specs(program)
+    model = analyse(program, program_files(".")).model
+    assert model is not None
+    (spec,) = model.infers
     assert (spec.method, spec.name, dict(spec.options)) == (
         "smc",
         "fast",
@@ -416,7 +418,7 @@ def test_a_description_is_plain_data() -> None:
     [
         ("exact()", "", []),
         ("exact(num_samples=5)", "", ["LMP601"]),
-        ("smc()", "", ["LMP601"]),
+        ("importance()", "", ["LMP601"]),
         # A declared bound is what LMP604 asks for, and no temperature that is too small.
         ("exact()", 'reward b(t: string): real<upper=50> = lexicon("warmth.tsv")', []),
         ("exact()", "reward b(t: string): real = vader()", ["LMP603"]),

@@ -149,7 +149,7 @@ def test_a_mistake_in_a_file_imported_twice_is_reported_once(here: Path) -> None
     source = 'import "bad.lmp" as a\nimport "bad.lmp" as b\n' + model("factor a.x + b.x")
     with pytest.raises(lmppl.LmpError) as caught:
         lmppl.compile(source, base_dir=here)
-    assert [each.code for each in caught.value.diagnostics] == ["LMP101", "LMP202"]
+    assert [each.code for each in caught.value.diagnostics] == ["LMP202", "LMP101"]
 
 
 def test_strings_that_double_are_refused_with_a_reason(here: Path) -> None:
