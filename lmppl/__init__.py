@@ -20,8 +20,8 @@ _HOME = {
     "compile": "lmppl.pipeline",
     "infer": "lmppl.pipeline",
     "explain": "lmppl.pipeline",
-    "CompiledModel": "lmppl.pipeline",
-    "BoundModel": "lmppl.pipeline",
+    "CompiledModel": "lmppl.models",
+    "BoundModel": "lmppl.models",
     "FunctionLM": "lmppl.lm.tables",
     "Posterior": "lmppl.posterior",
     "Estimate": "lmppl.posterior",
@@ -36,7 +36,8 @@ __all__ = ["__version__", *sorted(_HOME)]
 if TYPE_CHECKING:
     from lmppl.errors import InferenceError, InternalError, LmpError
     from lmppl.lm.tables import FunctionLM
-    from lmppl.pipeline import BoundModel, CompiledModel, compile, explain, infer, load
+    from lmppl.models import BoundModel, CompiledModel
+    from lmppl.pipeline import compile, explain, infer, load
     from lmppl.posterior import Estimate, Posterior
     from lmppl.reopening import load_posterior
 

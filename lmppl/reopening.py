@@ -26,7 +26,7 @@ from lmppl.posterior.storage import guide_directory, load_draws
 if TYPE_CHECKING:
     from lmppl.density import Target
     from lmppl.inference.svi import SVI
-    from lmppl.pipeline import CompiledModel
+    from lmppl.models import CompiledModel
     from lmppl.posterior.cells import Cells
 
 

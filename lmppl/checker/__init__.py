@@ -9,13 +9,14 @@ from lmppl.checker.analysis import Analysis
 from lmppl.checker.binding import check_binding
 from lmppl.checker.constraints import check_constraints
 from lmppl.checker.description import describe
-from lmppl.checker.fragments import check_expression, check_query
+from lmppl.checker.fragments import Language, check_expression, check_query
 from lmppl.checker.programs import analyse, check, program_files
 from lmppl.checker.scalars import without_scalars
 from lmppl.checker.texts import analyse_text
 
 __all__ = [
     "Analysis",
+    "Language",
     "analyse",
     "analyse_text",
     "check",

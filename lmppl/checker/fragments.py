@@ -67,6 +67,22 @@ class Query:
     q: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Language:
+    """What expressions mean for the draws of a model."""
+
+    model: Model
+
+    def __call__(self, text: str) -> Expr:
+        """The typed expression that a text says, as `check_expression` gives it."""
+        return check_expression(self.model, text)
+
+    def asked(self, text: str) -> tuple[str, str, float | None]:
+        """The statistic that a text asks for, the expression that it is of, and its level."""
+        query = check_query(self.model, text)
+        return query.statistic, query.inner, query.q
+
+
 def check_query(model: Model, text: str) -> Query:
     """What a text asks of a posterior: `std(e)`, `quantile(e, 0.9)`, `probability(c)`, or a mean.
 

@@ -20,8 +20,9 @@ def explain(arguments: Arguments) -> int:
     from lmppl.cli.batches import require_one
     from lmppl.cli.programs import load_program
     from lmppl.cli.values import read_externs, read_options, read_parameters
-    from lmppl.pipeline import BoundModel, unmet
+    from lmppl.models import BoundModel
     from lmppl.pipeline import explain as explain_method
+    from lmppl.unmet import unmet
 
     require_one(arguments, "explain")
     compiled = load_program(arguments.subject, allow=arguments.allow_path)

@@ -68,6 +68,9 @@ def test_import_lmppl_loads_no_heavy_library() -> None:
         "lmppl.builtins",
         "lmppl.inference",
         "lmppl.pipeline",
+        "lmppl.models",
+        "lmppl.options",
+        "lmppl.unmet",
         "lmppl.cli",
     ],
 )

@@ -11,7 +11,7 @@ import lmppl
 from lmppl.diagnostics import judge
 from lmppl.inference.execution import parse_budget
 from lmppl.inference.loop import Budget
-from lmppl.pipeline import _settings
+from lmppl.options import settings_for
 from lmppl.posterior import Posterior
 
 SOURCE = """
@@ -24,7 +24,7 @@ infer {line}
 
 
 def settings(line: str, method: str, **options: object) -> object:
-    return _settings(lmppl.compile(SOURCE.format(line=line)).model, method, None, options)
+    return settings_for(lmppl.compile(SOURCE.format(line=line)).model, method, None, options)
 
 
 def test_the_number_of_draws_carries_over_to_chains_as_a_total() -> None:
