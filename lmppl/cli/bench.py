@@ -187,15 +187,17 @@ def _measured(clock: Clock) -> Iterator[None]:
     """Times the parts of the engine's steps while the block runs."""
     from lmppl.density import Target, TextStage
     from lmppl.density.stages import text as texts
+    from lmppl.density.steering.lookahead import PrefixLookahead
+    from lmppl.density.steering.steered import Steered
     from lmppl.inference.smc import engine as smc
 
     parts = (
         (TextStage, "extend", "forward"),
-        (TextStage, "mask", "mask"),
+        (Steered, "log_next", "mask"),
         (texts, "draw_tokens", "normalise and draw"),
         (TextStage, "place", "bookkeeping"),
         (smc.SMCEngine, "_resample", "resample"),
-        (Target, "lookahead", "rewards"),
+        (PrefixLookahead, "log_value", "rewards"),
         (Target, "apply_potentials", "rewards"),
         (TextStage, "begin", "prompt"),
         (smc.SMCEngine, "result", "result"),

@@ -21,7 +21,6 @@ from torch import Tensor
 from lmppl.density.columns import column_of
 from lmppl.density.reach import BoundRanges
 from lmppl.density.stages.choice import ChoiceStage, normalise_weights
-from lmppl.density.stages.run import TextRun
 from lmppl.density.stages.text import TextStage
 from lmppl.density.steering.requirements import Requirements
 from lmppl.density.traces import Traces
@@ -35,17 +34,6 @@ from lmppl.ir.types import Interval
 from lmppl.lm.protocol import Chat, LanguageModel, Prompt
 from lmppl.rewards import Scorer
 from lmppl.rewards.scorer import REMEMBERED
-
-
-@dataclass(frozen=True, slots=True)
-class PartialText:
-    """Unfinished texts standing in for the value of a site, to be scored by a lookahead."""
-
-    name: str
-    strings: Sequence[str]
-    num_tokens: Tensor
-    finished: Tensor
-    tokens: Tensor
 
 
 @dataclass(frozen=True)
@@ -128,7 +116,9 @@ class Target:
 
     # ------------------------------------------------------------------ evaluation
 
-    def environment(self, traces: Traces, partial: PartialText | None = None) -> Environment:
+    def environment(
+        self, traces: Traces, instead: Mapping[str, TextColumn] | None = None
+    ) -> Environment:
         """What expressions are evaluated against: a column per parameter and drawn site."""
         values: dict[str, object] = {}
         columns: dict[str, object] = {}
@@ -144,13 +134,7 @@ class Target:
                     columns[name] = column_of([self.bindings[g][name] for g in groups])
         for name, value in traces.values.items():
             columns[name] = value.column()
-        if partial is not None:
-            columns[partial.name] = TextColumn(
-                strings=partial.strings,
-                num_tokens=partial.num_tokens.cpu().numpy(),
-                finished=partial.finished.cpu().numpy(),
-                token_ids=partial.tokens,
-            )
+        columns.update(instead or {})
         # The oldest results of host functions are forgotten first, as scores are.
         for call in list(islice(self._called, max(len(self._called) - REMEMBERED, 0))):
             del self._called[call]
@@ -246,44 +230,6 @@ class Target:
                 )
             ],
             {self.model.path: self.model.source},
-        )
-
-    def lookahead(
-        self, stage: int, traces: Traces, run: TextRun, rows: Tensor
-    ) -> tuple[Tensor, str | None]:
-        """Σ of the factors of `stage` on the unfinished texts of `rows`, `[rows]` float64.
-
-        This is a guess of the final score (a twist), not a part of the target: a value that is
-        not finite, or that cannot be computed on an unfinished text, counts as nothing known (NaN).
-        In the latter case the second result says why.
-        """
-        text_stage = self.stages[stage]
-        assert isinstance(text_stage, TextStage)
-        everyone = rows.shape[0] == traces.num_rows
-        partial = PartialText(
-            text_stage.name,
-            text_stage.growing_strings(run, rows),
-            run.positions[rows],
-            run.finished[rows],
-            run.tokens if everyone else run.tokens[rows],
-        )
-        environment = self.environment(traces if everyone else traces.select(rows), partial)
-        total = torch.zeros(rows.shape[0], dtype=torch.float64, device=self.device)
-        for potential in self.potentials_at(stage):
-            if potential.kind != "factor":
-                continue
-            try:
-                value = _rows(evaluate(potential.expr, environment), rows.shape[0])
-            except InferenceError as error:
-                reason = error.diagnostics[0].message
-                return torch.full_like(total, math.nan), reason
-            total = total + torch.from_numpy(np.array(value, dtype=np.float64)).to(self.device)
-        return torch.where(torch.isfinite(total), total, math.nan), None
-
-    def has_lookahead(self, stage: int) -> bool:
-        """Whether a factor of this text site can be scored on unfinished texts."""
-        return isinstance(self.stages[stage], TextStage) and any(
-            p.kind == "factor" for p in self.potentials_at(stage)
         )
 
     # ------------------------------------------------------------------ sites

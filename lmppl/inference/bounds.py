@@ -18,17 +18,22 @@ class WeightBound:
     """`log_bound` is an upper bound of Σ log φ in nats, inf where `unbounded` is a factor.
 
     `derived` is the factor with the largest bound among those that the program does not bound, and
-    the vocabulary with `max_tokens` does; `largest` is that bound.
+    the vocabulary with `max_tokens` does; `largest` is that bound. `elsewhere`: texts were not
+    drawn as the prior draws them, so that a rare one can weigh more than its factors say.
     """
 
     log_bound: float
     unbounded: Potential | None = None
     derived: Potential | None = None
     largest: float = 0.0
+    elsewhere: bool = False
 
     @property
     def reason(self) -> str:
         """Why draws that are weighted cannot settle a claim; empty where a bound is known."""
+        if self.elsewhere:
+            return "texts were not drawn as the prior draws them: what no draw showed could weigh"
+            " anything"
         if self.unbounded is None:
             return ""
         return (

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from lmppl.density import ChoiceStage, Target, TextBatch, TextStage, Traces, draw_choices
+from lmppl.density.steering.ends import WithoutEnds
 from lmppl.inference.proposing import propose
 from lmppl.lm.protocol import PrefixArchive, Prompt
 from lmppl.rng import Stream
-from lmppl.sequences.drawing import draw_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,61 +90,52 @@ def block_move(
     """
     stage = _text_stage(target, site)
     old = traces.values[stage.name]
-    rows = torch.arange(traces.num_rows, device=stage.device)
+    num_rows = traces.num_rows
+    rows = torch.arange(num_rows, device=stage.device)
     inner = old.lengths - old.finished.long()
     size = inner.clamp(max=block_size)
     chains = _chains(target, traces)
     start = (stream.child("start").uniforms(chains) * (inner - size + 1)).long()
-    movable = inner > 0
+    possible = inner > 0
     prompts = target.prompts(site, traces)
     automata = target.requirements.automata(site, traces, prompts)
-    # Old and new side by side in one batch: the old half is forced to its own tokens.
+    # The ratio of proposals needs what the old block would have cost: the old texts and the new
+    # ones are stepped side by side in one batch, and those of the first half are forced.
     twice = torch.cat([rows, rows])
     run = stage.begin(
         prompts + prompts,
-        automata.select(twice),
+        automata,
+        WithoutEnds(stage),
+        rows=twice,
         kept=old.select(twice),
         kept_lengths=torch.cat([start, start]),
         record=True,
         archive=archive,
         archived=twice,
     )
-    forced = twice.shape[0] // 2
-    tokens = old.tokens.clone()
-    log_q_old = torch.zeros(traces.num_rows, dtype=torch.float64, device=stage.device)
-    log_q_new = torch.zeros_like(log_q_old)
-    possible = movable.clone()
+    log_q = torch.zeros(2 * num_rows, dtype=torch.float64, device=stage.device)
     uniforms = stream.child("tokens")
     num_tokens = 0
     for offset in range(block_size):
         inside = (offset < size) & possible
-        going = torch.cat([inside, inside])[run.open]
-        run = run.close(going)
+        run = run.close(torch.cat([inside, inside])[run.open])
         if not run.num_open:
             break
-        run = stage.extend(run)
-        assert run.prefixes is not None
-        allowed = ~stage.is_eos.expand(run.num_open, -1)
-        mask = stage.mask(run)
-        if mask is not None:
-            allowed = allowed & mask
-        is_old = run.open < forced
-        row = run.open % forced
-        position = start[row] + offset
-        logits = stage.warp(run.prefixes.row_logits())
-        drawn = draw_tokens(logits, uniforms.uniforms(chains[row], offset), mask=allowed)
-        own = old.tokens[row, position]
-        token = torch.where(is_old, own, drawn.tokens)
-        log_probs = logits.double().log_softmax(-1)
-        chosen = log_probs.gather(1, token.unsqueeze(-1)).squeeze(-1)
-        log_q = chosen - drawn.log_mass
-        log_q_old = log_q_old.index_add(0, row[is_old], log_q[is_old])
-        log_q_new = log_q_new.index_add(0, row[~is_old], log_q[~is_old])
-        stuck = drawn.log_mass[~is_old] == -math.inf
-        possible[row[~is_old][stuck]] = False
-        tokens[row[~is_old], position[~is_old]] = token[~is_old]
-        num_tokens += int((~is_old).sum())
-        run = stage.place(run, token, chosen, drawn.log_mass)
+        position = (start + offset).clamp(max=stage.max_tokens - 1)
+        own = old.tokens.gather(1, position.unsqueeze(-1)).squeeze(-1)
+        run, step = stage.step(
+            run,
+            uniforms.uniforms(chains, offset).repeat(2),
+            forced=torch.cat([own, torch.full_like(own, -1)]),
+        )
+        log_q = log_q.index_add(0, step.rows, step.log_proposal)
+        possible = possible & (log_q[num_rows:] > -math.inf)
+        num_tokens += int((step.rows >= num_rows).sum())
+    log_q_old, log_q_new = log_q.chunk(2)
+    columns = torch.arange(stage.max_tokens, device=stage.device)
+    start, size = start.unsqueeze(-1), size.unsqueeze(-1)
+    block = (columns >= start) & (columns < start + size)
+    tokens = torch.where(block, run.tokens[num_rows:], old.tokens)
     candidate = _with_tokens(stage, replace(old, tokens=tokens), prompts)
     retraced, valid = stage.retrace(prompts, automata, candidate)
     possible = possible & valid

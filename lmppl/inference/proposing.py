@@ -210,8 +210,8 @@ def _with_text(target: Target, unfinished: Unfinished) -> Unfinished:
     stage = target.stages[number]
     assert isinstance(stage, TextStage) and run is not None and log_mass is not None
     traces = unfinished.traces.with_value(stage.name, stage.finish(run), run.log_prior)
-    log_weight = unfinished.log_weight + log_mass
-    if not run.automata.is_trivial:
+    log_weight = unfinished.log_weight + run.unsteered(log_mass)
+    if run.weighs_tokens:
         # A row that was given up before its end has no text to be scored.
         complete = run.finished | (run.positions >= stage.max_tokens)
         log_weight = torch.where(complete, log_weight, -math.inf)

@@ -185,10 +185,9 @@ def read_tokens(
 def _stopped_at(tokens: Tensor, stops: Automata) -> Tensor:
     """How many tokens complete the first stop string, `[rows]`; more than there are if none."""
     num_rows, columns = tokens.shape
-    rows = torch.arange(num_rows, device=tokens.device)
-    states = stops.initial(num_rows, tokens.device)
+    states = stops.begin(torch.arange(num_rows, device=tokens.device))
     found = torch.full((num_rows,), columns + 1, device=tokens.device)
     for column in range(columns):
-        states, stopped = stops.advance(rows, states, tokens[:, column])
-        found = torch.where(stopped & (found > columns), column + 1, found)
+        states = stops.advance(states, tokens[:, column])
+        found = torch.where(stops.ended(states) & (found > columns), column + 1, found)
     return found

@@ -186,8 +186,7 @@ class Guide(nn.Module):
         prompts = self.target.prompts(number, traces)
         automata = self.target.requirements.automata(number, traces, prompts)
         rows = torch.arange(traces.num_rows, device=traces.group.device)
-        states = automata.initial(traces.num_rows, stage.device)
-        return ~automata.is_dead(rows, states, stage.max_tokens)
+        return ~automata.is_dead(automata.begin(rows), stage.max_tokens)
 
     # ------------------------------------------------------------------ texts
 

@@ -126,17 +126,16 @@ def replay_masks(
     if automata.is_trivial:
         return None
     num_rows, columns = tokens.shape
-    rows = torch.arange(num_rows, device=tokens.device)
-    states = automata.initial(num_rows, tokens.device)
+    states = automata.begin(torch.arange(num_rows, device=tokens.device))
     masks = []
     for column in range(columns):
-        mask = automata.mask(rows, states, stage.max_tokens - column)
+        mask = automata.mask(states, stage.max_tokens - column)
         if mask is None:
             mask = torch.ones(
                 (num_rows, stage.lm.vocab.size), dtype=torch.bool, device=tokens.device
             )
         masks.append(mask)
-        states, _ = automata.advance(rows, states, tokens[:, column])
+        states = automata.advance(states, tokens[:, column])
     return torch.stack(masks, 1)
 
 

@@ -22,25 +22,100 @@ _CHUNK = 1 << 18
 class Drawn:
     """Tokens and what they cost; all `[rows]`.
 
-    `log_prob` is the log probability of the token under the distribution of the logits (before
-    any mask), float64. `log_mass` is the log of the probability that the mask allowed: 0 without a
-    mask, −inf where nothing was allowed (the token is then meaningless).
+    `log_prob` is the log probability of the token under the distribution p of the logits (before
+    any mask or factor), float64. `log_mass` is the log of Σ p·f with the factors f, which is the
+    probability that a mask allowed: 0 without any, −inf where nothing was allowed (the token is
+    then meaningless). `log_ratio` is log f of the token; None where it is 0 for all.
     """
 
     tokens: Tensor
     log_prob: Tensor
     log_mass: Tensor
+    log_ratio: Tensor | None = None
 
 
 def draw_tokens(
-    logits: Tensor, uniforms: Tensor, *, index: Tensor | None = None, mask: Tensor | None = None
+    logits: Tensor,
+    uniforms: Tensor | None,
+    *,
+    index: Tensor | None = None,
+    mask: Tensor | None = None,
+    log_factors: Tensor | None = None,
+    forced: Tensor | None = None,
 ) -> Drawn:
-    """One token per row from softmax(logits) restricted to the mask and renormalised.
+    """One token per row from softmax(logits) times factors, renormalised.
 
     `logits` is `[physical, vocab]`, unnormalised; row i reads `logits[index[i]]` (`index` is
     `[rows]`, absent when it is the identity). `uniforms` is `[rows]`, float64 in [0, 1): the draw
-    is the inverse of the CDF there. `mask` is `[rows, vocab]`, true where a token is allowed.
+    is the inverse of the CDF there. `mask` is `[rows, vocab]`, true where a token is allowed, and
+    `log_factors` `[rows, vocab]` the log of what else multiplies its probability.
+
+    Rows whose `forced` `[rows]` is not −1 take that token, at the cost that drawing it would have.
+    Where all do, `uniforms` may be None.
     """
+    if forced is None:
+        assert uniforms is not None
+        return _drawn(logits, uniforms, index, mask, log_factors)
+    if uniforms is None:
+        return _costs(forced, logits, index, mask, log_factors)
+    drawn = _drawn(logits, uniforms, index, mask, log_factors)
+    at = (forced >= 0).nonzero().squeeze(-1)
+    costs = _costs(
+        forced[at],
+        logits,
+        at if index is None else index[at],
+        None if mask is None else mask[at],
+        None if log_factors is None else log_factors[at],
+    )
+    log_ratio = drawn.log_ratio
+    if costs.log_ratio is not None:
+        log_ratio = torch.zeros_like(drawn.log_prob) if log_ratio is None else log_ratio
+        log_ratio = log_ratio.index_copy(0, at, costs.log_ratio)
+    return Drawn(
+        drawn.tokens.index_copy(0, at, costs.tokens),
+        drawn.log_prob.index_copy(0, at, costs.log_prob),
+        drawn.log_mass.index_copy(0, at, costs.log_mass),
+        log_ratio,
+    )
+
+
+def _costs(
+    tokens: Tensor,
+    logits: Tensor,
+    index: Tensor | None,
+    mask: Tensor | None,
+    log_factors: Tensor | None,
+) -> Drawn:
+    """Given tokens `[rows]`, as if they had been drawn."""
+    at = tokens.unsqueeze(-1)
+    if index is not None:
+        logits = logits.index_select(0, index)
+    log_probs = logits.double().log_softmax(-1)
+    log_prob = log_probs.gather(1, at).squeeze(-1)
+    if mask is None and log_factors is None:
+        return Drawn(tokens, log_prob, torch.zeros_like(log_prob))
+    log_ratio = torch.zeros_like(log_prob)
+    if log_factors is not None:
+        log_ratio = log_factors.gather(1, at).squeeze(-1).double()
+        log_probs = log_probs + log_factors
+    if mask is not None:
+        log_ratio = log_ratio.masked_fill(~mask.gather(1, at).squeeze(-1), -math.inf)
+        log_probs = log_probs.masked_fill(~mask, -math.inf)
+    log_mass = log_probs.logsumexp(-1)
+    if log_factors is None:
+        log_mass = log_mass.clamp(max=0.0)
+    return Drawn(tokens, log_prob, log_mass, log_ratio)
+
+
+def _drawn(
+    logits: Tensor,
+    uniforms: Tensor,
+    index: Tensor | None,
+    mask: Tensor | None,
+    log_factors: Tensor | None,
+) -> Drawn:
+    if log_factors is not None:
+        return _draw_weighted(logits, uniforms, index, mask, log_factors)
     num_rows, chunk = uniforms.shape[0], max(1, _CHUNK // logits.shape[-1])
     if (
         logits.device.type == "cpu"
@@ -64,6 +139,31 @@ def draw_tokens(
             torch.cat([part.log_mass for part in parts]),
         )
     return _draw(logits, uniforms, index, mask)
+
+
+def _draw_weighted(
+    logits: Tensor,
+    uniforms: Tensor,
+    index: Tensor | None,
+    mask: Tensor | None,
+    log_factors: Tensor,
+) -> Drawn:
+    """As `draw_tokens`: a draw from logits + log factors, scored by the logits as well."""
+    if index is not None:
+        logits = logits.index_select(0, index)
+    weighted = logits.to(_weight_dtype(logits.dtype)) + log_factors
+    if mask is not None:
+        weighted = weighted.masked_fill(~mask, -math.inf)
+    nothing = (weighted.amax(-1) == -math.inf).unsqueeze(-1)
+    tokens = _drawn(weighted.masked_fill(nothing, 0.0), uniforms, None, None, None).tokens
+    at = tokens.unsqueeze(-1)
+    log_total = logits.double().logsumexp(-1)
+    return Drawn(
+        tokens,
+        logits.gather(1, at).squeeze(-1).double() - log_total,
+        weighted.double().logsumexp(-1) - log_total,
+        log_factors.gather(1, at).squeeze(-1).double(),
+    )
 
 
 def _draw(logits: Tensor, uniforms: Tensor, index: Tensor | None, mask: Tensor | None) -> Drawn:

@@ -62,6 +62,40 @@ def test_a_row_with_nothing_allowed_has_log_mass_minus_infinity() -> None:
 
 
 @pytest.mark.parametrize("vocab", [NARROW, WIDE])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_factors_multiply_the_probabilities(vocab: int, dtype: torch.dtype) -> None:
+    logits, index = random_logits(30, vocab).to(dtype), torch.arange(60) % 30
+    factors = 2.0 * torch.randn(60, vocab, generator=torch.Generator().manual_seed(1))
+    mask = torch.rand(60, vocab, generator=torch.Generator().manual_seed(2)) < 0.5
+    mask[:, 0] = True
+    uniforms = STREAM.uniforms(torch.arange(60))
+    drawn = draw_tokens(logits, uniforms, index=index, mask=mask, log_factors=factors)
+    at = drawn.tokens.unsqueeze(-1)
+    log_probs = logits.double()[index].log_softmax(-1)
+    weighted = (log_probs + factors).masked_fill(~mask, -math.inf)
+    cdf = weighted.softmax(-1).cumsum(-1).gather(1, at).squeeze(-1)
+    own = weighted.softmax(-1).gather(1, at).squeeze(-1)
+    assert bool(((uniforms >= cdf - own - 1e-5) & (uniforms <= cdf + 1e-5)).all())
+    close = {"atol": 1e-5, "rtol": 0.0}
+    torch.testing.assert_close(drawn.log_prob, log_probs.gather(1, at).squeeze(-1), **close)
+    torch.testing.assert_close(drawn.log_mass, weighted.logsumexp(-1), **close)
+    assert drawn.log_ratio is not None
+    torch.testing.assert_close(drawn.log_ratio, factors.gather(1, at).squeeze(-1).double())
+
+
+def test_factors_that_are_a_mask_draw_as_the_mask_does() -> None:
+    logits, uniforms = random_logits(60, NARROW), STREAM.uniforms(torch.arange(60))
+    mask = torch.rand(60, NARROW, generator=torch.Generator().manual_seed(1)) < 0.5
+    mask[0] = False
+    one = draw_tokens(logits, uniforms, mask=mask)
+    other = draw_tokens(logits, uniforms, log_factors=mask.double().log())
+    alive = one.log_mass > -math.inf
+    assert not alive[0] and other.log_mass[0] == -math.inf
+    assert torch.equal(one.tokens[alive], other.tokens[alive])
+    torch.testing.assert_close(one.log_mass, other.log_mass, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("vocab", [NARROW, WIDE])
 def test_extreme_uniforms_never_reach_a_token_of_probability_zero(vocab: int) -> None:
     logits = torch.full((2, vocab), -math.inf)
     logits[:, 3] = 0.0

@@ -37,9 +37,7 @@ def drawn(model: Target, animals: list[int], happy: list[int]) -> Automata:
 
 
 def masks(automata: Automata, rows: int) -> torch.Tensor:
-    every = torch.arange(rows)
-    states = automata.initial(rows, torch.device("cpu"))
-    mask = automata.mask(every, states, 3)
+    mask = automata.mask(automata.begin(torch.arange(rows)), 3)
     assert mask is not None
     return mask
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -9,9 +10,26 @@ from torch import Tensor
 
 from lmppl.density.stages.growing import GrowingStrings
 from lmppl.density.stages.text_batch import TextBatch
-from lmppl.density.steering.automaton import Automata
+from lmppl.density.steering.steered import Steered
 from lmppl.errors import InternalError
-from lmppl.lm.protocol import PrefixArchive, Prefixes
+from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prefixes
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A language model that proposes tokens in the prior's place, and what it computed.
+
+    `prefixes` has the same rows as those of the prior beside it.
+    """
+
+    lm: LanguageModel
+    prefixes: Prefixes
+
+    def select(self, indices: Tensor) -> Beside:
+        return Beside(self.lm, self.prefixes.select(indices))
+
+    def extend(self, tokens: Tensor) -> Beside:
+        return Beside(self.lm, self.lm.extend(self.prefixes, tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +41,8 @@ class TextRun:
     the rows whose text goes on; `prefixes` has a logical row for each, *without* the last token,
     which waits in `pending` `[open rows]` until the next step. `finished` `[rows]`: ended by an end
     token or a stop string. `log_prior` `[rows]`: log probability of the tokens so far, float64.
+    `steered` is where each row is under what guides the drawing; `beside` proposes tokens, where
+    that is not the prior.
     Rows that close are filed in the `archive`, if there is one, under their own numbers.
     `growing` remembers what tokens were decoded before; it is filled in place, as `tokens` is.
     `undefined` `[]`, where the device is not the host: some log probability so far was NaN, also
@@ -34,8 +54,7 @@ class TextRun:
     position: int | None
     finished: Tensor
     stopped: Tensor
-    states: Tensor
-    automata: Automata
+    steered: Steered
     open: Tensor
     prefixes: Prefixes | None
     pending: Tensor | None
@@ -43,6 +62,7 @@ class TextRun:
     token_log_prob: Tensor | None
     token_log_mass: Tensor | None
     strip: Tensor | None
+    beside: Beside | None = None
     archive: PrefixArchive | None = None
     undefined: Tensor | None = None
     growing: GrowingStrings = field(default_factory=GrowingStrings, compare=False)
@@ -67,6 +87,16 @@ class TextRun:
             return self.max_tokens - self.position
         return self.max_tokens - self.positions[self.open]
 
+    @property
+    def weighs_tokens(self) -> bool:
+        """Whether a row's weight changes with its tokens, and may become zero."""
+        return self.steered.by_token or self.beside is not None
+
+    def unsteered(self, log_weight: Tensor) -> Tensor:
+        """Log weights `[rows]` with ψ of the rows' texts divided out."""
+        log_psi = self.steered.log_psi
+        return log_weight if log_psi is None else log_weight - log_psi
+
     def select(self, indices: Tensor) -> TextRun:
         """The rows `indices` `[new rows]`, in that order, with repeats."""
         slot = torch.full((self.num_rows,), -1, dtype=torch.long, device=self.tokens.device)
@@ -81,11 +111,11 @@ class TextRun:
             positions=self.positions[indices],
             finished=self.finished[indices],
             stopped=self.stopped[indices],
-            states=self.states[indices],
-            automata=self.automata.select(indices),
+            steered=self.steered.select(indices),
             open=still,
             prefixes=None if self.prefixes is None else self.prefixes.select(chosen),
             pending=None if self.pending is None else self.pending[chosen],
+            beside=None if self.beside is None else self.beside.select(chosen),
             log_prior=self.log_prior[indices],
             token_log_prob=None if self.token_log_prob is None else self.token_log_prob[indices],
             token_log_mass=None if self.token_log_mass is None else self.token_log_mass[indices],
@@ -104,6 +134,7 @@ class TextRun:
             self,
             open=self.open[at],
             prefixes=None if self.prefixes is None or not at.numel() else self.prefixes.select(at),
+            beside=None if self.beside is None or not at.numel() else self.beside.select(at),
             pending=None if self.pending is None else self.pending[at],
         )
 
@@ -116,17 +147,12 @@ class TextRun:
             raise InternalError("a suffix move needs the recorded cost of every token")
         log_prob = torch.where(inside, kept.token_log_prob, 0.0)
         log_mass = torch.where(inside, kept.token_log_mass, 0.0)
-        states = self.states
-        if not self.automata.is_trivial:
-            for t in range(int(lengths.max())):
-                new, _ = self.automata.advance(self.open, states, tokens[:, t])
-                states = torch.where(inside[:, t], new, states)
         return replace(
             self,
             tokens=tokens,
             positions=lengths.clone(),
             position=None,
-            states=states,
+            steered=self.steered.replay(tokens, lengths),
             log_prior=log_prob.sum(-1),
             token_log_prob=log_prob,
             token_log_mass=log_mass,
@@ -137,7 +163,7 @@ class TextRun:
         tokens: Tensor,
         log_prob: Tensor,
         log_mass: Tensor | None,
-        states: Tensor,
+        steered: Steered,
         ended: Tensor | None,
         stopped: Tensor | None,
     ) -> TextRun:
@@ -160,7 +186,7 @@ class TextRun:
             position=position,
             finished=finished,
             stopped=stops,
-            states=self.states.index_copy(0, rows, states),
+            steered=steered,
             pending=tokens,
             log_prior=self.log_prior.index_add(0, rows, log_prob),
         )
@@ -193,9 +219,43 @@ class TextRun:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one token cost the rows that were open: `rows` `[open]` and, aligned with it,
-    `log_prob` (under the prior) and `log_mass` (−inf: no allowed token, the row is dead)."""
+    """What one token cost the rows that were open: `rows` `[open]` and, aligned with it, logs of
+
+    `log_prior`: the probability of the token under the prior; `log_mass`: Σ_v q(v) ψ(x<t v)/ψ(x<t)
+    with the q that tokens are proposed from (−inf: no token is possible, and the row is dead);
+    `log_ratio`: ψ(x≤t)/ψ(x<t) of the token, None where that is 1; `log_base`: the q of the token,
+    None where that is the prior.
+    """
 
     rows: Tensor
-    log_prob: Tensor
+    log_prior: Tensor
     log_mass: Tensor
+    log_ratio: Tensor | None = None
+    log_base: Tensor | None = None
+
+    @property
+    def is_masked_prior(self) -> bool:
+        """Whether tokens were drawn from the prior, some of them excluded at most."""
+        return self.log_ratio is None and self.log_base is None
+
+    @property
+    def log_proposal(self) -> Tensor:
+        """log q(v) ψ(x<t v)/ψ(x<t) / mass: how likely the token was to be drawn, `[open]`."""
+        log_q = self.log_prior if self.log_base is None else self.log_base
+        if self.log_ratio is not None:
+            log_q = log_q + self.log_ratio
+        impossible = (log_q == -math.inf) | (self.log_mass == -math.inf)
+        return torch.where(impossible, -math.inf, log_q - self.log_mass)
+
+    @property
+    def log_weight(self) -> Tensor:
+        """What the weight of the row takes: log p(v) ψ(x≤t)/ψ(x<t) over the proposal, `[open]`.
+
+        −inf where the token was forced and ψ is zero with it.
+        """
+        gain = self.log_mass
+        if self.log_base is not None:
+            gain = gain + (self.log_prior - self.log_base)
+        if self.log_ratio is not None:
+            gain = gain.masked_fill(self.log_ratio == -math.inf, -math.inf)
+        return gain

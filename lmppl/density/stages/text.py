@@ -2,7 +2,7 @@
 
 A `TextRun` is a batch of texts in the making. Each step extends the prefixes that are still open
 by the token drawn last (lazily, so that rows dropped by resampling or by ending cost no forward),
-masks the next-token distribution with the site's automaton, and draws.
+steers the next-token distribution, and draws.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from torch import Tensor
 from lmppl.automata import SiteAutomaton, compile_constraint
 from lmppl.automata.predicates import Predicate, cut_at_stop
 from lmppl.density.stages.growing import GrowingStrings
-from lmppl.density.stages.run import Step, TextRun
+from lmppl.density.stages.run import Beside, Step, TextRun
 from lmppl.density.stages.text_batch import TextBatch
 from lmppl.density.steering.automaton import Automata
-from lmppl.errors import Diagnostic, InferenceError
-from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prompt
+from lmppl.density.steering.protocol import Steering
+from lmppl.density.steering.steered import Steered
+from lmppl.errors import Diagnostic, InferenceError, InternalError
+from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prefixes, Prompt
 from lmppl.sequences.drawing import IDENTITY_WARP, Warp, draw_tokens
 
 Uniforms = Callable[[Tensor, int], Tensor]  # (rows [n], step) -> float64 [n]
@@ -84,8 +86,9 @@ class TextStage:
     def begin(
         self,
         prompts: Sequence[Prompt],
-        automata: Automata,
-        *,
+        *steering: Steering,
+        rows: Tensor | None = None,
+        proposal: LanguageModel | None = None,
         kept: TextBatch | None = None,
         kept_lengths: Tensor | None = None,
         record: bool = False,
@@ -94,14 +97,16 @@ class TextStage:
     ) -> TextRun:
         """Texts of no tokens, one per prompt; or the first `kept_lengths` tokens of `kept`.
 
+        Row i is row `rows[i]` of what the steerings were made for (by default i). Tokens are drawn
+        from a `proposal` after the same prompts, where there is one: it must be able to draw what
+        the site's language model can.
         `kept_lengths` `[rows]` must leave out a final end token. `record` keeps what each token
         cost, which suffix moves need. What is kept is recalled from an `archive`: from its rows
         `archived` `[rows]`, or from those of the same number, and the texts are then filed there.
         """
         num_rows, device = len(prompts), self.device
         shape = (num_rows, self.max_tokens)
-        rows = torch.arange(num_rows, device=device)
-        states = automata.initial(num_rows, device)
+        every = torch.arange(num_rows, device=device)
         zeros = torch.zeros(num_rows, dtype=torch.float64, device=device)
         strip = None
         if self.lm.vocab.strips_leading_space:
@@ -113,9 +118,8 @@ class TextStage:
             position=0,
             finished=torch.zeros(num_rows, dtype=torch.bool, device=device),
             stopped=torch.zeros(num_rows, dtype=torch.bool, device=device),
-            states=states,
-            automata=automata,
-            open=rows,
+            steered=Steered.begin(steering, every if rows is None else rows),
+            open=every,
             prefixes=None,
             pending=None,
             log_prior=zeros,
@@ -129,54 +133,94 @@ class TextStage:
         )
         if kept is None or kept_lengths is None:
             prefixes = self.lm.start(prompts, max_new_tokens=self.max_tokens)
+            if proposal is not None:
+                proposed = proposal.start(prompts, max_new_tokens=self.max_tokens)
+                run = replace(run, beside=Beside(proposal, proposed))
             return replace(run, prefixes=prefixes)
         if archive is None:
-            prefixes = self.lm.resume(
-                prompts, kept.tokens, kept_lengths, max_new_tokens=self.max_tokens
-            )
+            prefixes = self._resumed(self.lm, prompts, kept.tokens, kept_lengths)
         else:
-            at = rows if archived is None else archived
+            at = every if archived is None else archived
             prefixes = archive.recall(at, prompts, kept.tokens, kept_lengths)
+        if proposal is not None:
+            proposed = self._resumed(proposal, prompts, kept.tokens, kept_lengths)
+            run = replace(run, beside=Beside(proposal, proposed))
         run = replace(run, prefixes=prefixes, archive=archive if archived is None else None)
         return run.resumed(kept, kept_lengths)
 
-    def step(self, run: TextRun, uniforms: Tensor, *, masked: bool = True) -> tuple[TextRun, Step]:
-        """Draws the next token of every open row; `uniforms` `[rows]` has one for every row.
+    def _resumed(
+        self, lm: LanguageModel, prompts: Sequence[Prompt], tokens: Tensor, lengths: Tensor
+    ) -> Prefixes:
+        return lm.resume(prompts, tokens, lengths, max_new_tokens=self.max_tokens)
 
-        With `masked` the draw is restricted to tokens after which the site's constraints can
-        still be met, and `Step.log_mass` says how much of the prior that was.
+    def step(
+        self,
+        run: TextRun,
+        uniforms: Tensor | None,
+        *,
+        forced: Tensor | None = None,
+        masked: bool = True,
+    ) -> tuple[TextRun, Step]:
+        """The next token of every open row: drawn, or `forced`, and what that costs.
+
+        `uniforms` `[rows]` has a number for every row, open or not; None where none draws.
+        `forced` `[rows]` has the tokens of rows that must take one, and −1 for those that draw.
+        Not `masked`, tokens are proposed as if nothing were steered.
         """
         run = self.extend(run)
         prefixes = run.prefixes
         assert prefixes is not None
         rows = run.open
-        everyone = rows.shape[0] == run.num_rows
+        mask, log_factors = run.steered.log_next(run) if masked else (None, None)
+        proposed = prefixes if run.beside is None else run.beside.prefixes
+        logits = self.warp(prefixes.logits) if run.beside is None else proposed.logits
         drawn = draw_tokens(
-            self.warp(prefixes.logits),
-            uniforms if everyone else uniforms[rows],
-            index=None if prefixes.identity else prefixes.index,
-            mask=self.mask(run) if masked else None,
+            logits,
+            _of_rows(uniforms, run),
+            index=None if proposed.identity else proposed.index,
+            mask=mask,
+            log_factors=log_factors,
+            forced=_of_rows(forced, run),
         )
-        new = self.place(run, drawn.tokens, drawn.log_prob, drawn.log_mass)
-        return new, Step(rows, drawn.log_prob, drawn.log_mass)
+        log_prior, log_base = drawn.log_prob, None
+        if run.beside is not None:
+            log_base = log_prior
+            log_probs = self.warp(prefixes.row_logits()).double().log_softmax(-1)
+            log_prior = log_probs.gather(1, drawn.tokens.unsqueeze(-1)).squeeze(-1)
+        log_ratio = None if log_factors is None else drawn.log_ratio
+        new = self.place(run, drawn.tokens, log_prior, drawn.log_mass, log_ratio)
+        if log_ratio is not None:
+            _require_sums(log_ratio, drawn.log_mass)
+        return new, Step(rows, log_prior, drawn.log_mass, drawn.log_ratio, log_base)
 
     def extend(self, run: TextRun) -> TextRun:
         """The run with the tokens drawn last computed: one forward for the open rows."""
         if run.pending is None:
             return run
         assert run.prefixes is not None
-        return replace(run, prefixes=self.lm.extend(run.prefixes, run.pending), pending=None)
+        return replace(
+            run,
+            prefixes=self.lm.extend(run.prefixes, run.pending),
+            beside=None if run.beside is None else run.beside.extend(run.pending),
+            pending=None,
+        )
 
     def mask(self, run: TextRun) -> Tensor | None:
         """Tokens `[open, vocab]` after which the constraints can still be met; None: all."""
-        if run.automata.is_trivial:
-            return None
-        return run.automata.mask(run.open, run.states[run.open], run.remaining)
+        return run.steered.log_next(run)[0]
 
     def place(
-        self, run: TextRun, tokens: Tensor, log_prob: Tensor, log_mass: Tensor | None = None
+        self,
+        run: TextRun,
+        tokens: Tensor,
+        log_prob: Tensor,
+        log_mass: Tensor | None = None,
+        log_factors: Tensor | None = None,
     ) -> TextRun:
-        """The run after every open row has taken its token; `[open]` each."""
+        """The run after every open row has taken its token; `[open]` each.
+
+        `log_factors` is by how much ψ has grown with the token, without the masks; None: not.
+        """
         rows = run.open
         if log_prob.device.type == "cpu":
             self.require_numbers(log_prob)
@@ -184,16 +228,12 @@ class TextStage:
             # Looked at when the texts are finished: the host does not wait at every step.
             now = log_prob.isnan().any()
             run = replace(run, undefined=now if run.undefined is None else now | run.undefined)
-        states, ended, stopped = run.states[rows], None, None
-        if self.lm.vocab.eos_ids:
-            ended = self.is_eos[tokens]
-        if not run.automata.is_trivial:
-            states, stopped = run.automata.advance(rows, states, tokens)
-        if not self.stop:
-            stopped = None
+        steered = run.steered.advance(rows, tokens, log_factors)
+        ended = self.is_eos[tokens] if self.lm.vocab.eos_ids else None
+        stopped = steered.ended(rows) if self.stop else None
         if stopped is not None:
             ended = stopped if ended is None else ended | stopped
-        return run.placed(tokens, log_prob, log_mass, states, ended, stopped)
+        return run.placed(tokens, log_prob, log_mass, steered, ended, stopped)
 
     def require_numbers(self, log_probs: Tensor) -> None:
         """No log probability of this site's language model is NaN: that is no probability of zero.
@@ -225,14 +265,18 @@ class TextStage:
         """
         if not run.num_open:
             return run
-        rows = run.open.tolist()
-        prefixes = self.lm.resume(
-            [prompts[row] for row in rows],
-            run.tokens[run.open],
-            run.positions[run.open],
-            max_new_tokens=self.max_tokens,
+        own = [prompts[row] for row in run.open.tolist()]
+        tokens, lengths = run.tokens[run.open], run.positions[run.open]
+        if run.beside is not None:
+            lm = run.beside.lm
+            run = replace(run, beside=Beside(lm, self._resumed(lm, own, tokens, lengths)))
+        return replace(
+            run,
+            prefixes=self._resumed(self.lm, own, tokens, lengths),
+            pending=None,
+            archive=None,
+            growing=GrowingStrings(),
         )
-        return replace(run, prefixes=prefixes, pending=None, archive=None, growing=GrowingStrings())
 
     def finish(self, run: TextRun) -> TextBatch:
         """The texts of a run in which no row is open any more."""
@@ -295,33 +339,33 @@ class TextStage:
     def generate(
         self,
         prompts: Sequence[Prompt],
-        automata: Automata,
+        steering: Steering,
         uniforms: Uniforms,
         *,
         masked: bool = True,
         record: bool = False,
     ) -> tuple[TextRun, Tensor]:
-        """Complete texts and the log mass of their masks, `[rows]` float64, −inf for dead ones.
+        """Complete texts and the log of prior over proposal, `[rows]` float64, −inf for dead ones.
 
-        The texts are draws of the prior (of the masked prior where `masked`).
+        The texts are draws of the prior (of the steered prior where `masked`).
         """
-        return self.complete(self.begin(prompts, automata, record=record), uniforms, masked=masked)
+        return self.complete(self.begin(prompts, steering, record=record), uniforms, masked=masked)
 
     def complete(
         self, run: TextRun, uniforms: Uniforms, *, masked: bool = True
     ) -> tuple[TextRun, Tensor]:
-        """Draws until no row is open; returns the log mass of the masks met, `[rows]`."""
-        log_mass = torch.zeros(run.num_rows, dtype=torch.float64, device=self.device)
+        """Draws until no row is open; returns the log of prior over proposal, `[rows]`."""
+        log_weight = torch.zeros(run.num_rows, dtype=torch.float64, device=self.device)
         number = 0
         while run.num_open:
-            run, log_mass = self.advance(run, log_mass, uniforms, number, masked=masked)
+            run, log_weight = self.advance(run, log_weight, uniforms, number, masked=masked)
             number += 1
-        return run, log_mass
+        return run, run.unsteered(log_weight)
 
     def advance(
         self,
         run: TextRun,
-        log_mass: Tensor,
+        log_weight: Tensor,
         uniforms: Uniforms,
         number: int,
         *,
@@ -329,20 +373,19 @@ class TextStage:
     ) -> tuple[TextRun, Tensor]:
         """One token more for every open row, the `number`-th since the run was begun or taken up.
 
-        `log_mass` `[rows]` is that of the masks met so far; rows that are dead are closed.
+        `log_weight` `[rows]` is what the tokens so far have cost, ψ included; rows that are dead
+        are closed.
         """
         every = torch.arange(run.num_rows, device=self.device)
         run, step = self.step(run, uniforms(every, number), masked=masked)
-        log_mass = log_mass.index_add(0, step.rows, step.log_mass)
-        if not run.automata.is_trivial and run.num_open:
-            run = run.close(self._alive(run, log_mass, masked=masked))
-        return run, log_mass
-
-    def _alive(self, run: TextRun, log_mass: Tensor, *, masked: bool) -> Tensor:
-        if masked:
-            return log_mass[run.open] > -math.inf
-        # The prior walks into dead ends: an attempt that cannot succeed any more stops there.
-        return ~run.automata.is_dead(run.open, run.states[run.open], run.remaining)
+        log_weight = log_weight.index_add(0, step.rows, step.log_weight)
+        if run.weighs_tokens and run.num_open:
+            alive = log_weight[run.open] > -math.inf
+            if not masked:
+                # The prior walks into dead ends: an attempt that cannot succeed stops there.
+                alive &= ~run.steered.is_dead(run.open, run.remaining)
+            run = run.close(alive)
+        return run, log_weight
 
     def rescore(self, prompts: Sequence[Prompt], text: TextBatch) -> Tensor:
         """log p(text | prompt) of given texts, `[rows]` float64, under the site's warp."""
@@ -384,20 +427,10 @@ class TextStage:
         run = self.begin(prompts, automata, record=True)
         possible = torch.ones(num_rows, dtype=torch.bool, device=self.device)
         for t in range(int(text.lengths.max())):
-            run = self.extend(run)
-            assert run.prefixes is not None
-            rows = run.open
-            tokens = text.tokens[rows, t]
-            log_probs = self.warp(run.prefixes.row_logits()).double().log_softmax(-1)
-            chosen = log_probs.gather(1, tokens.unsqueeze(-1)).squeeze(-1)
-            mask, log_mass = self.mask(run), torch.zeros_like(chosen)
-            if mask is not None:
-                log_mass = log_probs.masked_fill(~mask, -math.inf).logsumexp(-1).clamp(max=0.0)
-                chosen = chosen.masked_fill(
-                    ~mask.gather(1, tokens.unsqueeze(-1)).squeeze(-1), -math.inf
-                )
-            possible = possible.index_copy(0, rows, possible[rows] & (chosen > -math.inf))
-            run = self.place(run, tokens, chosen, log_mass)
+            run, step = self.step(run, None, forced=text.tokens[:, t])
+            rows = step.rows
+            drawable = step.log_proposal > -math.inf
+            possible = possible.index_copy(0, rows, possible[rows] & drawable)
             if run.num_open:
                 run = run.close((text.lengths[run.open] > t + 1) & possible[run.open])
             if not run.num_open:
@@ -407,3 +440,13 @@ class TextStage:
             text, token_log_prob=run.token_log_prob, token_log_mass=run.token_log_mass
         )
         return retraced, possible & as_long
+
+
+def _require_sums(log_ratio: Tensor, log_mass: Tensor) -> None:
+    if bool((log_ratio.isnan() | log_mass.isnan() | (log_mass == math.inf)).any()):
+        raise InternalError("a steering gave NaN or infinity for log ψ(x≤t) / ψ(x<t)")
+
+
+def _of_rows(values: Tensor | None, run: TextRun) -> Tensor | None:
+    """What is given for all rows, `[rows]`, for those that are open."""
+    return values if values is None or run.num_open == run.num_rows else values[run.open]

@@ -1,20 +1,27 @@
-"""The automata of a batch of texts: what may follow, so that requirements can still be met."""
+"""Steering by automata: only tokens after which the requirements can still be met."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lmppl.automata import SiteAutomaton
+from lmppl.density.steering.protocol import Steering
+
+if TYPE_CHECKING:
+    from lmppl.density.stages.run import TextRun
 
 
 @dataclass(frozen=True, slots=True)
-class Automata:
+class Automata(Steering):
     """The automata of a batch: several where the rows' earlier choices ask for different ones.
 
     Row i is watched by `machines[which[i]]`; None watches nothing. `which` None means machine 0.
+    A state is that of the row's automaton (−1: dead), `[n]`; with `which` it is `[n, 2]`: the
+    number of the automaton, and its state.
     """
 
     machines: tuple[SiteAutomaton | None, ...]
@@ -24,66 +31,78 @@ class Automata:
     def is_trivial(self) -> bool:
         return all(machine is None for machine in self.machines)
 
+    @property
+    def is_exact(self) -> bool:
+        return all(machine is None or machine.is_exact for machine in self.machines)
+
     def select(self, indices: Tensor) -> Automata:
-        return self if self.which is None else replace(self, which=self.which[indices])
+        return self if self.which is None else Automata(self.machines, self.which[indices])
 
-    def _each(self, rows: Tensor) -> list[tuple[SiteAutomaton, Tensor | None]]:
-        """The machines in use among `rows` with the positions of their rows (None: all)."""
-        if self.which is None:
-            machine = self.machines[0]
-            return [] if machine is None else [(machine, None)]
-        which = self.which[rows]
-        found = []
-        for number in torch.unique(which).tolist():
-            machine = self.machines[number]
-            if machine is not None:
-                found.append((machine, (which == number).nonzero().squeeze(-1)))
-        return found
+    def begin(self, rows: Tensor) -> Tensor:
+        if self.which is not None:
+            # Every automaton begins in state 0.
+            return torch.stack([self.which[rows], torch.zeros_like(rows)], -1)
+        machine = self.machines[0]
+        return torch.zeros_like(rows) if machine is None else machine.initial(rows.shape[0])
 
-    def initial(self, num_rows: int, device: torch.device) -> Tensor:
-        states = torch.zeros(num_rows, dtype=torch.long, device=device)
-        for machine, at in self._each(torch.arange(num_rows, device=device)):
-            if at is None:
-                return machine.initial(num_rows)
-            states[at] = machine.initial(at.shape[0])
-        return states
+    def log_next(self, run: TextRun, states: Tensor) -> Tensor | None:
+        return self.mask(states, run.remaining)
 
-    def mask(self, rows: Tensor, states: Tensor, remaining: Tensor | int) -> Tensor | None:
-        """Tokens `[rows, vocab]` after which the text can still be completed; None: all."""
+    def mask(self, states: Tensor, remaining: Tensor | int) -> Tensor | None:
+        """Tokens `[n, vocab]` after which the text can still be completed; None: all.
+
+        `remaining` is how many tokens may still be drawn, the next one included.
+        """
         mask: Tensor | None = None
-        for machine, at in self._each(rows):
+        for machine, at, own in self._each(states):
             if isinstance(remaining, int) and not machine.masks_at(remaining):
                 continue
             if at is None:
-                return machine.mask(states, remaining)
-            left = remaining if isinstance(remaining, int) else remaining[at]
-            part = machine.mask(states[at], left)
+                return machine.mask(own, remaining)
+            part = machine.mask(own, remaining if isinstance(remaining, int) else remaining[at])
             if mask is None:
-                mask = torch.ones(
-                    (rows.shape[0], part.shape[1]), dtype=torch.bool, device=part.device
-                )
+                shape = (states.shape[0], part.shape[1])
+                mask = torch.ones(shape, dtype=torch.bool, device=part.device)
             mask[at] = part
         return mask
 
-    def is_dead(self, rows: Tensor, states: Tensor, remaining: Tensor | int) -> Tensor:
-        """Whether no continuation of `remaining` tokens meets the constraints, `[rows]`."""
-        dead = torch.zeros_like(states, dtype=torch.bool)
-        for machine, at in self._each(rows):
-            if at is None:
-                return machine.is_dead(states, remaining)
-            left = remaining if isinstance(remaining, int) else remaining[at]
-            dead = dead.index_copy(0, at, machine.is_dead(states[at], left))
-        return dead
-
-    def advance(self, rows: Tensor, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """New states `[rows]` (−1 dead) and whether the text has ended `[rows]`."""
+    def advance(self, states: Tensor, tokens: Tensor) -> Tensor:
         new = states
-        stopped = torch.zeros_like(states, dtype=torch.bool)
-        for machine, at in self._each(rows):
+        for machine, at, own in self._each(states):
             if at is None:
-                new = machine.advance(states, tokens)
-                return new, machine.ended(new)
-            part = machine.advance(states[at], tokens[at])
-            new = new.index_copy(0, at, part)
-            stopped = stopped.index_copy(0, at, machine.ended(part))
-        return new, stopped
+                return machine.advance(own, tokens)
+            moved = torch.stack([states[at, 0], machine.advance(own, tokens[at])], -1)
+            new = new.index_copy(0, at, moved)
+        return new
+
+    def ended(self, states: Tensor) -> Tensor:
+        found = torch.zeros(states.shape[0], dtype=torch.bool, device=states.device)
+        for machine, at, own in self._each(states):
+            if at is None:
+                return machine.ended(own)
+            found[at] = machine.ended(own)
+        return found
+
+    def is_dead(self, states: Tensor, remaining: Tensor | int) -> Tensor:
+        """Whether no continuation of `remaining` tokens meets the requirements, `[n]`."""
+        found = torch.zeros(states.shape[0], dtype=torch.bool, device=states.device)
+        for machine, at, own in self._each(states):
+            if at is None:
+                return machine.is_dead(own, remaining)
+            left = remaining if isinstance(remaining, int) else remaining[at]
+            found[at] = machine.is_dead(own, left)
+        return found
+
+    def _each(self, states: Tensor) -> list[tuple[SiteAutomaton, Tensor | None, Tensor]]:
+        """The machines in use with the positions of their rows (None: all), and their states."""
+        if self.which is None:
+            machine = self.machines[0]
+            return [] if machine is None else [(machine, None, states)]
+        which, own = states.unbind(-1)
+        found: list[tuple[SiteAutomaton, Tensor | None, Tensor]] = []
+        for number in torch.unique(which).tolist():
+            machine = self.machines[number]
+            if machine is not None:
+                at = (which == number).nonzero().squeeze(-1)
+                found.append((machine, at, own[at]))
+        return found

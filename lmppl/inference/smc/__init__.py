@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from lmppl.errors import Diagnostic
 from lmppl.inference.settings import Referee, Settings, option
 from lmppl.ir.model import Model, Potential
+
+# What steers texts besides their requirements, by name of the option `lookahead`: called with the
+# target, the number of the site, its stage and the executions.
+LOOKAHEADS: Mapping[str, str | None] = {
+    "prefix": "lmppl.density.steering.lookahead:PrefixLookahead",
+    "none": None,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +43,7 @@ class SMC(Settings):
         "prefix",
         "'prefix' scores unfinished texts with the factors and divides the score out at the end;"
         " 'none' looks at constraints only",
-        choices=("prefix", "none"),
+        choices=tuple(LOOKAHEADS),
     )
     lookahead_every: int = option(4, "tokens between two scores of unfinished texts", lower=1)
 

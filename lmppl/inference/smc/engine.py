@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,17 +13,21 @@ import torch
 from torch import Tensor
 
 from lmppl.density import ChoiceStage, Target, TextRun, TextStage, Traces
+from lmppl.density.steering.protocol import Steering
 from lmppl.inference.bounds import WeightBound, weight_bound
 from lmppl.inference.failures import NoMass, by_binding
 from lmppl.inference.loop import Draws, Info
 from lmppl.inference.proposing import draw_choice_site
-from lmppl.inference.smc import SMC
+from lmppl.inference.smc import LOOKAHEADS, SMC
 from lmppl.inference.zero_mass import zero_mass
+from lmppl.lm.protocol import Prompt
 from lmppl.posterior import Estimate
 from lmppl.posterior.pareto import pareto_tail
 from lmppl.rng import Stream
 from lmppl.sequences.resampling import systematic_resample
 from lmppl.sequences.weights import effective_sample_size, log_mean_exp
+
+Lookahead = Callable[[Target, int, TextStage, Traces], Steering]
 
 # Fewer than this say nothing about their own error.
 _FEWEST_PARTICLES = 4
@@ -34,8 +40,7 @@ class State:
     """Populations of particles, one per binding and run; rows are `[populations, particles]` flat.
 
     `log_weight` `[populations, particles]` is since the last resampling, whose factors
-    `log_evidence` `[populations]` holds. `log_twist` `[rows]` is the lookahead score contained in
-    the weights, to be divided out. `eve` `[rows]` is each particle's ancestor at the start,
+    `log_evidence` `[populations]` holds. `eve` `[rows]` is each particle's ancestor at the start,
     numbered over all populations.
     `resampled` has, for every resampling, the log weights before it; `given_up` and
     `given_up_prior` `[populations]` are the logs of what the particles lighter than every one that
@@ -45,6 +50,7 @@ class State:
     `log_certain` `[populations]` is what the mask of the first token took from all weights alike.
     `own_steps` `[populations]` counts the steps of each, without those in which it waited for the
     texts of others.
+    `is_masked_prior` says that nothing but masks and looking ahead has steered any text.
     `blind` says why unfinished texts could not be scored, where that happened.
     """
 
@@ -53,7 +59,6 @@ class State:
     run: TextRun | None
     log_weight: Tensor
     log_evidence: Tensor
-    log_twist: Tensor
     eve: Tensor
     given_up: Tensor
     given_up_prior: Tensor
@@ -66,6 +71,7 @@ class State:
     num_ancestors: tuple[Tensor, ...] = ()
     resampled: tuple[Tensor, ...] = ()
     blind: str | None = None
+    is_masked_prior: bool = True
 
 
 class SMCEngine:
@@ -104,7 +110,6 @@ class SMCEngine:
             run=None,
             log_weight=traces.total_log_potential().view(self.shape),
             log_evidence=flat.new_zeros(self.num_populations),
-            log_twist=flat,
             eve=self.counters.clone(),
             given_up=flat.new_full((self.num_populations,), -math.inf),
             given_up_prior=flat.new_full((self.num_populations,), -math.inf),
@@ -156,9 +161,8 @@ class SMCEngine:
         number, run = state.stage, state.run
         if run is None:
             prompts = self.target.prompts(number, state.traces)
-            automata = self.target.requirements.automata(number, state.traces, prompts)
-            run = stage.begin(prompts, automata, record=self.record)
-        watched = not run.automata.is_trivial
+            steering = self.steering(number, stage, state.traces, prompts)
+            run = stage.begin(prompts, *steering, record=self.record)
         # Before the first token of all, every text of a binding is the same.
         first = number == 0 and not run.position and run.num_open == run.num_rows
         uniforms = self.stream.child("site", number).uniforms(
@@ -167,11 +171,13 @@ class SMCEngine:
         run, step = stage.step(run, uniforms)
         state = replace(state, run=run)
         changed = False
-        if watched:
-            loss = torch.zeros_like(state.log_twist).index_copy(0, step.rows, step.log_mass)
-            state = self._weighed(state, loss)
-            if first:
-                state = replace(state, log_certain=loss.view(self.num_populations, -1).amax(-1))
+        if run.weighs_tokens:
+            gain = self._zeros(state).index_copy(0, step.rows, step.log_weight)
+            state = self._weighed(state, gain)
+            if not step.is_masked_prior:
+                state = replace(state, is_masked_prior=False)
+            elif first:
+                state = replace(state, log_certain=gain.view(self.num_populations, -1).amax(-1))
             if run.num_open:
                 alive = state.log_weight.view(-1)[run.open] > -math.inf
                 run = run.close(alive) if not bool(alive.all()) else run
@@ -179,10 +185,25 @@ class SMCEngine:
             changed = True
         if run.num_open == 0:
             return self._finish_text(state, stage), True, step.rows.shape[0]
-        if self.settings.lookahead == "prefix" and self.target.has_lookahead(number):
+        if run.steered.by_value:
             state, looked = self._look_ahead(state, step.rows)
             changed = changed or looked
         return state, changed, step.rows.shape[0]
+
+    def steering(
+        self, number: int, stage: TextStage, traces: Traces, prompts: Sequence[Prompt]
+    ) -> tuple[Steering, ...]:
+        """What guides the texts of site `number`: the requirements, and what is looked ahead to."""
+        automata = self.target.requirements.automata(number, traces, prompts)
+        where = LOOKAHEADS[self.settings.lookahead]
+        if where is None:
+            return (automata,)
+        module, _, name = where.partition(":")
+        look_ahead: Lookahead = getattr(importlib.import_module(module), name)
+        return automata, look_ahead(self.target, number, stage, traces)
+
+    def _zeros(self, state: State) -> Tensor:
+        return torch.zeros_like(state.log_weight).view(-1)
 
     def _look_ahead(self, state: State, moved: Tensor) -> tuple[State, bool]:
         """Scores unfinished texts every few tokens, and those that have just ended at once."""
@@ -200,13 +221,9 @@ class SMCEngine:
             rows = rows[self._is_open(state)[rows // state.log_weight.shape[1]]]
             if rows.shape[0] == 0:
                 return state, False
-        guess, blind = self.target.lookahead(state.stage, state.traces, run, rows)
-        old = state.log_twist[rows]
-        twist = torch.where(torch.isnan(guess), old, guess)
-        gain = torch.zeros_like(state.log_twist).index_copy(0, rows, twist - old)
-        log_twist = state.log_twist.index_copy(0, rows, twist)
-        state = replace(state, log_twist=log_twist, blind=state.blind or blind)
-        return self._weighed(state, gain), True
+        steered, gain, blind = run.steered.look(run, rows)
+        state = replace(state, run=replace(run, steered=steered), blind=state.blind or blind)
+        return self._weighed(state, self._zeros(state).index_copy(0, rows, gain)), True
 
     def _finish_text(self, state: State, stage: TextStage) -> State:
         """The text becomes the site's value; the twist goes out and the true factors come in."""
@@ -217,14 +234,8 @@ class SMCEngine:
         before = state.traces.total_log_potential()
         traces = state.traces.with_value(stage.name, stage.finish(run), run.log_prior)
         traces = self.target.apply_potentials(traces, state.stage)
-        gain = traces.total_log_potential() - before - state.log_twist
-        state = replace(
-            state,
-            traces=traces,
-            run=None,
-            stage=state.stage + 1,
-            log_twist=torch.zeros_like(state.log_twist),
-        )
+        gain = run.unsteered(traces.total_log_potential() - before)
+        state = replace(state, traces=traces, run=None, stage=state.stage + 1)
         return self._weighed(state, gain)
 
     def _without_dead_texts(self, state: State) -> State:
@@ -259,7 +270,6 @@ class SMCEngine:
             state,
             traces=state.traces.select(indices),
             run=None if state.run is None else state.run.select(indices),
-            log_twist=state.log_twist[indices],
             eve=state.eve[indices],
         )
 
@@ -382,7 +392,9 @@ class SMCEngine:
         lost = (weight < lightest) & low.unsqueeze(-1)
         scale = state.log_evidence - math.log(weight.shape[1])
         worth = weight.masked_fill(~lost, -math.inf)
-        prior = torch.where(lost, weight - state.log_twist.view(weight.shape), -math.inf)
+        run = state.run
+        unsteered = weight if run is None else run.unsteered(weight.view(-1)).view_as(weight)
+        prior = torch.where(lost, unsteered, -math.inf)
         return replace(
             state,
             given_up=torch.logaddexp(state.given_up, worth.logsumexp(-1) + scale),
@@ -409,7 +421,9 @@ class SMCEngine:
         traces = state.traces.select(rows[alive])
         eve = state.eve[rows].view(runs, size).cpu().numpy()
         log_final = total.view(runs, size).cpu().numpy()
-        bound = weight_bound(self.target, group, float(state.log_certain[here].max()))
+        bound = WeightBound(math.inf, elsewhere=True)
+        if state.is_masked_prior:
+            bound = weight_bound(self.target, group, float(state.log_certain[here].max()))
         log_missing, misled = self._misled(state, here, bound, log_z)
         first = self.settings.num_particles
         num_looks = float(first * runs - int(state.unlooked[here].sum()))
