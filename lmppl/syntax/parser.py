@@ -12,7 +12,6 @@ from lmppl.errors import Diagnostic, InternalError, LmpError
 from lmppl.syntax import ast
 from lmppl.syntax.builder import Builder, literal_diagnostics
 from lmppl.syntax.grammar import keywords, parser
-from lmppl.syntax.recovery import find_errors
 from lmppl.syntax.remains import remains
 from lmppl.syntax.scanner import Scan, allowances, normalize, scan
 
@@ -86,6 +85,9 @@ def build(scanned: Scan) -> tuple[ast.Program | None, list[Diagnostic]]:
             if token.end_pos not in scanned.doubtful:
                 diagnostics.extend(literal_diagnostics(token, scanned, reserved))
         if tree is None:
+            # A program without mistakes never needs it.
+            from lmppl.syntax.recovery import find_errors
+
             diagnostics.extend(find_errors(scanned))
     else:
         builder = Builder(scanned, reserved)
