@@ -431,13 +431,13 @@ def test_bad_stop_strings_are_refused() -> None:
 
 
 def test_masks_that_are_kept_are_those_that_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lmppl.automata import site
+    from lmppl.automata import tokens as lookups
 
     chosen = (Length("characters", "<=", 40), Contains(("b",)), Finished())
     tokens = torch.tensor([[0, 1, 3, 2], [1, 1, 4, 0], [3, 3, 3, 3], [0, 0, 0, 0]])
     found = []
     for budget in (1 << 20, 0):
-        monkeypatch.setattr(site, "_MASK_BUDGET", budget)
+        monkeypatch.setattr(lookups, "_MASK_BUDGET", budget)
         # A budget of its own keeps the automaton out of reach of the one made before.
         automaton = compile_constraint(chosen, LETTERS, (), 60, table_budget=(1 << 20) + budget)
         states = [automaton.initial(4)]
