@@ -31,11 +31,12 @@ from rivals import generate
 from run import NEVER, PROGRAM, SENTENCE, SOFT
 
 import lmppl
-from lmppl.cli.bench import Products, cost_of, timer
 from lmppl.cli.entry import main as lmppl_command
 from lmppl.lm import static
+from lmppl.lm.costs import Products, cost_of
 from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lm.loading import load_language_model
+from lmppl.timing import timer
 
 OPENING = "Once upon a time there was a little girl who lived in a house near the sea. "
 

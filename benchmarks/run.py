@@ -28,9 +28,9 @@ from models import Case, cases, silence
 from rivals import generate
 
 import lmppl
-from lmppl.cli.bench import Products, cost_of
 from lmppl.inference.mcmc import MCMC
 from lmppl.inference.mcmc.engine import MCMCEngine
+from lmppl.lm.costs import Products, cost_of
 from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lm.loading import load_language_model
 from lmppl.rng import Stream

@@ -34,6 +34,7 @@ from lmppl.ir.types import Interval
 from lmppl.lm.protocol import Chat, LanguageModel, Prompt
 from lmppl.rewards import Scorer
 from lmppl.rewards.scorer import REMEMBERED
+from lmppl.timing import timed
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ class Target:
             called=self._called,
         )
 
+    @timed("rewards")
     def apply_potentials(self, traces: Traces, stage: int) -> Traces:
         """The traces with the potentials of `stage` evaluated by their definition."""
         potentials = self.potentials_at(stage)

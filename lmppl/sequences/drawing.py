@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lmppl.timing import timed
+
 _BLOCK = 256
 _WIDE = 4096
 _CHUNK = 1 << 18
@@ -34,6 +36,7 @@ class Drawn:
     log_ratio: Tensor | None = None
 
 
+@timed("normalise and draw")
 def draw_tokens(
     logits: Tensor,
     uniforms: Tensor | None,

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import re
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 
 import lmppl
-from lmppl.cli import bench as performance
 from lmppl.cli.entry import main
 from lmppl.cli.threads import choose_threads
-from lmppl.density import TextStage
-from lmppl.inference.smc.engine import SMCEngine
+from lmppl.lm.costs import cost_of
+from lmppl.timing import Clock, timed
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "laws"))
 
@@ -27,7 +27,7 @@ def test_the_cost_of_a_llama_is_counted_by_hand() -> None:
     vocab = lm.vocab.size
     # Two layers: queries and output 32 x 32, keys and values 32 x 16, three of 32 x 48.
     weights = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48) + 32 * vocab
-    cost = performance.cost_of(lm, context=10)
+    cost = cost_of(lm, context=10)
     assert cost.matrix_flops == 2 * weights
     # Four heads of 8 against 10 tokens: scores and mixtures, two layers.
     assert cost.attention_flops == 2 * (2 * 4 * 8 * 10 * 2)
@@ -39,24 +39,34 @@ def test_the_cost_of_a_llama_is_counted_by_hand() -> None:
 
 @pytest.mark.parametrize("style", tiny_models.STYLES)
 def test_the_products_of_every_style_are_found(style: str) -> None:
-    cost = performance.cost_of(tiny_models.tiny_lm(style), context=4)
+    cost = cost_of(tiny_models.tiny_lm(style), context=4)
     assert cost.head is not None and cost.head[0] == 32
     assert len(cost.shapes) >= 2 * 2
 
 
 def test_a_part_inside_another_is_not_counted_twice() -> None:
     now = iter([0.0, 1.0, 4.0, 10.0])
-    clock = performance.Clock(lambda: next(now))
+    clock = Clock(lambda: next(now))
     with clock.part("outer"), clock.part("inner"):
         pass
     assert clock.seconds == {"inner": 3.0, "outer": 7.0}
 
 
-def test_measuring_leaves_the_engine_as_it_was() -> None:
-    before = (TextStage.extend, SMCEngine._resample)
-    with performance._measured(performance.Clock()):
-        assert TextStage.extend is not before[0]
-    assert (TextStage.extend, SMCEngine._resample) == before
+def test_parts_are_counted_in_the_thread_of_a_clock_and_only_while_it_ticks() -> None:
+    @timed("work")
+    def work(n: int) -> int:
+        return 2 * n
+
+    clock = Clock()
+    with clock.ticking():
+        elsewhere = threading.Thread(target=work, args=(1,))
+        elsewhere.start()
+        elsewhere.join()
+        assert clock.seconds == {}
+        assert work(3) == 6
+    first = dict(clock.seconds)
+    assert first.keys() == {"work"}
+    assert work(4) == 8 and clock.seconds == first
 
 
 def test_bench_prints_parts_that_add_up_to_the_total(
@@ -74,6 +84,8 @@ def test_bench_prints_parts_that_add_up_to_the_total(
     shares = {name: float(words[-1].rstrip("%")) for name, words in parts.items()}
     assert {"head", "mask", "normalise and draw", "rewards", "other"} <= shares.keys()
     assert math.isclose(sum(shares.values()), 100.0, abs_tol=1.0)
+    spent = {name for name, words in parts.items() if float(words[0]) > 0}
+    assert spent >= parts.keys() - {"resample"}
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from lmppl.density.steering.steered import Steered
 from lmppl.errors import Diagnostic, InferenceError, InternalError
 from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prefixes, Prompt
 from lmppl.sequences.drawing import IDENTITY_WARP, Warp, draw_tokens
+from lmppl.timing import timed
 
 Uniforms = Callable[[Tensor, int], Tensor]  # (rows [n], step) -> float64 [n]
 
@@ -83,6 +84,7 @@ class TextStage:
     def device(self) -> torch.device:
         return self.lm.device
 
+    @timed("prompt")
     def begin(
         self,
         prompts: Sequence[Prompt],
@@ -193,6 +195,7 @@ class TextStage:
             _require_sums(log_ratio, drawn.log_mass)
         return new, Step(rows, log_prior, drawn.log_mass, drawn.log_ratio, log_base)
 
+    @timed("forward")
     def extend(self, run: TextRun) -> TextRun:
         """The run with the tokens drawn last computed: one forward for the open rows."""
         if run.pending is None:
@@ -209,6 +212,7 @@ class TextStage:
         """Tokens `[open, vocab]` after which the constraints can still be met; None: all."""
         return run.steered.log_next(run)[0]
 
+    @timed("bookkeeping")
     def place(
         self,
         run: TextRun,

@@ -17,6 +17,7 @@ from lmppl.density.traces import Traces
 from lmppl.errors import InferenceError
 from lmppl.evaluation.values import TextColumn, evaluate
 from lmppl.ir.model import Potential
+from lmppl.timing import timed
 
 if TYPE_CHECKING:
     from lmppl.density.stages.run import TextRun
@@ -48,6 +49,7 @@ class PrefixLookahead(Steering):
     def begin(self, rows: Tensor) -> Tensor:
         return rows
 
+    @timed("rewards")
     def log_value(self, run: TextRun, rows: Tensor, states: Tensor) -> tuple[Tensor, str | None]:
         so_far = TextColumn(
             strings=self.stage.growing_strings(run, rows),

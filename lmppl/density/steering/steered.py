@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lmppl.density.steering.protocol import Steering
+from lmppl.timing import timed
 
 if TYPE_CHECKING:
     from lmppl.density.stages.run import TextRun
@@ -69,6 +70,7 @@ class Steered:
                 found = values if found is None else found + values
         return found
 
+    @timed("mask")
     def log_next(self, run: TextRun) -> tuple[Tensor | None, Tensor | None]:
         """What all steerings say of the next token of the open rows, `[open, vocab]` each.
 

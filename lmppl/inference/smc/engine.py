@@ -26,6 +26,7 @@ from lmppl.posterior.pareto import pareto_tail
 from lmppl.rng import Stream
 from lmppl.sequences.resampling import systematic_resample
 from lmppl.sequences.weights import effective_sample_size, log_mean_exp
+from lmppl.timing import timed
 
 Lookahead = Callable[[Target, int, TextStage, Traces], Steering]
 
@@ -273,6 +274,7 @@ class SMCEngine:
             eve=state.eve[indices],
         )
 
+    @timed("resample")
     def _resample(self, state: State, ess: Tensor) -> State:
         """Resamples the populations whose effective sample size is too small."""
         num_particles = state.log_weight.shape[1]
@@ -402,6 +404,7 @@ class SMCEngine:
             resampled=(*state.resampled, weight),
         )
 
+    @timed("result")
     def result(self, state: State, *, complete: bool) -> list[Draws]:
         if not self.is_done(state):
             nothing = self.target.start(torch.zeros(0, dtype=torch.long))
