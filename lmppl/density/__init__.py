@@ -1,6 +1,8 @@
 """Model, language models and factors joined: log densities and stepping over token sequences."""
 
+from lmppl.density.rows import SiteRows
 from lmppl.density.stages.choice import ChoiceBatch, ChoiceStage, draw_choices
+from lmppl.density.stages.protocol import Run, Stage
 from lmppl.density.stages.run import TextRun
 from lmppl.density.stages.text import TextStage
 from lmppl.density.stages.text_batch import TextBatch
@@ -12,7 +14,10 @@ __all__ = [
     "Automata",
     "ChoiceBatch",
     "ChoiceStage",
+    "Run",
+    "SiteRows",
     "SiteValue",
+    "Stage",
     "Target",
     "TextBatch",
     "TextRun",

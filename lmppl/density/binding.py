@@ -18,7 +18,8 @@ import torch
 from lmppl.builtins import EXTERN_LM, Builtin, named
 from lmppl.density.possible import impossibilities
 from lmppl.density.spelling import ending_at, spelled_tokens
-from lmppl.density.stages.choice import ChoiceStage
+from lmppl.density.stages.choice import ChoiceStage, bernoulli_weights, categorical_weights
+from lmppl.density.stages.protocol import Stage
 from lmppl.density.stages.text import TextStage
 from lmppl.density.target import Target
 from lmppl.errors import Diagnostic, InferenceError
@@ -233,7 +234,7 @@ def bind_site(
     externs: Mapping[str, object],
     device: str | None,
     dtype: str | None,
-) -> ChoiceStage | TextStage:
+) -> Stage:
     """The stage of a site, its language model loaded."""
 
     def value(name: str) -> object:
@@ -241,9 +242,11 @@ def bind_site(
 
     match site.distribution.kind:
         case "bernoulli":
-            return ChoiceStage(site.name, (False, True))
+            return ChoiceStage(site.name, (False, True), bernoulli_weights)
         case "categorical":
-            return ChoiceStage(site.name, tuple(value("values")))  # type: ignore[arg-type]
+            values: tuple[object, ...] = tuple(value("values"))  # type: ignore[arg-type]
+            weights = partial(categorical_weights, len(values))
+            return ChoiceStage(site.name, values, weights)
     stop = value("stop")
     top_k, top_p = value("top_k"), value("top_p")
     stops = (stop,) if isinstance(stop, str) else tuple(stop or ())  # type: ignore[arg-type]
@@ -301,13 +304,13 @@ def _language_model(
 
 
 def _digests(
-    model: Model, stages: Sequence[ChoiceStage | TextStage], scorers: Mapping[str, Scorer]
+    model: Model, stages: Sequence[Stage], scorers: Mapping[str, Scorer]
 ) -> dict[str, str]:
     """What the manifest records so that a run can be repeated."""
     digests = {"model": model.digest}
     for stage in stages:
-        if isinstance(stage, TextStage):
-            digests[f"lm {stage.name}"] = stage.lm.digest
+        for lm in stage.language_models:
+            digests[f"lm {stage.name}"] = lm.digest
     for name, scorer in scorers.items():
         digests[f"reward {name}"] = scorer.digest
     return digests

@@ -21,7 +21,7 @@ from lmppl.automata.predicates import (
     leaves,
     reads_only_text,
 )
-from lmppl.density.stages.choice import ChoiceStage
+from lmppl.density.stages.choice import ChoiceBatch
 from lmppl.density.stages.text import TextStage
 from lmppl.density.target import Target
 from lmppl.density.traces import Traces
@@ -55,8 +55,9 @@ def impossibilities(target: Target) -> Impossible:
     """
     found: dict[int, list[Diagnostic]] = {}
     ruled_out: dict[int, list[str]] = {}
-    for number, stage in enumerate(target.stages):
-        if not isinstance(stage, TextStage):
+    for number, site in enumerate(target.stages):
+        stage = site.text
+        if stage is None:
             continue
         watched = target.requirements.watched(number)
         if not watched:
@@ -100,9 +101,10 @@ def unequal_endings(target: Target, group: int) -> list[str]:
     """A sentence for each text of a few answers of unequal lengths in tokens, the shorter of which
     only an end token can end; what LMP311 says of characters, before a tokenizer is known."""
     found = []
-    for number, stage in enumerate(target.stages):
-        tokenizer = getattr(stage.lm, "tokenizer", None) if isinstance(stage, TextStage) else None
-        if not isinstance(stage, TextStage) or tokenizer is None or stage.stop:
+    for number, site in enumerate(target.stages):
+        stage = site.text
+        tokenizer = None if stage is None else getattr(stage.lm, "tokenizer", None)
+        if stage is None or tokenizer is None or stage.stop:
             continue
         watched = target.requirements.watched(number)
         for row in _rows_of(target, number, watched, group) if watched else ():
@@ -137,12 +139,12 @@ def _rows_of(
 ) -> Iterator[Traces]:
     """One execution for every combination of the earlier choices that requirements look at."""
     names = target.requirements.earlier_choices(stage, watched)
-    choices = {s.name: s for s in target.stages[:stage] if isinstance(s, ChoiceStage)}
-    for indices in itertools.product(*(range(choices[name].size) for name in names)):
+    supports = {s.name: s.support for s in target.stages[:stage] if s.support is not None}
+    for indices in itertools.product(*(range(len(supports[name])) for name in names)):
         yield Traces(
             group=torch.tensor([group], device=target.device),
             values={
-                name: choices[name].batch(torch.tensor([index], device=target.device))
+                name: ChoiceBatch(supports[name], torch.tensor([index], device=target.device))
                 for name, index in zip(names, indices, strict=True)
             },
         )

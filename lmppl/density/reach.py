@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lmppl.automata.reach import Reach
-from lmppl.density.stages.choice import ChoiceStage
-from lmppl.density.stages.text import TextStage
+from lmppl.density.stages.protocol import Stage
 from lmppl.ir.types import Interval
 from lmppl.rewards import Scorer
 from lmppl.rewards.scorer import Ranged
@@ -20,10 +19,8 @@ _ANY = ""
 class BoundRanges:
     """What a target knows; each range is found when it is first asked for."""
 
-    def __init__(
-        self, stages: tuple[ChoiceStage | TextStage, ...], scorers: Mapping[str, Scorer]
-    ) -> None:
-        self._stages = {stage.name: stage for stage in stages if isinstance(stage, TextStage)}
+    def __init__(self, stages: tuple[Stage, ...], scorers: Mapping[str, Scorer]) -> None:
+        self._stages = {stage.name: stage.text for stage in stages if stage.text is not None}
         self._scorers = scorers
         self._found: dict[tuple[str, str, str], Interval | None] = {}
 

@@ -11,8 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from lmppl.density.binding import bind_site, files_of, with_defaults
-from lmppl.density.stages.choice import ChoiceStage
-from lmppl.density.stages.text import TextStage
 from lmppl.density.stages.text_batch import TextBatch
 from lmppl.density.target import Target
 from lmppl.density.traces import Traces
@@ -80,10 +78,9 @@ def evaluating_target(
         if site.is_text and site.distribution.kind not in _TABLES:
             continue
         stage = bind_site(model, site, [complete], externs, None, None)
-        if isinstance(stage, TextStage):
-            # That the draws came from this table is looked at; nothing is drawn from it.
-            digests[f"lm {site.name}"] = stage.lm.digest
-        else:
+        # That the draws came from these tables is looked at; nothing is drawn from them.
+        digests |= {f"lm {site.name}": lm.digest for lm in stage.language_models}
+        if stage.text is None:
             stages.append(stage)
     return Target(
         model=model,
@@ -110,12 +107,9 @@ def traces_of(
     traces = Traces(group=torch.zeros(num_rows, dtype=torch.long))
     nothing = torch.zeros(num_rows, dtype=torch.float64)
     for stage in target.stages:
-        assert isinstance(stage, ChoiceStage)
         column = sites[stage.name]
         plain = column.tolist() if isinstance(column, np.ndarray) else list(column)
-        index = [stage.support.index(value) for value in plain]
-        chosen = stage.batch(torch.tensor(index, dtype=torch.long))
-        traces = traces.with_value(stage.name, chosen, nothing)
+        traces = traces.with_value(stage.name, stage.given(plain), nothing)
     for name, (ids, lengths) in tokens.items():
         known = texts[name]
         text = TextBatch(

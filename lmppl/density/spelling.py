@@ -11,8 +11,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lmppl.automata.spelling import spelled_in
-from lmppl.density.stages.choice import ChoiceStage
-from lmppl.density.stages.text import TextStage
 from lmppl.density.target import Target
 from lmppl.errors import Diagnostic, InferenceError, Span
 from lmppl.evaluation.constants import NotConstant, constant_value
@@ -92,7 +90,8 @@ def spelled_in_expressions(target: Target, exprs: Iterable[Expr | None]) -> list
     special = {
         stage.name: tokens
         for stage in target.stages
-        if isinstance(stage, TextStage) and (tokens := getattr(stage.lm, "special_tokens", {}))
+        for lm in stage.language_models
+        if (tokens := getattr(lm, "special_tokens", {}))
     }
     if not special:
         return []
@@ -198,9 +197,13 @@ def _values(target: Target, expr: Expr) -> list[object]:
     if isinstance(expr, Constant):
         return [expr.value]
     used = {node.name for node in model.nodes(expr) if isinstance(node, Reference)}
-    choices = [s for s in target.stages if isinstance(s, ChoiceStage) and s.name in used]
-    if math.prod(choice.size for choice in choices) > _MOST_COMBINATIONS:
-        return [value for choice in choices for value in choice.support]
+    supports = {
+        stage.name: stage.support
+        for stage in target.stages
+        if stage.support is not None and stage.name in used
+    }
+    if math.prod(len(support) for support in supports.values()) > _MOST_COMBINATIONS:
+        return [value for support in supports.values() for value in support]
     bindings = {
         repr(known): known
         for binding in target.bindings
@@ -208,8 +211,8 @@ def _values(target: Target, expr: Expr) -> list[object]:
     }
     found: list[object] = []
     for known in bindings.values():
-        for support in itertools.product(*(choice.support for choice in choices)):
-            chosen = {c.name: value for c, value in zip(choices, support, strict=True)}
+        for values in itertools.product(*supports.values()):
+            chosen = dict(zip(supports, values, strict=True))
             try:
                 found.append(constant_value(expr, model, {**known, **chosen}))
             except (NotConstant, ArithmeticError, ValueError, TypeError):

@@ -20,18 +20,19 @@ from torch import Tensor
 
 from lmppl.density.columns import column_of
 from lmppl.density.reach import BoundRanges
-from lmppl.density.stages.choice import ChoiceStage, normalise_weights
-from lmppl.density.stages.text import TextStage
+from lmppl.density.rows import SiteRows
+from lmppl.density.stages.protocol import Stage
+from lmppl.density.steering.automaton import Automata
 from lmppl.density.steering.requirements import Requirements
 from lmppl.density.traces import Traces
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.evaluation.joint import Cell, joint_ranges
 from lmppl.evaluation.ranges import expr_range, range_of
 from lmppl.evaluation.values import Environment, TextColumn, evaluate
-from lmppl.ir.expr import Array, Call, Constant, Expr
+from lmppl.ir.expr import Expr
 from lmppl.ir.model import Model, Potential
 from lmppl.ir.types import Interval
-from lmppl.lm.protocol import Chat, LanguageModel, Prompt
+from lmppl.lm.protocol import LanguageModel, Prompt
 from lmppl.rewards import Scorer
 from lmppl.rewards.scorer import REMEMBERED
 from lmppl.timing import timed
@@ -47,7 +48,7 @@ class Target:
 
     model: Model
     bindings: tuple[Mapping[str, object], ...]
-    stages: tuple[ChoiceStage | TextStage, ...]
+    stages: tuple[Stage, ...]
     scorers: Mapping[str, Scorer]
     functions: Mapping[str, Callable[..., object]]
     device: torch.device
@@ -81,7 +82,7 @@ class Target:
         return tuple(p for p in self.model.potentials if p.stage == stage)
 
     def language_models(self) -> tuple[LanguageModel, ...]:
-        return tuple(stage.lm for stage in self.stages if isinstance(stage, TextStage))
+        return tuple(lm for stage in self.stages for lm in stage.language_models)
 
     def start(self, group: Tensor) -> Traces:
         """Executions that have drawn nothing yet, one per entry of `group` (LongTensor)."""
@@ -236,59 +237,19 @@ class Target:
 
     # ------------------------------------------------------------------ sites
 
-    def choice_log_probs(self, stage: int, traces: Traces) -> Tensor:
-        """log p(value | parents) of a discrete site, `[rows, values]` float64."""
-        site = self.model.sites[stage]
-        choice = self.stages[stage]
-        assert isinstance(choice, ChoiceStage)
-        environment = self.environment(traces)
-        num_rows = traces.num_rows
-        if site.distribution.kind == "bernoulli":
-            argument = site.distribution.argument("p")
-            assert argument is not None
-            p = np.asarray(_rows(evaluate(argument, environment), num_rows), dtype=np.float64)
-            weights = np.stack([1.0 - p, p], -1)
-        else:
-            argument = site.distribution.argument("probs")
-            if argument is None:
-                weights = np.full((num_rows, choice.size), 1.0 / choice.size)
-            else:
-                weights = _matrix(argument, environment)
-        log_probs = None
-        if weights.shape[-1] == choice.size and np.allclose(weights.sum(-1), 1.0, atol=1e-6):
-            log_probs = normalise_weights(torch.from_numpy(np.array(weights)))
-        if log_probs is None:
-            raise InferenceError(
-                [
-                    Diagnostic(
-                        "LMP925",
-                        "error",
-                        f"the probabilities of {site.name} are not {choice.size} non-negative"
-                        f" numbers that sum to 1: {weights[0].tolist()}",
-                        span=site.span,
-                        help="give one probability per value; divide weights by their sum",
-                    )
-                ],
-                {self.model.path: self.model.source},
-            )
-        return log_probs.to(self.device)
+    def rows(self, stage: int, traces: Traces) -> SiteRows:
+        """Executions at one of their sites."""
+        return SiteRows(stage, self.model.sites[stage], traces, self.environment)
+
+    def steering(self, rows: SiteRows) -> tuple[Automata, ...]:
+        """What keeps draws of a site to where the requirements can still be met."""
+        if self.stages[rows.number].text is None:
+            return ()
+        return (self.requirements.automata(rows.number, rows.traces, rows.prompts),)
 
     def prompts(self, stage: int, traces: Traces) -> list[Prompt]:
         """The prompt of every row at a text site."""
-        argument = self.model.sites[stage].distribution.argument("prompt")
-        num_rows = traces.num_rows
-        if argument is None:
-            return [""] * num_rows
-        environment = self.environment(traces)
-        if isinstance(argument, Call) and argument.function == "chat":
-            user, system = argument.argument("user"), argument.argument("system")
-            assert user is not None
-            users = _strings(evaluate(user, environment), num_rows)
-            if system is None:
-                return [Chat(text) for text in users]
-            systems = _strings(evaluate(system, environment), num_rows)
-            return [Chat(u, s) for u, s in zip(users, systems, strict=True)]
-        return list(_strings(evaluate(argument, environment), num_rows))
+        return self.rows(stage, traces).prompts
 
     def depends_on(self, later: int, earlier: int) -> bool:
         """Whether the distribution or the automaton of site `later` looks at site `earlier`."""
@@ -299,14 +260,6 @@ class Target:
             if potential.when is not None:
                 parts.append(potential.when)
         return any(name in self.model.sites_of(part) for part in parts)
-
-    def log_prior_at(self, stage: int, traces: Traces) -> Tensor:
-        """log p(site | parents) of the value that each row already has, `[rows]` float64."""
-        current = self.stages[stage]
-        if isinstance(current, ChoiceStage):
-            log_probs = self.choice_log_probs(stage, traces)
-            return log_probs.gather(1, traces.values[current.name].index.unsqueeze(-1)).squeeze(-1)
-        return current.rescore(self.prompts(stage, traces), traces.values[current.name])
 
     def outputs(self, traces: Traces) -> dict[str, object]:
         """The returned values of every row, by name in program order."""
@@ -331,10 +284,6 @@ def _rows(value: object, num_rows: int) -> np.ndarray:
     return np.broadcast_to(np.asarray(value), (num_rows,))
 
 
-def _strings(value: object, num_rows: int) -> list[str]:
-    return [value] * num_rows if isinstance(value, str) else list(value)  # type: ignore[call-overload]
-
-
 def _listed(value: object, num_rows: int) -> object:
     """Strings as a list, numbers as an array, one entry per row."""
     if isinstance(value, TextColumn):
@@ -344,17 +293,3 @@ def _listed(value: object, num_rows: int) -> object:
     if isinstance(value, (list, tuple)):
         return list(value)
     return np.array(_rows(value, num_rows))
-
-
-def _matrix(expr: Expr, environment: Environment) -> np.ndarray:
-    """The rows of an array expression, `[rows, values]`."""
-    num_rows = environment.num_rows
-    if isinstance(expr, Array):
-        columns = [
-            np.asarray(_rows(evaluate(e, environment), num_rows), dtype=np.float64)
-            for e in expr.elements
-        ]
-        return np.stack(columns, -1)
-    value = expr.value if isinstance(expr, Constant) else evaluate(expr, environment)
-    array = np.asarray(value, dtype=np.float64)
-    return np.broadcast_to(array, (num_rows, array.shape[-1]))

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lmppl.density import ChoiceStage, Target, TextStage
-from lmppl.inference.proposing import Unfinished
+from lmppl.density import Target
+from lmppl.inference.proposing import Unfinished, most_tokens_to_come
 from lmppl.rng import Stream
 
 # Fewer than this say nothing about their own error.
@@ -50,10 +50,8 @@ class Batch:
         unfinished = self.unfinished
         if unfinished.run is None:
             return self
-        stage = target.stages[unfinished.site]
-        assert isinstance(stage, TextStage)
-        prompts = target.prompts(unfinished.site, unfinished.traces)
-        run = stage.recomputed(unfinished.run, prompts)
+        rows = target.rows(unfinished.site, unfinished.traces)
+        run = target.stages[unfinished.site].recovered(unfinished.run, rows)
         return replace(self, unfinished=replace(unfinished, run=run))
 
 
@@ -63,8 +61,8 @@ def room_for(target: Target, num_groups: int, left: float, num_done: int, spent:
     fewest = 0 if num_done else FEWEST_DRAWS
     if math.isinf(spent) and num_done:
         return 0
-    longest = sum(s.max_tokens for s in target.stages if not isinstance(s, ChoiceStage))
-    return max(int(min(left / max(1, longest * num_groups), 2**31)), fewest)
+    longest = most_tokens_to_come(target, 0, None, num_groups)
+    return max(int(min(left / max(1, longest), 2**31)), fewest)
 
 
 @dataclass(frozen=True, slots=True)

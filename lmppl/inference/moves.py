@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lmppl.density import ChoiceStage, Target, TextBatch, TextStage, Traces, draw_choices
+from lmppl.density import ChoiceStage, SiteRows, Target, TextBatch, TextStage, Traces, draw_choices
 from lmppl.density.steering.ends import WithoutEnds
+from lmppl.density.walk import Chosen, walk
 from lmppl.inference.proposing import propose
 from lmppl.lm.protocol import PrefixArchive, Prompt
 from lmppl.rng import Stream
@@ -156,7 +157,7 @@ def gibbs_move(target: Target, traces: Traces, site: int, stream: Stream) -> Mov
     every = rows.repeat_interleave(size)
     value = torch.arange(size, device=rows.device).repeat(num_rows)
     many = traces.select(every)
-    log_probs = target.choice_log_probs(site, many)
+    log_probs = stage.log_probs(target.rows(site, many))
     log_prob = log_probs.gather(1, value.unsqueeze(-1)).squeeze(-1)
     proposal = many.with_value(stage.name, stage.batch(value), log_prob)
     proposal, log_rest = _rescore_later(target, many, proposal, site)
@@ -219,24 +220,19 @@ def _rescore_later(target: Target, old: Traces, new: Traces, site: int) -> tuple
     Returns the new executions with everything recomputed, and the log ratio new / old, `[rows]`.
     """
     log_ratio = torch.zeros(new.num_rows, dtype=torch.float64, device=new.group.device)
-    for number in range(site + 1, len(target.stages)):
-        stage = target.stages[number]
-        if not target.depends_on(number, site):
-            continue
-        if isinstance(stage, ChoiceStage):
-            log_prior = target.log_prior_at(number, new)
-        else:
-            prompts = target.prompts(number, new)
-            automata = target.requirements.automata(number, new, prompts)
-            text, possible = stage.retrace(prompts, automata, new.values[stage.name])
-            log_prior = torch.where(possible, text.log_prob(), -math.inf)
-            new = new.with_value(stage.name, text, log_prior)
+
+    def choose(rows: SiteRows) -> Chosen:
+        nonlocal log_ratio
+        stage = target.stages[rows.number]
+        value = new.values[stage.name]
+        if not target.depends_on(rows.number, site):
+            return Chosen(value)
+        value, log_prior = stage.retraced(rows, target.steering(rows), value)
         log_ratio = log_ratio + log_prior - old.log_prior[stage.name]
-        new = replace(new, log_prior={**new.log_prior, stage.name: log_prior})
-    for number in range(site, len(target.stages)):
-        new = target.apply_potentials(new, number)
-    gain = new.total_log_potential() - old.total_log_potential()
-    return new, log_ratio + gain
+        return Chosen(value, log_prior)
+
+    new = walk(target, target.apply_potentials(new, site), choose, first=site + 1)
+    return new, log_ratio + (new.total_log_potential() - old.total_log_potential())
 
 
 def _decide(

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lmppl.density import ChoiceStage, Target, TextRun, TextStage, Traces, draw_choices
+from lmppl.density import Run, Target, Traces
 from lmppl.rng import Stream
 
 
@@ -31,7 +31,7 @@ class Proposals:
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """Executions in the making, up to site `site`, whose texts are `run` where they are begun.
+    """Executions in the making, up to site `site`, whose values are `run` where they are begun.
 
     `rows` `[alive]` are the positions of those that are not ruled out yet, among the `num_rows`
     that `counters` `[num_rows]` names; `log_weight` `[alive]` is what they weigh without the text
@@ -45,7 +45,7 @@ class Unfinished:
     rows: Tensor
     num_rows: int
     site: int = 0
-    run: TextRun | None = None
+    run: Run | None = None
     log_mass: Tensor | None = None
     step: int = 0
     num_tokens: int = 0
@@ -75,16 +75,18 @@ class Unfinished:
 
     def most_tokens_to_come(self, target: Target) -> int:
         """How many tokens are drawn from here to the end, if no text ends sooner."""
-        tokens = 0
-        for number, stage in list(enumerate(target.stages))[self.site :]:
-            if isinstance(stage, ChoiceStage):
-                continue
-            if number == self.site and self.run is not None:
-                run = self.run
-                tokens += int((stage.max_tokens - run.positions[run.open]).sum())
-            else:
-                tokens += self.traces.num_rows * stage.max_tokens
-        return tokens
+        return most_tokens_to_come(target, self.site, self.run, self.traces.num_rows)
+
+
+def most_tokens_to_come(target: Target, site: int, run: Run | None, num_rows: int) -> int:
+    """How many tokens `num_rows` executions draw from a site on, if no text ends sooner."""
+    tokens = 0
+    for number, stage in list(enumerate(target.stages))[site:]:
+        steps = num_rows * stage.num_steps
+        if number == site and run is not None:
+            steps = run.most_steps_left()
+        tokens += steps * stage.tokens_per_step
+    return tokens
 
 
 def propose(
@@ -113,7 +115,7 @@ def go_on(
     stream: Stream,
     *,
     first: int = 0,
-    run: TextRun | None = None,
+    run: Run | None = None,
     masked: bool = True,
     record: bool = False,
 ) -> Proposals:
@@ -174,22 +176,17 @@ def advance(
     masked: bool = True,
     record: bool = False,
 ) -> Unfinished:
-    """One choice more, or one token of every open text."""
+    """One step more of the site that is being drawn: a choice, or a token of every open text."""
     number, traces = unfinished.site, unfinished.traces
     stage = target.stages[number]
     uniforms = stream.child("site", number)
     counters = unfinished.counters[unfinished.rows]
-    if isinstance(stage, ChoiceStage):
-        traces = draw_choice_site(target, number, traces, uniforms, counters)
-        return _scored(target, replace(unfinished, traces=traces))
     run, log_mass = unfinished.run, unfinished.log_mass
     if run is None or log_mass is None:
-        prompts = target.prompts(number, traces)
-        run = stage.begin(
-            prompts, target.requirements.automata(number, traces, prompts), record=record
-        )
+        rows = target.rows(number, traces)
+        run = stage.start(rows, *target.steering(rows), record=record)
         log_mass = torch.zeros_like(unfinished.log_weight)
-    num_tokens = unfinished.num_tokens + run.num_open
+    num_tokens = unfinished.num_tokens + run.num_open * stage.tokens_per_step
     if run.num_open:
         run, log_mass = stage.advance(
             run, log_mass, partial(_uniforms_of, uniforms, counters), unfinished.step, masked=masked
@@ -201,20 +198,18 @@ def advance(
         step=unfinished.step + 1,
         num_tokens=num_tokens,
     )
-    return unfinished if run.num_open else _with_text(target, unfinished)
+    return unfinished if run.num_open else _with_value(target, unfinished)
 
 
-def _with_text(target: Target, unfinished: Unfinished) -> Unfinished:
-    """The executions whose text no longer goes on, with that text for their site's value."""
-    number, run, log_mass = unfinished.site, unfinished.run, unfinished.log_mass
-    stage = target.stages[number]
-    assert isinstance(stage, TextStage) and run is not None and log_mass is not None
+def _with_value(target: Target, unfinished: Unfinished) -> Unfinished:
+    """The executions whose site is drawn, with what was drawn for its value."""
+    run, log_mass = unfinished.run, unfinished.log_mass
+    stage = target.stages[unfinished.site]
+    assert run is not None and log_mass is not None
     traces = unfinished.traces.with_value(stage.name, stage.finish(run), run.log_prior)
     log_weight = unfinished.log_weight + run.unsteered(log_mass)
-    if run.weighs_tokens:
-        # A row that was given up before its end has no text to be scored.
-        complete = run.finished | (run.positions >= stage.max_tokens)
-        log_weight = torch.where(complete, log_weight, -math.inf)
+    # A row that was given up before its end has no value to be scored.
+    log_weight = torch.where(run.is_whole(), log_weight, -math.inf)
     new = replace(unfinished, traces=traces, log_weight=log_weight, run=None, log_mass=None, step=0)
     return _scored(target, _alive(new))
 
@@ -238,15 +233,3 @@ def _alive(unfinished: Unfinished) -> Unfinished:
 def _uniforms_of(stream: Stream, counters: Tensor, at: Tensor, step: int) -> Tensor:
     """The random numbers of the rows `at` for the token at `step`."""
     return stream.uniforms(counters[at], step)
-
-
-def draw_choice_site(
-    target: Target, number: int, traces: Traces, stream: Stream, counters: Tensor
-) -> Traces:
-    """The traces with a discrete site drawn from its prior."""
-    stage = target.stages[number]
-    log_probs = target.choice_log_probs(number, traces)
-    index = draw_choices(log_probs, stream.uniforms(counters))
-    log_prob = log_probs.gather(1, index.unsqueeze(-1)).squeeze(-1)
-    assert isinstance(stage, ChoiceStage)
-    return traces.with_value(stage.name, stage.batch(index), log_prob)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmppl.density import Target, TextRun, TextStage, Traces, concatenate
+from lmppl.density import Run, Target, Traces, concatenate
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.inference.bounds import weight_bound
 from lmppl.inference.loop import Draws
@@ -39,7 +39,7 @@ def sample_remainder(
     target: Target,
     traces: Traces,
     number: int,
-    run: TextRun | None,
+    run: Run | None,
     num_draws: int,
     stream: Stream,
 ) -> tuple[Traces, Remainder]:
@@ -58,7 +58,6 @@ def sample_remainder(
     if run is not None:
         log_mass = log_mass + run.log_prior
         if number == len(target.stages) - 1:
-            assert isinstance(stage, TextStage)
             is_open = torch.zeros_like(is_open)
             is_open[run.open] = True
             closed = (~is_open).nonzero().squeeze(-1)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmppl.density import ChoiceStage, Target, TextStage, Traces
+from lmppl.density import Target, Traces
 from lmppl.density.possible import unequal_endings
 from lmppl.density.reopening import kept_program
 from lmppl.density.spelling import spelled_in_expressions
@@ -147,7 +147,7 @@ def _prompts(target: Target, traces: Traces) -> dict[str, str | list[str]]:
     """What every text continues: one string where it is the same for all draws."""
     found: dict[str, str | list[str]] = {}
     for number, stage in enumerate(target.stages):
-        if isinstance(stage, TextStage):
+        if stage.text is not None:
             prompts = [
                 prompt.user if isinstance(prompt, Chat) else prompt
                 for prompt in target.prompts(number, traces)
@@ -290,9 +290,7 @@ def _manifest(
         "model": target.model.name,
         "path": target.model.path,
         "choices": {
-            stage.name: list(stage.support)
-            for stage in target.stages
-            if isinstance(stage, ChoiceStage)
+            stage.name: list(stage.support) for stage in target.stages if stage.support is not None
         },
         "parameters": dict(target.bindings[group]),
         "method": settings.name,

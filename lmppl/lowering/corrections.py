@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lmppl.lowering.sites import table_rates
+
 # Above this many entries a table by full prefix gives way to a recurrent network.
 MAX_TABLE_ENTRIES = 1 << 21
 
@@ -35,6 +37,10 @@ class TableCorrection(nn.Module):
         self.logits = nn.Parameter(torch.zeros(rows, vocab_size, dtype=torch.float64))
         rows = num_contexts * max_tokens * (vocab_size + 1)
         self.shared = nn.Parameter(torch.zeros(rows, vocab_size, dtype=torch.float64))
+
+    def rates(self, table_lr: float, num_draws: int) -> dict[str, float]:
+        """The settings of Adam."""
+        return table_rates(table_lr, num_draws)
 
     def initial(self, contexts: Tensor) -> Tensor:
         """The state before the first token, `[rows, 4]`, for contexts `[rows]`.
@@ -72,6 +78,11 @@ class RecurrentCorrection(nn.Module):
         self.head = nn.Linear(hidden_size, vocab_size)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+
+    def rates(self, table_lr: float, num_draws: int) -> dict[str, float]:
+        """The settings of Adam: a small network that starts from nothing, between a table and
+        trained weights."""
+        return {"lr": table_lr / 5.0}
 
     def initial(self, contexts: Tensor) -> Tensor:
         """The state before the first token, `[rows, hidden]`, for contexts `[rows]`."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import pyro
 import torch
+from pyro.distributions import TorchDistribution
 from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
 from torch import Tensor
 
-from lmppl.density import ChoiceStage, Target, Traces
+from lmppl.density import SiteRows, Target, Traces
+from lmppl.density.walk import Chosen, walk
 from lmppl.ir.expr import Expr
-from lmppl.lowering.distribution import read_tokens
+from lmppl.lowering.sites import Batch, lowered
 
 
 class Execution:
@@ -29,34 +32,50 @@ class Execution:
         self.target = target
         self.shape = groups.shape
         self.traces = Traces(group=groups.reshape(-1).to(target.device))
+        self.sites = tuple(lowered(stage) for stage in target.stages)
         self._marks: dict[str, frozenset[str]] = {}
         self._scored: dict[str, Tensor] = {}
 
-    def place(self, number: int, value: Tensor) -> None:
-        """Takes the value of site `number`: indices `[...]` or padded token ids `[..., length]`."""
-        stage = self.target.stages[number]
-        self._marks[stage.name] = get_provenance(value)
-        value = detach_provenance(value)
-        event = 0 if isinstance(stage, ChoiceStage) else 1
-        batch = value.shape[: value.dim() - event]
-        self._grow(torch.broadcast_shapes(self.shape, batch))  # type: ignore[no-untyped-call]
-        # One shape and not many sizes: a single execution of a choice has none.
-        flat = value.expand((*self.shape, *value.shape[value.dim() - event :]))
-        if isinstance(stage, ChoiceStage):
-            chosen = flat.reshape(-1).long()
-            self.traces = self.traces.with_value(stage.name, stage.batch(chosen))
-            return
-        prompts = self.target.prompts(number, self.traces)
-        tokens = flat.reshape(-1, stage.max_tokens)
-        text, _ = read_tokens(stage, prompts, tokens, stage.stop_automata(prompts))
-        self.traces = self.traces.with_value(stage.name, text)
+    def walk(
+        self,
+        distribution: Callable[[SiteRows], TorchDistribution],
+        score: Callable[[int], None] | None = None,
+    ) -> Execution:
+        """Draws every site from its `distribution`; `score` is given its number afterwards."""
 
-    def _grow(self, shape: torch.Size | Sequence[int]) -> None:
+        def choose(rows: SiteRows) -> Chosen:
+            return self._placed(rows, pyro.sample(rows.site.name, distribution(rows)))
+
+        def keep(traces: Traces, number: int) -> Traces:
+            self.traces = traces
+            if score is not None:
+                score(number)
+            return traces
+
+        walk(self.target, self.traces, choose, score=keep)
+        return self
+
+    def _placed(self, rows: SiteRows, value: Tensor) -> Chosen:
+        """What Pyro has drawn, `[…batch, …event]`, as the site's value."""
+        site = self.sites[rows.number]
+        self._marks[rows.site.name] = get_provenance(value)
+        value = detach_provenance(value)
+        event = value.dim() - site.event_dim
+        parents = self._grow(torch.broadcast_shapes(self.shape, value.shape[:event]))  # type: ignore[no-untyped-call]
+        if parents is not None:
+            rows = self.target.rows(rows.number, rows.traces.select(parents))
+        # One shape and not many sizes: a single execution of a choice has none.
+        flat = value.expand((*self.shape, *value.shape[event:]))
+        flat = flat.reshape(-1, *value.shape[event:])
+        return Chosen(site.read(rows, flat), parents=parents)
+
+    def _grow(self, shape: torch.Size | Sequence[int]) -> Tensor | None:
+        """Takes a larger batch shape; the row that each new one continues, `[new rows]`."""
         if torch.Size(shape) == self.shape:
-            return
-        rows = torch.arange(self.traces.num_rows, device=self.target.device)
-        self.traces = self.traces.select(rows.reshape(self.shape).expand(shape).reshape(-1))
+            return None
+        parents = self.index().expand(shape).reshape(-1)
         self.shape = torch.Size(shape)
+        return parents
 
     def log_potentials(self, number: int) -> dict[str, Tensor]:
         """The log potentials of stage `number` by label, each of shape `shape`."""
@@ -88,6 +107,10 @@ class Execution:
     def all_marks(self) -> frozenset[str]:
         """The provenance of what may depend on every value drawn so far."""
         return frozenset[str]().union(*self._marks.values())
+
+    def batch(self, marks: frozenset[str]) -> Batch:
+        """How the rows lie in the batch, for a site that depends on `marks`."""
+        return Batch(self.index(), marks)
 
     def index(self) -> Tensor:
         """The row of every element of the batch, of shape `shape`."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,27 +17,22 @@ from pyro import poutine
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lmppl.density import ChoiceStage, TextStage, Traces, concatenate
+from lmppl.density import Traces, concatenate
+from lmppl.density.walk import scored, walk
 from lmppl.fence import fenced
 from lmppl.jsons import read_json
-from lmppl.lm.huggingface import HuggingFaceLM
-from lmppl.lm.quiet import quiet_transformers
-from lmppl.lowering.distribution import padding_token
 from lmppl.lowering.execution import Execution
 from lmppl.lowering.guide import Guide
 from lmppl.lowering.isolation import isolated
 from lmppl.lowering.objective import log_prob_of_rows
 from lmppl.lowering.program import PyroGuide
-from lmppl.lowering.text_guides import NetworkGuide
+from lmppl.lowering.sites import SitePart, SiteValues
 from lmppl.rng import Stream
 from lmppl.writing import whole_directory
 
 FORMAT_VERSION = 1
 _DESCRIPTION = "lmppl_guide.json"
 _BATCH = 256
-
-# A value per draw: strings or token ids of a text, values of a discrete choice.
-SiteValues = Sequence[object] | Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +79,8 @@ class FittedGuide:
     @property
     def slow_paths(self) -> tuple[str, ...]:
         """What makes the networks of this guide slower than they could be, a sentence each."""
-        networks = (part for part in self.module.parts if isinstance(part, NetworkGuide))
-        return tuple(slow for part in networks for slow in part.lm.slow_paths)
+        parts = (cast(SitePart, part) for part in self.module.parts)
+        return tuple(slow for part in parts for slow in part.slow_paths)
 
     def __repr__(self) -> str:
         sites = ", ".join(stage.name for stage in self.module.target.stages)
@@ -103,15 +97,9 @@ class FittedGuide:
         """`n` draws with log prior and log potentials of the target, and log q."""
         traces, log_guide = self._draw(n, stream)
         target = self.module.target
-        scored = target.start(traces.group)
         with torch.no_grad():
-            for number, stage in enumerate(target.stages):
-                # A site's prior is asked for when earlier sites are there and later ones are not.
-                scored = scored.with_value(stage.name, traces.values[stage.name])
-                log_prior = target.log_prior_at(number, scored)
-                scored = scored.with_value(stage.name, traces.values[stage.name], log_prior)
-                scored = target.apply_potentials(scored, number)
-        return ScoredTraces(scored, log_guide)
+            found = walk(target, target.start(traces.group), scored(target, traces))
+        return ScoredTraces(found, log_guide)
 
     def _draw(self, n: int, stream: Stream) -> tuple[Traces, Tensor]:
         """Executions of this guide's binding and log q, `[n]`."""
@@ -170,7 +158,11 @@ class FittedGuide:
         missing = [stage.name for stage in stages if stage.name not in values]
         if missing:
             raise ValueError(f"no values were given for {', '.join(missing)}")
-        placed = {stage.name: self._placed(stage, values[stage.name]) for stage in stages}
+        device = self.module.target.device
+        placed = {
+            stage.name: site.given(values[stage.name]).to(device)
+            for stage, site in zip(stages, self.module.sites, strict=True)
+        }
         num_rows = next(iter(placed.values())).shape[0]
         return isolated(lambda: self._scored(placed, num_rows))
 
@@ -193,39 +185,10 @@ class FittedGuide:
 
     def _values(self, traces: Traces) -> dict[str, Tensor]:
         """The values of all sites as Pyro has them."""
-        values = {}
-        for stage in self.module.target.stages:
-            if isinstance(stage, ChoiceStage):
-                values[stage.name] = traces.values[stage.name].index
-                continue
-            text = traces.values[stage.name]
-            padded = torch.full(
-                (traces.num_rows, stage.max_tokens),
-                padding_token(stage),
-                device=text.tokens.device,
-            )
-            columns = min(text.tokens.shape[1], stage.max_tokens)
-            inside = torch.arange(columns, device=padded.device) < text.lengths.unsqueeze(-1)
-            padded[:, :columns] = torch.where(inside, text.tokens[:, :columns], padded[:, :columns])
-            values[stage.name] = padded
-        return values
-
-    def _placed(self, stage: ChoiceStage | TextStage, values: SiteValues) -> Tensor:
-        """The values of a site as Pyro has them."""
-        device = self.module.target.device
-        if isinstance(stage, ChoiceStage):
-            return torch.tensor([stage.support.index(value) for value in values], device=device)
-        if isinstance(values, Tensor) or (len(values) and not isinstance(values[0], str)):
-            rows = [[int(token) for token in row] for row in cast(Any, values)]
-        else:
-            rows = [_tokenized(stage, str(value)) for value in values]
-        padded = torch.full((len(rows), stage.max_tokens), padding_token(stage), device=device)
-        for number, row in enumerate(rows):
-            row = row[: stage.max_tokens]
-            ends = [i for i, token in enumerate(row) if token in stage.lm.vocab.eos_ids]
-            row = row[: ends[0] + 1] if ends else row
-            padded[number, : len(row)] = torch.tensor(row, dtype=torch.long)
-        return padded
+        return {
+            stage.name: site.written(traces.values[stage.name])
+            for stage, site in zip(self.module.target.stages, self.module.sites, strict=True)
+        }
 
     @fenced
     def save_pretrained(self, directory: str | Path, *, merge: bool = True) -> None:
@@ -244,23 +207,21 @@ class FittedGuide:
 
     def _write(self, place: Path, merge: bool) -> None:
         guide, target = self.module, self.module.target
-        networks = [part for part in guide.parts if isinstance(part, NetworkGuide)]
+        parts = [guide.part(number) for number in range(len(target.stages))]
+        num_networks = sum(part.is_network for part in parts)
         tables: dict[str, Tensor] = {}
         adapters: dict[str, Tensor] = {}
         sites = []
-        for number, (stage, part) in enumerate(zip(target.stages, guide.parts, strict=True)):
+        for number, (stage, part) in enumerate(zip(target.stages, parts, strict=True)):
             entry: dict[str, Any] = {
                 "name": stage.name,
                 "contexts": list(guide.contexts[number].names),
             }
-            if isinstance(stage, ChoiceStage):
-                entry |= {"kind": "choice", "values": list(stage.support)}
-            else:
-                entry |= _described(stage)
-            if isinstance(part, NetworkGuide):
-                own = place if len(networks) == 1 else place / stage.name
+            entry |= stage.described()
+            if part.is_network:
+                own = place if num_networks == 1 else place / stage.name
                 entry["directory"] = str(own.relative_to(place))
-                _save_network(part, own, merge=merge)
+                part.save_network(own, merge=merge)
                 if part.uses_adapters:
                     for name, parameter in part.named_parameters():
                         if parameter.requires_grad:
@@ -298,12 +259,13 @@ def restore_guide(guide: Guide, directory: Path) -> FittedGuide:
     for file in ("tables.safetensors", "adapters.safetensors"):
         if (directory / file).exists():
             found.update(load_file(str(directory / file)))
-    for number, (stage, part) in enumerate(zip(guide.target.stages, guide.parts, strict=True)):
+    for number, stage in enumerate(guide.target.stages):
+        part = guide.part(number)
         site = sites[stage.name]
         if list(guide.contexts[number].names) != site["contexts"]:
             raise ValueError(f"the guide of {stage.name} depends on other choices than here")
-        if isinstance(part, NetworkGuide) and not part.uses_adapters:
-            _load_network(part, directory / site["directory"])
+        if part.is_network and not part.uses_adapters:
+            part.load_network(directory / site["directory"])
             continue
         wanted = dict(part.named_parameters())
         for name, parameter in wanted.items():
@@ -321,16 +283,6 @@ def restore_guide(guide: Guide, directory: Path) -> FittedGuide:
     return FittedGuide(guide)
 
 
-def _load_network(part: NetworkGuide, place: Path) -> None:
-    network: Any = part.network
-    with quiet_transformers():
-        saved = type(network).from_pretrained(place, local_files_only=True, use_safetensors=True)
-    with torch.no_grad():
-        theirs = dict(saved.named_parameters())
-        for name, parameter in network.named_parameters():
-            parameter.copy_(theirs[name])
-
-
 class _OneBinding:
     """The Pyro guide of one binding of a guide that serves several."""
 
@@ -343,35 +295,3 @@ class _OneBinding:
         groups = torch.full((num_rows,), self.group, device=target.device)
         with pyro.plate("rows", num_rows, dim=-1):
             return self.program.run(Execution(target, groups))
-
-
-def _tokenized(stage: TextStage, text: str) -> list[int]:
-    if not isinstance(stage.lm, HuggingFaceLM):
-        raise ValueError(f"{stage.lm.name} has no tokenizer: give token ids for {stage.name}")
-    ids = list(stage.lm.tokenizer.encode(text, add_special_tokens=False))
-    if len(ids) < stage.max_tokens and not stage.stop:
-        ids.append(padding_token(stage))
-    return ids
-
-
-def _described(stage: TextStage) -> dict[str, Any]:
-    return {
-        "kind": "text",
-        "language_model": stage.lm.name,
-        "language_model_digest": stage.lm.digest,
-        "max_tokens": stage.max_tokens,
-        "temperature": stage.warp.temperature,
-        "top_k": stage.warp.top_k,
-        "top_p": stage.warp.top_p,
-        "stop": list(stage.stop),
-    }
-
-
-def _save_network(part: NetworkGuide, place: Path, *, merge: bool) -> None:
-    """A Hugging Face model directory with its tokenizer."""
-    network: Any = part.network
-    if part.uses_adapters and merge:
-        network = copy.deepcopy(network).merge_and_unload()
-    with quiet_transformers():
-        network.save_pretrained(place, safe_serialization=True)
-        part.lm.tokenizer.save_pretrained(place)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import pyro
-import pyro.distributions as dist
 import torch
-from pyro.ops.provenance import track_provenance
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from lmppl.density import ChoiceStage, Target
-from lmppl.lowering.distribution import TokenSequences
+from lmppl.density import SiteRows, Target
 from lmppl.lowering.execution import Execution
 from lmppl.lowering.guide import Guide
-from lmppl.lowering.isolation import Choice
 
 _guide_numbers = itertools.count(1)
 
@@ -41,13 +39,6 @@ def _groups(target: Target, num_rows: int | None) -> Tensor:
     if num_rows is not None:
         groups = groups.unsqueeze(-1).expand(-1, num_rows)
     return groups if target.num_groups > 1 else groups[0]
-
-
-def _log_probs_as_distribution(
-    log_probs: Tensor, shape: torch.Size, marks: frozenset[str]
-) -> dist.Categorical:
-    logits = track_provenance(log_probs.reshape(*shape, -1), marks)
-    return Choice(logits=logits, validate_args=False)
 
 
 class PyroModel:
@@ -75,26 +66,15 @@ class PyroModel:
         with _row_plates(self.target.num_groups, num_rows):
             execution = Execution(self.target, _groups(self.target, num_rows))
             self._factors(execution, -1)
-            for number, stage in enumerate(self.target.stages):
-                value = pyro.sample(stage.name, self.prior(number, execution))
-                execution.place(number, value)
-                self._factors(execution, number)
+            execution.walk(partial(self.prior, execution), score=partial(self._factors, execution))
             outputs = self.target.outputs(execution.traces)
             self._record(outputs, execution)
         return outputs
 
-    def prior(self, number: int, execution: Execution) -> dist.TorchDistribution:
-        """The prior of site `number` given the values drawn before it."""
-        stage = self.target.stages[number]
-        if isinstance(stage, ChoiceStage):
-            log_probs = self.target.choice_log_probs(number, execution.traces)
-            return _log_probs_as_distribution(
-                log_probs, execution.shape, execution.prior_marks(number)
-            )
-        prompts = self.target.prompts(number, execution.traces)
-        return TokenSequences(
-            stage, prompts, index=execution.index(), marks=execution.prior_marks(number)
-        )
+    def prior(self, execution: Execution, rows: SiteRows) -> TorchDistribution:
+        """The prior of a site given the values drawn before it."""
+        batch = execution.batch(execution.prior_marks(rows.number))
+        return execution.sites[rows.number].prior(rows, batch)
 
     def _factors(self, execution: Execution, number: int) -> None:
         for label, log_potential in execution.log_potentials(number).items():
@@ -127,20 +107,11 @@ class PyroGuide:
 
     def run(self, execution: Execution) -> Execution:
         """Draws every site of an execution that has drawn nothing yet."""
-        for number, stage in enumerate(self.target.stages):
-            value = pyro.sample(stage.name, self.distribution(number, execution))
-            execution.place(number, value)
-        return execution
+        return execution.walk(partial(self.distribution, execution))
 
-    def distribution(self, number: int, execution: Execution) -> dist.TorchDistribution:
-        """The guide's distribution of site `number` given the values drawn before it."""
-        stage = self.target.stages[number]
-        if isinstance(stage, ChoiceStage):
-            log_probs = self.module.choice_log_probs(number, execution.traces)
-            return _log_probs_as_distribution(log_probs, execution.shape, execution.all_marks())
-        return self.module.text_distribution(
-            number, execution.traces, execution.index(), execution.all_marks()
-        )
+    def distribution(self, execution: Execution, rows: SiteRows) -> TorchDistribution:
+        """The guide's distribution of a site given the values drawn before it."""
+        return self.module.distribution(rows, execution.batch(execution.all_marks()))
 
 
 def lower(

@@ -12,24 +12,29 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lmppl.density import Automata, TextBatch, TextStage
+from lmppl.density import Automata, SiteRows, TextBatch, TextStage
 from lmppl.errors import InternalError
 from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lm.protocol import LanguageModel, Prefixes, Prompt, Vocabulary
-from lmppl.lowering.corrections import Correction, TableCorrection, make_correction
+from lmppl.lm.quiet import quiet_transformers
+from lmppl.lowering.corrections import Correction, make_correction
+from lmppl.lowering.dead_ends import DeadEnds
+from lmppl.lowering.distribution import TokenSequences
+from lmppl.lowering.sites import Batch, SitePart
 from lmppl.sequences.drawing import IDENTITY_WARP
 
 # Logits of more entries than this are computed again in the backward pass, a few rows at a time.
 _MAX_LOGITS = 1 << 26
 
 
-class TextGuide(nn.Module):
+class TextGuide(SitePart):
     """The trainable distribution of one text site.
 
     Subclasses say how a batch is stepped (`stage_of`) and what the logits at every position of
@@ -59,10 +64,26 @@ class TextGuide(nn.Module):
         """Whether `logits` may be −inf."""
         return True
 
-    @property
-    @abstractmethod
-    def is_table(self) -> bool:
-        """Whether the parameters are logits themselves, which learn at a larger rate."""
+    def distribution(
+        self, rows: SiteRows, contexts: Tensor, batch: Batch, ends: DeadEnds
+    ) -> TokenSequences:
+        prompts, number = rows.prompts, rows.number
+        automata = ends.target.requirements.automata(number, rows.traces, prompts)
+
+        def score(at: Tensor, text: TextBatch) -> Tensor:
+            picked = [prompts[row] for row in at.tolist()]
+            return self.log_prob(picked, contexts[at], text, automata.select(at))
+
+        return TokenSequences(
+            self.stage,
+            prompts,
+            index=batch.index,
+            automata=automata,
+            drawing=lambda at: self.stage_of(contexts[at]),
+            scorer=score,
+            on_dead_end=lambda at: ends.met(number),
+            marks=batch.marks,
+        )
 
     def log_prob(
         self,
@@ -167,9 +188,33 @@ class NetworkGuide(TextGuide):
         """The guide as a language model, before the site's masks."""
         return self._lm[0]
 
+    is_network = True
+
+    def rates(self, *, lr: float, table_lr: float, num_draws: int) -> dict[str, float]:
+        return {"lr": lr}
+
     @property
-    def is_table(self) -> bool:
-        return False
+    def slow_paths(self) -> tuple[str, ...]:
+        return self.lm.slow_paths
+
+    def save_network(self, place: Path, *, merge: bool) -> None:
+        network: Any = self.network
+        if self.uses_adapters and merge:
+            network = copy.deepcopy(network).merge_and_unload()
+        with quiet_transformers():
+            network.save_pretrained(place, safe_serialization=True)
+            self.lm.tokenizer.save_pretrained(place)
+
+    def load_network(self, place: Path) -> None:
+        network: Any = self.network
+        with quiet_transformers():
+            saved: Any = type(network).from_pretrained(
+                place, local_files_only=True, use_safetensors=True
+            )
+        with torch.no_grad():
+            theirs = dict(saved.named_parameters())
+            for name, parameter in network.named_parameters():
+                parameter.copy_(theirs[name])
 
     @property
     def may_forbid(self) -> bool:
@@ -177,7 +222,7 @@ class NetworkGuide(TextGuide):
 
     @property
     def _truncates(self) -> bool:
-        return self.stage.warp.top_k is not None or self.stage.warp.top_p is not None
+        return self.stage.truncates
 
     def stage_of(self, contexts: Tensor) -> TextStage:
         if not self._truncates:
@@ -224,9 +269,8 @@ class CorrectedGuide(TextGuide):
         self.correction = make_correction(num_contexts, stage.lm.vocab.size, stage.max_tokens)
         self.correction.to(stage.device)
 
-    @property
-    def is_table(self) -> bool:
-        return isinstance(self.correction, TableCorrection)
+    def rates(self, *, lr: float, table_lr: float, num_draws: int) -> dict[str, float]:
+        return self.correction.rates(table_lr, num_draws)
 
     def stage_of(self, contexts: Tensor) -> TextStage:
         stepper = _CorrectedStepper(self.stage, self.correction, contexts)
@@ -356,13 +400,3 @@ class _TruncatedStepper(_Stepper):
         cut = self.stage.warp(prior.row_logits()) == -math.inf
         logits = guide.row_logits() / self.stage.warp.temperature
         return self._prefixes(prior, guide, logits.masked_fill(cut, -math.inf), length)
-
-
-def make_text_guide(stage: TextStage, num_contexts: int, *, kind: str, lora_rank: int) -> TextGuide:
-    """The guide of a text site: a copy of its network, or its tables with a correction.
-
-    `kind` is "full" or "lora" and matters to networks only.
-    """
-    if isinstance(stage.lm, HuggingFaceLM):
-        return NetworkGuide(stage, stage.lm, lora_rank=lora_rank if kind == "lora" else None)
-    return CorrectedGuide(stage, num_contexts)

@@ -9,7 +9,6 @@ in `test_sampling`, with fixed seeds and a false-alarm rate of 1e-5 over their c
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 import lmppl
-from lmppl.density import Target, TextBatch, TextRun, TextStage, Traces
+from lmppl.density import SiteRows, Target, TextBatch, TextRun, TextStage, Traces
 from lmppl.density.stages.run import Step
 from lmppl.density.steering.protocol import Steering
 from lmppl.errors import InternalError
@@ -239,10 +238,8 @@ def steered_by(case: Case, scale: float) -> type[SMCEngine]:
     twist = table(case, scale)
 
     class Twisted(SMCEngine):
-        def steering(
-            self, number: int, stage: TextStage, traces: Traces, prompts: Sequence[Prompt]
-        ) -> tuple[Steering, ...]:
-            return (*super().steering(number, stage, traces, prompts), twist)
+        def steering(self, rows: SiteRows) -> tuple[Steering, ...]:
+            return (*super().steering(rows), twist)
 
     return Twisted
 

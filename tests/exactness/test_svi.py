@@ -328,7 +328,7 @@ def tiny() -> HuggingFaceLM:
 
 def _drawn_and_scored(target: Target, state: State) -> tuple[np.ndarray, np.ndarray]:
     """log q of 20 draws as they were drawn, token by token, and as scored in one pass."""
-    stage = state.guide.text_part(0).stage_of(torch.zeros(20, dtype=torch.long))
+    stage = state.guide.part(0).stage_of(torch.zeros(20, dtype=torch.long))
     log_q, rows = _draws(target, stage)
     return log_q, FittedGuide(state.guide).log_prob({"text": rows})
 
@@ -395,7 +395,7 @@ def test_a_saved_guide_is_a_hugging_face_model_with_the_same_log_probs(
     assert description["sites"][0]["name"] == "text"
     loaded = load_language_model(tmp_path / "guide")
     tokens, lengths = torch.tensor([[5, 9, 30, 7]] * 2), torch.tensor([4, 3])
-    mine = post.guide.module.text_part(0).lm
+    mine = post.guide.module.part(0).lm
     prompts = ["Once upon", "Once"]
     np.testing.assert_allclose(
         loaded.token_log_probs(prompts, tokens, lengths).numpy(),

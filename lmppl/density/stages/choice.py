@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lmppl.density.columns import column_of
+from lmppl.density.rows import SiteRows
+from lmppl.density.stages.alternatives import Alternatives, Children
+from lmppl.density.stages.run import Step
+from lmppl.density.steering.steered import Steered
 from lmppl.evaluation.values import Column
+from lmppl.lm.protocol import LanguageModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +72,81 @@ class ChoiceBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class ChoiceRun:
+    """Executions at a discrete site that is not drawn yet, or is: a `Run` of one step.
+
+    `log_probs` is `[rows, values]`, `index` `[rows]` means nothing before it is drawn.
+    """
+
+    log_probs: Tensor
+    index: Tensor
+    position: int
+
+    @property
+    def num_rows(self) -> int:
+        return self.log_probs.shape[0]
+
+    @property
+    def open(self) -> Tensor:
+        return torch.arange(self.num_open, device=self.index.device)
+
+    @property
+    def num_open(self) -> int:
+        return 0 if self.position else self.num_rows
+
+    @property
+    def log_prior(self) -> Tensor:
+        chosen = self.log_probs.gather(1, self.index.unsqueeze(-1)).squeeze(-1)
+        return chosen if self.position else torch.zeros_like(chosen)
+
+    @property
+    def weighs_tokens(self) -> bool:
+        """No: the value is a draw of the prior."""
+        return False
+
+    @property
+    def steered(self) -> Steered:
+        """By nothing."""
+        return Steered((), (), ())
+
+    def unsteered(self, log_weight: Tensor) -> Tensor:
+        """The log weights: nothing is to be divided out."""
+        return log_weight
+
+    def select(self, indices: Tensor) -> ChoiceRun:
+        """The rows `indices`, in that order, with repeats."""
+        return ChoiceRun(self.log_probs[indices], self.index[indices], self.position)
+
+    def close(self, keep: Tensor) -> ChoiceRun:
+        """The run: no row is given up before its one step."""
+        return self
+
+    def is_whole(self) -> Tensor:
+        """Of all rows alike: nobody is given up."""
+        return torch.full_like(self.index, bool(self.position), dtype=torch.bool)
+
+    def most_steps_left(self) -> int:
+        """One for every row that is not drawn."""
+        return self.num_open
+
+
+# The probabilities of the values in every row, `[rows, values]`.
+Weights = Callable[[SiteRows], np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
 class ChoiceStage:
     """A discrete site; its support is the same for every row, its probabilities need not be."""
 
     name: str
     support: tuple[object, ...]
+    weights: Weights
+
+    lowered: ClassVar[str] = "lmppl.lowering.choices:LoweredChoice"
+    num_steps: ClassVar[int] = 1
+    tokens_per_step: ClassVar[int] = 0
+    text: ClassVar[None] = None
+    language_models: ClassVar[tuple[LanguageModel, ...]] = ()
 
     @property
     def size(self) -> int:
@@ -79,6 +155,118 @@ class ChoiceStage:
     def batch(self, index: Tensor) -> ChoiceBatch:
         """The values with these indices, `[rows]`."""
         return ChoiceBatch(self.support, index)
+
+    def given(self, values: Sequence[object]) -> ChoiceBatch:
+        """Values of the program, one for each row, as a `SiteValue`.
+
+        Raises:
+            ValueError: one that the site cannot have.
+        """
+        index = [self.support.index(value) for value in values]
+        return self.batch(torch.tensor(index, dtype=torch.long))
+
+    # ------------------------------------------------------------------ drawing
+
+    def start(self, rows: SiteRows, *steering: object, record: bool = False) -> ChoiceRun:
+        """Nothing is drawn yet."""
+        nothing = torch.zeros(rows.num_rows, dtype=torch.long, device=rows.device)
+        return ChoiceRun(self.log_probs(rows), nothing, 0)
+
+    def unsteered(self, rows: SiteRows) -> tuple[()]:
+        """None is needed: a value is drawn in one step."""
+        return ()
+
+    def step(
+        self, run: ChoiceRun, uniforms: Tensor, *, masked: bool = True
+    ) -> tuple[ChoiceRun, Step]:
+        """A value of the prior for every row."""
+        new = replace(run, index=draw_choices(run.log_probs, uniforms), position=1)
+        return new, Step(run.open, new.log_prior, torch.zeros_like(new.log_prior))
+
+    def advance(
+        self,
+        run: ChoiceRun,
+        log_mass: Tensor,
+        uniforms: Callable[[Tensor, int], Tensor],
+        number: int,
+        *,
+        masked: bool = True,
+    ) -> tuple[ChoiceRun, Tensor]:
+        """A value of the prior for every row; no mask takes anything from it."""
+        return self.step(run, uniforms(run.open, number))[0], log_mass
+
+    def children(self, run: ChoiceRun) -> tuple[ChoiceRun, Children]:
+        """Every value of positive probability."""
+        rows, value = (run.log_probs > -math.inf).nonzero(as_tuple=True)
+        return run, Children(rows, value, run.log_probs[rows, value])
+
+    def grown(self, run: ChoiceRun, children: Children) -> ChoiceRun:
+        """A row for each value."""
+        return replace(run.select(children.rows), index=children.drawn, position=1)
+
+    def recovered(self, run: ChoiceRun, rows: SiteRows) -> ChoiceRun:
+        """The run: nothing in it can be broken off."""
+        return run
+
+    def finish(self, run: ChoiceRun) -> ChoiceBatch:
+        """The values drawn."""
+        return self.batch(run.index)
+
+    # ------------------------------------------------------------------ densities
+
+    def log_probs(self, rows: SiteRows) -> Tensor:
+        """log p(value | parents), `[rows, values]` float64.
+
+        Raises:
+            InferenceError: LMP925, the probabilities of a row are none.
+        """
+        weights = self.weights(rows)
+        log_probs = None
+        if weights.shape[-1] == self.size and np.allclose(weights.sum(-1), 1.0, atol=1e-6):
+            log_probs = normalise_weights(torch.from_numpy(np.array(weights)))
+        if log_probs is None:
+            raise rows.failure(
+                "LMP925",
+                f"the probabilities of {self.name} are not {self.size} non-negative"
+                f" numbers that sum to 1: {weights[0].tolist()}",
+                "give one probability per value; divide weights by their sum",
+            )
+        return log_probs.to(rows.device)
+
+    def log_prob(self, rows: SiteRows, value: ChoiceBatch) -> Tensor:
+        """log p(value | parents) of the value of every row, `[rows]` float64."""
+        return self.log_probs(rows).gather(1, value.index.unsqueeze(-1)).squeeze(-1)
+
+    def retraced(
+        self, rows: SiteRows, steering: tuple[object, ...], value: ChoiceBatch
+    ) -> tuple[ChoiceBatch, Tensor]:
+        """The values, which cost nothing but their prior."""
+        return value, self.log_prob(rows, value)
+
+    def alternatives(self, rows: SiteRows) -> Alternatives:
+        """Every value that each row can have."""
+        every = torch.arange(self.size, device=rows.device).repeat(rows.num_rows)
+        return Alternatives(self.size, self.batch(every), self.log_probs(rows).reshape(-1))
+
+    def described(self) -> dict[str, Any]:
+        """The kind and the values."""
+        return {"kind": "choice", "values": list(self.support)}
+
+
+def bernoulli_weights(rows: SiteRows) -> np.ndarray:
+    """1 − p and p, for false and true."""
+    argument = rows.argument("p")
+    assert argument is not None
+    p = rows.numbers(argument)
+    return np.stack([1.0 - p, p], -1)
+
+
+def categorical_weights(size: int, rows: SiteRows) -> np.ndarray:
+    """The probabilities that are written, or all alike."""
+    argument = rows.argument("probs")
+    if argument is None:
+        return np.full((rows.num_rows, size), 1.0 / size)
+    return rows.matrix(argument)
 
 
 def draw_choices(log_probs: Tensor, uniforms: Tensor) -> Tensor:

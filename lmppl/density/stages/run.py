@@ -97,6 +97,14 @@ class TextRun:
         log_psi = self.steered.log_psi
         return log_weight if log_psi is None else log_weight - log_psi
 
+    def is_whole(self) -> Tensor:
+        """Which texts have come to an end, bool `[rows]`: others were given up before."""
+        return self.finished | (self.positions >= self.max_tokens)
+
+    def most_steps_left(self) -> int:
+        """How many tokens all open texts together may still take."""
+        return int((self.max_tokens - self.positions[self.open]).sum())
+
     def select(self, indices: Tensor) -> TextRun:
         """The rows `indices` `[new rows]`, in that order, with repeats."""
         slot = torch.full((self.num_rows,), -1, dtype=torch.long, device=self.tokens.device)

@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lmppl.automata import SiteAutomaton, compile_constraint
 from lmppl.automata.predicates import Predicate, cut_at_stop
+from lmppl.density.rows import SiteRows
+from lmppl.density.stages.alternatives import Children
 from lmppl.density.stages.growing import GrowingStrings
 from lmppl.density.stages.run import Beside, Step, TextRun
 from lmppl.density.stages.text_batch import TextBatch
@@ -45,10 +48,100 @@ class TextStage:
     stop: tuple[str, ...] = ()
     is_eos: Tensor = field(init=False)  # bool [vocab]
 
+    lowered: ClassVar[str] = "lmppl.lowering.texts:LoweredText"
+    tokens_per_step: ClassVar[int] = 1
+    support: ClassVar[None] = None
+
     def __post_init__(self) -> None:
         flags = torch.zeros(self.lm.vocab.size, dtype=torch.bool)
         flags[list(self.lm.vocab.eos_ids)] = True
         object.__setattr__(self, "is_eos", flags.to(self.lm.device))
+
+    @property
+    def num_steps(self) -> int:
+        """The most steps in which a text is drawn, a token each."""
+        return self.max_tokens
+
+    @property
+    def text(self) -> TextStage:
+        """This site."""
+        return self
+
+    @property
+    def language_models(self) -> tuple[LanguageModel, ...]:
+        """The one that texts are drawn from."""
+        return (self.lm,)
+
+    def start(self, rows: SiteRows, *steering: Steering, record: bool = False) -> TextRun:
+        """Texts of no tokens."""
+        return self.begin(rows.prompts, *steering, record=record)
+
+    def unsteered(self, rows: SiteRows) -> tuple[Automata, ...]:
+        """What watches for the stop strings."""
+        return (self.stop_automata(rows.prompts),)
+
+    def children(self, run: TextRun) -> tuple[TextRun, Children]:
+        """Every token that may follow every open text."""
+        run = self.extend(run)
+        assert run.prefixes is not None
+        log_probs = self.warp(run.prefixes.row_logits()).double().log_softmax(-1)
+        self.require_numbers(log_probs)
+        possible = log_probs > -math.inf
+        mask = self.mask(run)
+        if mask is not None:
+            possible &= mask
+        parent, token = possible.nonzero(as_tuple=True)
+        is_open = torch.zeros(run.num_rows, dtype=torch.bool, device=run.tokens.device)
+        is_open[run.open] = True
+        closed = (~is_open).nonzero().squeeze(-1)
+        rows = torch.cat([closed, run.open[parent]])
+        return run, Children(rows, token, log_probs[parent, token])
+
+    def grown(self, run: TextRun, children: Children) -> TextRun:
+        """A row for each text that was closed, and for each token that may follow another."""
+        return self.place(run.select(children.rows), children.drawn, children.log_prob)
+
+    def log_prob(self, rows: SiteRows, value: TextBatch) -> Tensor:
+        """log p(text | parents) of the text of every row, `[rows]` float64."""
+        return self.rescore(rows.prompts, value)
+
+    def retraced(
+        self, rows: SiteRows, steering: tuple[Automata, ...], value: TextBatch
+    ) -> tuple[TextBatch, Tensor]:
+        """Given texts with what each token costs, and their log prior `[rows]`."""
+        (automata,) = steering
+        text, possible = self.retrace(rows.prompts, automata, value)
+        return text, torch.where(possible, text.log_prob(), -math.inf)
+
+    def alternatives(self, rows: SiteRows) -> None:
+        """None: texts are too many to be listed."""
+
+    def given(self, values: Sequence[object]) -> TextBatch:
+        """A text is more than its string: how it is written in tokens is not to be guessed."""
+        raise ValueError(f"the texts of {self.name} must be given by their tokens")
+
+    @property
+    def truncates(self) -> bool:
+        """Whether some tokens that the language model can draw are cut from the prior."""
+        return self.warp.top_k is not None or self.warp.top_p is not None
+
+    @property
+    def cut_by(self) -> str:
+        """What decides which texts have no probability, in words before the site's name."""
+        return "top_k or top_p of" if self.truncates else "the prior of"
+
+    def described(self) -> dict[str, Any]:
+        """The language model, and how texts are drawn from it."""
+        return {
+            "kind": "text",
+            "language_model": self.lm.name,
+            "language_model_digest": self.lm.digest,
+            "max_tokens": self.max_tokens,
+            "temperature": self.warp.temperature,
+            "top_k": self.warp.top_k,
+            "top_p": self.warp.top_p,
+            "stop": list(self.stop),
+        }
 
     def automaton(
         self,
@@ -262,13 +355,14 @@ class TextStage:
             ]
         )
 
-    def recomputed(self, run: TextRun, prompts: Sequence[Prompt]) -> TextRun:
+    def recovered(self, run: TextRun, rows: SiteRows) -> TextRun:
         """The run with what its open rows have in caches computed anew from their tokens.
 
         A step that was broken off leaves caches behind that are neither before it nor after it.
         """
         if not run.num_open:
             return run
+        prompts = rows.prompts
         own = [prompts[row] for row in run.open.tolist()]
         tokens, lengths = run.tokens[run.open], run.positions[run.open]
         if run.beside is not None:

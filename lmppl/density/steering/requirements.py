@@ -12,7 +12,7 @@ import torch
 from lmppl.automata import SiteAutomaton
 from lmppl.automata.ends import conjuncts
 from lmppl.automata.predicates import Predicate
-from lmppl.density.stages.choice import ChoiceStage
+from lmppl.density.stages.protocol import Stage
 from lmppl.density.stages.text import TextStage
 from lmppl.density.steering.automaton import Automata
 from lmppl.density.traces import Traces
@@ -42,7 +42,7 @@ class Requirements:
 
     model: Model
     bindings: tuple[Mapping[str, object], ...]
-    stages: tuple[ChoiceStage | TextStage, ...]
+    stages: tuple[Stage, ...]
     device: torch.device
     environment: Callable[[Traces], Environment]
     # By what a row's automaton depends on, and by constraints.
@@ -53,10 +53,9 @@ class Requirements:
 
     def automata(self, stage: int, traces: Traces, prompts: Sequence[Prompt]) -> Automata:
         """The automata of a text site for these rows, given their parameters and choices."""
-        text_stage = self.stages[stage]
-        assert isinstance(text_stage, TextStage)
+        text_stage = self.stages[stage].text
         watched = self.watched(stage)
-        if not watched and not text_stage.stop:
+        if text_stage is None or not (watched or text_stage.stop):
             return Automata((None,))
         return self._automata_of(stage, traces, prompts, watched)
 
@@ -108,7 +107,7 @@ class Requirements:
         watched = [p for p in self._at(stage) if p.kind == "require"]
         if len(self.bindings) > _MAX_MACHINES:
             return []
-        sizes = {s.name: s.size for s in self.stages[:stage] if isinstance(s, ChoiceStage)}
+        sizes = {s.name: len(s.support) for s in self.stages[:stage] if s.support is not None}
         every = self.earlier_choices(stage, watched)
         if len(self.bindings) * math.prod(sizes[name] for name in every) <= _MAX_MACHINES:
             return watched
@@ -125,9 +124,7 @@ class Requirements:
         earlier = self.earlier_choices(stage, watched)
         columns = [traces.group.tolist()]
         columns += [traces.values[name].index.tolist() for name in earlier]
-        text_stage = self.stages[stage]
-        assert isinstance(text_stage, TextStage)
-        if text_stage.lm.vocab.strips_leading_space:
+        if self._text(stage).lm.vocab.strips_leading_space:
             columns.append([prompt == "" for prompt in prompts])
         return list(zip(*columns, strict=True))
 
@@ -138,15 +135,12 @@ class Requirements:
             names |= self.model.sites_of(potential.expr)
             if potential.when is not None:
                 names |= self.model.sites_of(potential.when)
-        return [
-            s.name for s in self.stages[:stage] if isinstance(s, ChoiceStage) and s.name in names
-        ]
+        return [s.name for s in self.stages[:stage] if s.support is not None and s.name in names]
 
     def _machine(
         self, stage: int, watched: Sequence[Potential], row: Traces, no_prompt: bool
     ) -> SiteAutomaton | None:
-        text_stage = self.stages[stage]
-        assert isinstance(text_stage, TextStage)
+        text_stage = self._text(stage)
         required = self.required(stage, watched, row)
         if not required and not text_stage.stop:
             return None
@@ -171,7 +165,7 @@ class Requirements:
         name = self.stages[stage].name
         values = dict(self.bindings[int(row.group[0])])
         for choice in self.stages[:stage]:
-            if isinstance(choice, ChoiceStage) and choice.name in row.values:
+            if choice.support is not None and choice.name in row.values:
                 values[choice.name] = row.values[choice.name].listed()[0]
         found: list[tuple[Potential, Predicate]] = []
         for potential in watched:
@@ -203,7 +197,7 @@ class Requirements:
         found: dict[str, dict[str, object]] = {}
         for number, stage in enumerate(self.stages):
             required = [p for p in self._at(number) if p.kind == "require"]
-            if not required or not isinstance(stage, TextStage):
+            if not required or stage.text is None:
                 continue
             machines = [machine for key, machine in self._compiled.items() if key[0] == number]
             watched = self.watched(number)
@@ -219,6 +213,11 @@ class Requirements:
                 "over_budget": [label for label, why in at_end.items() if why != _ASKS_FOR_MORE],
             }
         return found
+
+    def _text(self, stage: int) -> TextStage:
+        text = self.stages[stage].text
+        assert text is not None
+        return text
 
     def _at(self, stage: int) -> list[Potential]:
         return [p for p in self.model.potentials if p.stage == stage]

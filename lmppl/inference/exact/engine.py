@@ -9,11 +9,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lmppl.density import ChoiceStage, Target, TextRun, Traces
+from lmppl.density import Run, Stage, Target, Traces
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.inference.exact import Exact
 from lmppl.inference.failures import NoMass, by_binding
 from lmppl.inference.loop import Draws, Info
+from lmppl.inference.proposing import most_tokens_to_come
 from lmppl.inference.remainder import Remainder, sample_remainder, with_remainder
 from lmppl.posterior import Estimate
 from lmppl.rng import Stream
@@ -22,7 +23,7 @@ from lmppl.sequences.weights import normalise
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All executions up to `stage`, and the texts of that stage in the making.
+    """All executions up to `stage`, and the values of that stage in the making.
 
     `branching` is how many tokens could follow an open text in the last step. Where there is no
     time to go on, `num_draws` is not 0: so many draws are to stand for what is not enumerated yet,
@@ -31,7 +32,7 @@ class State:
 
     traces: Traces
     stage: int
-    run: TextRun | None
+    run: Run | None
     branching: float = 1.0
     num_draws: int = 0
     remainder: Remainder | None = None
@@ -63,58 +64,28 @@ class ExactEngine:
         stage = self.target.stages[state.stage]
         if state.num_draws:
             return self._sample_rest(state)
-        tokens = 0
-        if isinstance(stage, ChoiceStage):
-            new = State(self._all_values(state), state.stage + 1, None)
-        else:
-            new, tokens = self._all_tokens(state)
+        new, num_children = self._grown(state, stage)
         rows = new.traces.num_rows if new.run is None else new.run.num_rows
-        done = new.stage if new.run is None else int(new.run.position or 0)
-        total = None if isinstance(stage, ChoiceStage) else stage.max_tokens
-        return new, Info(stage.name, done, total, f"{rows} executions", tokens)
+        done = stage.num_steps if new.run is None else int(new.run.position or 0)
+        tokens = num_children * stage.tokens_per_step
+        return new, Info(stage.name, done, stage.num_steps, f"{rows} executions", tokens)
 
-    def _all_values(self, state: State) -> Traces:
-        """Every value of a discrete site after every execution so far."""
-        traces, number = state.traces, state.stage
-        stage = self.target.stages[number]
-        assert isinstance(stage, ChoiceStage)
-        log_probs = self.target.choice_log_probs(number, traces)
-        parent, value = (log_probs > -math.inf).nonzero(as_tuple=True)
-        self._check_budget(parent.shape[0])
-        log_prob = log_probs[parent, value]
-        new = traces.select(parent).with_value(stage.name, stage.batch(value), log_prob)
-        return self._prune(self.target.apply_potentials(new, number))
-
-    def _all_tokens(self, state: State) -> tuple[State, int]:
-        """Every token that may follow every text that is still open."""
-        stage, number = self.target.stages[state.stage], state.stage
-        assert not isinstance(stage, ChoiceStage)
-        traces, run = state.traces, state.run
+    def _grown(self, state: State, stage: Stage) -> tuple[State, int]:
+        """All that one step more can make of every execution: its values, or next tokens."""
+        number, traces, run = state.stage, state.traces, state.run
         if run is None:
-            prompts = self.target.prompts(number, traces)
-            run = stage.begin(prompts, self.target.requirements.automata(number, traces, prompts))
-        run = stage.extend(run)
-        assert run.prefixes is not None
-        log_probs = stage.warp(run.prefixes.row_logits()).double().log_softmax(-1)
-        stage.require_numbers(log_probs)
-        possible = log_probs > -math.inf
-        mask = stage.mask(run)
-        if mask is not None:
-            possible &= mask
-        parent, token = possible.nonzero(as_tuple=True)
-        is_open = torch.zeros(run.num_rows, dtype=torch.bool, device=run.tokens.device)
-        is_open[run.open] = True
-        closed = (~is_open).nonzero().squeeze(-1)
-        rows = torch.cat([closed, run.open[parent]])
-        self._check_budget(rows.shape[0])
-        traces, run = traces.select(rows), run.select(rows)
-        run = stage.place(run, token, log_probs[parent, token])
+            at = self.target.rows(number, traces)
+            run = stage.start(at, *self.target.steering(at))
+        run, children = stage.children(run)
+        self._check_budget(children.rows.shape[0])
+        num_open = run.num_open
+        traces, run = traces.select(children.rows), stage.grown(run, children)
         if run.num_open:
-            branching = token.shape[0] / max(1, is_open.sum().item())
-            return State(traces, number, run, branching), token.shape[0]
+            branching = children.num_children / max(1, num_open)
+            return State(traces, number, run, branching), children.num_children
         traces = traces.with_value(stage.name, stage.finish(run), run.log_prior)
         traces = self._prune(self.target.apply_potentials(traces, number))
-        return State(traces, number + 1, None), token.shape[0]
+        return State(traces, number + 1, None), children.num_children
 
     def hurry(self, state: State, *, spent: float, left: float) -> State:
         """Draws for the rest, where neither the next step nor what comes after it has time."""
@@ -122,11 +93,7 @@ class ExactEngine:
             return state
         first, run = state.stage, state.run
         begun = 0 if run is None else int(run.position or 0)
-        to_come = -begun + sum(
-            stage.max_tokens
-            for stage in self.target.stages[first:]
-            if not isinstance(stage, ChoiceStage)
-        )
+        to_come = most_tokens_to_come(self.target, first, None, 1) - begun
         # A step costs a forward pass for a row, however many tokens may follow there.
         next_step = state.branching * (state.traces.num_rows if run is None else run.num_open)
         one_draw = state.branching * max(to_come, 1) * self.target.num_groups
@@ -139,10 +106,8 @@ class ExactEngine:
     def recover(self, state: State) -> State:
         if state.run is None:
             return state
-        stage = self.target.stages[state.stage]
-        assert not isinstance(stage, ChoiceStage)
-        prompts = self.target.prompts(state.stage, state.traces)
-        return replace(state, run=stage.recomputed(state.run, prompts))
+        rows = self.target.rows(state.stage, state.traces)
+        return replace(state, run=self.target.stages[state.stage].recovered(state.run, rows))
 
     def _sample_rest(self, state: State) -> tuple[State, Info]:
         stream = self.stream.child("rest")

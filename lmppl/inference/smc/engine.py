@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lmppl.density import ChoiceStage, Target, TextRun, TextStage, Traces
+from lmppl.density import Run, SiteRows, Stage, Target, TextStage, Traces
 from lmppl.density.steering.protocol import Steering
 from lmppl.inference.bounds import WeightBound, weight_bound
 from lmppl.inference.failures import NoMass, by_binding
 from lmppl.inference.loop import Draws, Info
-from lmppl.inference.proposing import draw_choice_site
+from lmppl.inference.proposing import most_tokens_to_come
 from lmppl.inference.smc import LOOKAHEADS, SMC
 from lmppl.inference.zero_mass import zero_mass
-from lmppl.lm.protocol import Prompt
 from lmppl.posterior import Estimate
 from lmppl.posterior.pareto import pareto_tail
 from lmppl.rng import Stream
@@ -57,7 +57,7 @@ class State:
 
     traces: Traces
     stage: int
-    run: TextRun | None
+    run: Run | None
     log_weight: Tensor
     log_evidence: Tensor
     eve: Tensor
@@ -129,13 +129,9 @@ class SMCEngine:
         number = state.stage
         stage = self.target.stages[number]
         own_steps = state.own_steps + self._is_open(state)
-        if isinstance(stage, ChoiceStage):
-            new, changed, tokens = self._draw_choice(state), True, 0
-            done, total = 1, 1
-        else:
-            new, changed, tokens = self._draw_token(state, stage)
-            total = stage.max_tokens
-            done = total if new.run is None else int(new.run.position or 0)
+        new, changed, num_drawn = self._draw(state, stage)
+        tokens, total = num_drawn * stage.tokens_per_step, stage.num_steps
+        done = total if new.run is None else int(new.run.position or 0)
         new = replace(new, num_steps=state.num_steps + 1, own_steps=own_steps)
         if not changed:
             return new, Info(stage.name, done, total, num_tokens=tokens)
@@ -147,23 +143,12 @@ class SMCEngine:
             new = self._resample(new, ess)
         return new, Info(stage.name, done, total, num_tokens=tokens)
 
-    def _draw_choice(self, state: State) -> State:
-        number, before = state.stage, state.traces.total_log_potential()
-        uniforms = self.stream.child("site", number)
-        traces = draw_choice_site(
-            self.target, number, state.traces, uniforms, self._counters(state)
-        )
-        traces = self.target.apply_potentials(traces, number)
-        gain = traces.total_log_potential() - before
-        return self._weighed(replace(state, traces=traces, stage=number + 1), gain)
-
-    def _draw_token(self, state: State, stage: TextStage) -> tuple[State, bool, int]:
-        """One more token for every open text; whether weights changed; how many tokens."""
+    def _draw(self, state: State, stage: Stage) -> tuple[State, bool, int]:
+        """One step more of the site; whether weights changed; how many rows were open."""
         number, run = state.stage, state.run
         if run is None:
-            prompts = self.target.prompts(number, state.traces)
-            steering = self.steering(number, stage, state.traces, prompts)
-            run = stage.begin(prompts, *steering, record=self.record)
+            rows = self.target.rows(number, state.traces)
+            run = stage.start(rows, *self.steering(rows), record=self.record)
         # Before the first token of all, every text of a binding is the same.
         first = number == 0 and not run.position and run.num_open == run.num_rows
         uniforms = self.stream.child("site", number).uniforms(
@@ -185,30 +170,28 @@ class SMCEngine:
                 state = replace(state, run=run)
             changed = True
         if run.num_open == 0:
-            return self._finish_text(state, stage), True, step.rows.shape[0]
+            return self._finish(state, stage), True, step.rows.shape[0]
         if run.steered.by_value:
             state, looked = self._look_ahead(state, step.rows)
             changed = changed or looked
         return state, changed, step.rows.shape[0]
 
-    def steering(
-        self, number: int, stage: TextStage, traces: Traces, prompts: Sequence[Prompt]
-    ) -> tuple[Steering, ...]:
-        """What guides the texts of site `number`: the requirements, and what is looked ahead to."""
-        automata = self.target.requirements.automata(number, traces, prompts)
-        where = LOOKAHEADS[self.settings.lookahead]
-        if where is None:
-            return (automata,)
+    def steering(self, rows: SiteRows) -> tuple[Steering, ...]:
+        """What guides the draws of a site: the requirements, and what is looked ahead to."""
+        found = self.target.steering(rows)
+        text, where = self.target.stages[rows.number].text, LOOKAHEADS[self.settings.lookahead]
+        if text is None or where is None:
+            return found
         module, _, name = where.partition(":")
         look_ahead: Lookahead = getattr(importlib.import_module(module), name)
-        return automata, look_ahead(self.target, number, stage, traces)
+        return *found, look_ahead(self.target, rows.number, text, rows.traces)
 
     def _zeros(self, state: State) -> Tensor:
         return torch.zeros_like(state.log_weight).view(-1)
 
     def _look_ahead(self, state: State, moved: Tensor) -> tuple[State, bool]:
         """Scores unfinished texts every few tokens, and those that have just ended at once."""
-        run = state.run
+        run: Any = state.run
         assert run is not None and run.position is not None
         rows = moved
         if run.position % self.settings.lookahead_every:
@@ -226,10 +209,10 @@ class SMCEngine:
         state = replace(state, run=replace(run, steered=steered), blind=state.blind or blind)
         return self._weighed(state, self._zeros(state).index_copy(0, rows, gain)), True
 
-    def _finish_text(self, state: State, stage: TextStage) -> State:
-        """The text becomes the site's value; the twist goes out and the true factors come in."""
+    def _finish(self, state: State, stage: Stage) -> State:
+        """What was drawn becomes the site's value; the twist goes out, the factors come in."""
         self._require_mass(state)
-        state = self._without_dead_texts(state)
+        state = self._without_dead(state)
         run = state.run
         assert run is not None
         before = state.traces.total_log_potential()
@@ -239,8 +222,8 @@ class SMCEngine:
         state = replace(state, traces=traces, run=None, stage=state.stage + 1)
         return self._weighed(state, gain)
 
-    def _without_dead_texts(self, state: State) -> State:
-        """Dead particles hold unfinished texts that must not be scored: they take the place of a
+    def _without_dead(self, state: State) -> State:
+        """Dead particles hold unfinished values that must not be scored: they take the place of a
         living one, keeping weight zero."""
         log_weight = state.log_weight.view(-1)
         alive = log_weight > -math.inf
@@ -329,24 +312,12 @@ class SMCEngine:
         so it does whenever that is decided from what was seen until then, as from the time.
         """
         size = state.log_weight.shape[1]
-        needed = self._most_tokens_to_come(state)
+        needed = most_tokens_to_come(self.target, state.stage, state.run, state.log_weight.numel())
         if spent < left or needed <= left:
             return state
         # A step takes longer for each particle, the fewer there are.
         fewer = max(int(0.9 * size * left / needed), min(_FEWEST_PARTICLES, size))
         return state if fewer >= size else self._shrink(state, fewer)
-
-    def _most_tokens_to_come(self, state: State) -> int:
-        tokens = 0
-        for number, stage in enumerate(self.target.stages):
-            if number < state.stage or isinstance(stage, ChoiceStage):
-                continue
-            if number == state.stage and state.run is not None:
-                left = stage.max_tokens - int(state.run.position or 0)
-                tokens += state.run.num_open * left
-            else:
-                tokens += state.log_weight.numel() * stage.max_tokens
-        return tokens
 
     def _shrink(self, state: State, size: int) -> State:
         """Every population with `size` particles, resampled."""
@@ -377,10 +348,8 @@ class SMCEngine:
     def recover(self, state: State) -> State:
         if state.run is None:
             return state
-        stage = self.target.stages[state.stage]
-        assert isinstance(stage, TextStage)
-        prompts = self.target.prompts(state.stage, state.traces)
-        return replace(state, run=stage.recomputed(state.run, prompts))
+        rows = self.target.rows(state.stage, state.traces)
+        return replace(state, run=self.target.stages[state.stage].recovered(state.run, rows))
 
     def _give_up(self, state: State, ancestors: Tensor, low: Tensor) -> State:
         """Counts what a resampling throws away that nothing like it is left of.

@@ -1,0 +1,79 @@
+"""A discrete site inside Pyro: an index into its values."""
+
+from __future__ import annotations
+
+import math
+
+import pyro.distributions as dist
+import torch
+from pyro.ops.provenance import track_provenance
+from torch import Tensor, nn
+
+from lmppl.density import ChoiceBatch, ChoiceStage, SiteRows
+from lmppl.lowering.dead_ends import DeadEnds
+from lmppl.lowering.isolation import Choice
+from lmppl.lowering.sites import Batch, SitePart, SiteValues, table_rates
+
+
+class LoweredChoice:
+    """A discrete site, whose values are indices `[]` into its support."""
+
+    event_dim = 0
+
+    def __init__(self, stage: ChoiceStage) -> None:
+        self.stage = stage
+
+    def prior(self, rows: SiteRows, batch: Batch) -> dist.Categorical:
+        """A categorical distribution over the values."""
+        return _choice(self.stage.log_probs(rows), batch)
+
+    def read(self, rows: SiteRows, value: Tensor) -> ChoiceBatch:
+        """The values with these indices `[rows]`."""
+        return self.stage.batch(value.long())
+
+    def written(self, value: ChoiceBatch) -> Tensor:
+        """The indices `[rows]`."""
+        return value.index
+
+    def given(self, values: SiteValues) -> Tensor:
+        """The indices of values of the program."""
+        return self.stage.given(list(values)).index
+
+    def guide(self, num_contexts: int, *, kind: str, lora_rank: int) -> ChoiceGuide:
+        """A table of logits."""
+        return ChoiceGuide(self.stage, num_contexts)
+
+
+def _choice(log_probs: Tensor, batch: Batch) -> dist.Categorical:
+    logits = track_provenance(log_probs.reshape(*batch.index.shape, -1), batch.marks)
+    return Choice(logits=logits, validate_args=False)
+
+
+class ChoiceGuide(SitePart):
+    """The trainable distribution of a discrete site: the prior's logits plus a table, masked."""
+
+    def __init__(self, stage: ChoiceStage, num_contexts: int) -> None:
+        super().__init__()
+        self.stage = stage
+        self.logits = nn.Parameter(torch.zeros(num_contexts, stage.size, dtype=torch.float64))
+
+    def rates(self, *, lr: float, table_lr: float, num_draws: int) -> dict[str, float]:
+        return table_rates(table_lr, num_draws)
+
+    def forward(self, contexts: Tensor, log_prior: Tensor, allowed: Tensor | None) -> Tensor:
+        """log q(value), `[rows, values]` float64; −inf where the prior or `allowed` forbids."""
+        logits = log_prior + self.logits[contexts]
+        if allowed is not None:
+            logits = logits.masked_fill(~allowed, -math.inf)
+        return logits.log_softmax(-1)
+
+    def distribution(
+        self, rows: SiteRows, contexts: Tensor, batch: Batch, ends: DeadEnds
+    ) -> dist.Categorical:
+        log_prior = self.stage.log_probs(rows)
+        allowed = ends.allowed_values(rows)
+        if allowed is not None:
+            possible = allowed & (log_prior > -math.inf)
+            if not bool(possible.any(-1).all()):
+                raise ends.met(rows.number)
+        return _choice(self(contexts, log_prior, allowed), batch)
