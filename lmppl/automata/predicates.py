@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
+
+from lmppl.records import dataclass
 
 Unit = Literal["characters", "words", "tokens"]
 Comparison = Literal["<=", "<", ">=", ">", "==", "!="]

@@ -6,8 +6,9 @@ characters; ends are exclusive.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from lmppl.records import dataclass
 
 Severity = Literal["error", "warning"]
 

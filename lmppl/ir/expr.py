@@ -8,11 +8,11 @@ reference, because its value is computed once per draw.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 from lmppl.errors import Span
 from lmppl.ir.types import Type
+from lmppl.records import dataclass
 
 Role = Literal["parameter", "site", "let"]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from lmppl.errors import Span
 from lmppl.ir.expr import Expr, Reference, resolved, walk_through
 from lmppl.ir.types import Interval, Type
+from lmppl.records import dataclass
 
 Decidable = Literal["constant", "safety", "automaton", "liveness", "additive", "end"]
 TEXT_DISTRIBUTIONS = frozenset({"lm", "markov", "ngram", "extern"})

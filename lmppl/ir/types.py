@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal
+
+from lmppl.records import dataclass
 
 # `chat` is the prompt that chat(...) makes; `unknown` is what the checker gives to an expression
 # that it has already reported, so that one mistake is reported once.

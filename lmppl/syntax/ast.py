@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from lmppl.errors import Span
+from lmppl.records import dataclass
 
 # ---------------------------------------------------------------------------------------------
 # Expressions

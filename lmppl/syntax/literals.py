@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+
+from lmppl.records import dataclass
 
 # Numbers beyond this do not fit the 64-bit integers that the rest of the pipeline uses.
 LARGEST_INT = 2**63 - 1

@@ -1,0 +1,101 @@
+"""Records are dataclasses, frozen and with slots, as those of the standard library."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+from dataclasses import FrozenInstanceError, field, fields, replace
+
+import pytest
+
+from lmppl.ir.types import Interval
+from lmppl.records import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What both have."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mine(Base):
+    """A record with defaults."""
+
+    size: int = 2
+    parts: list[int] = field(default_factory=list)
+
+    @property
+    def double(self) -> int:
+        return 2 * self.size
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Standard:
+    """The same, as the standard library makes it."""
+
+    name: str
+    size: int = 2
+    parts: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """Nothing."""
+
+
+def test_values_are_given_by_place_or_name_and_have_their_defaults() -> None:
+    assert Mine("a").size == 2 and Mine("a", 3).double == 6
+    assert Mine("a", parts=[1]) == Mine(parts=[1], size=2, name="a")
+    assert Mine("a").parts is not Mine("a").parts
+    assert [each.name for each in fields(Mine)] == ["name", "size", "parts"]
+    match Mine("a", 7):
+        case Mine(name, size=7):
+            assert name == "a"
+        case _:
+            pytest.fail("a pattern by place does not match")
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"), [((), {}), (("a", 1, [], 2), {}), (("a",), {"name": "b"})]
+)
+def test_what_a_dataclass_does_not_take_a_record_does_not_take(
+    args: tuple[object, ...], kwargs: dict[str, object]
+) -> None:
+    for kind in (Mine, Standard):
+        with pytest.raises(TypeError):
+            kind(*args, **kwargs)  # type: ignore[arg-type]
+
+
+def test_a_record_does_not_change_and_has_no_other_attributes() -> None:
+    record = Mine("a")
+    with pytest.raises(FrozenInstanceError):
+        record.size = 3  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        del record.size
+    with pytest.raises(AttributeError):
+        record.other = 1  # type: ignore[attr-defined]
+    assert not hasattr(record, "__dict__")
+
+
+def test_equal_records_have_equal_hashes_and_say_what_they_hold() -> None:
+    assert hash(Interval(0.0, 1.0)) == hash(Interval(0.0, 1.0))
+    assert Interval(0.0, 1.0) != Interval(0.0, 2.0)
+    assert Base("a") != Mine("a") and Base("a") == Base("a")
+    assert Empty() == Empty() and hash(Empty()) == hash(Empty())
+    assert repr(Mine("a", 3)) == "Mine(name='a', size=3, parts=[])"
+
+
+def test_records_are_copied_pickled_and_replaced() -> None:
+    record = Mine("a", 3, [1])
+    for same in (copy.copy(record), copy.deepcopy(record), pickle.loads(pickle.dumps(record))):
+        assert same == record
+    assert replace(record, size=4) == Mine("a", 4, [1])
+    assert dataclasses.asdict(record) == {"name": "a", "size": 3, "parts": [1]}
+
+
+def test_all_records_share_their_methods() -> None:
+    for method in ("__init__", "__eq__", "__hash__", "__repr__", "__setattr__"):
+        assert getattr(Mine, method) is getattr(Interval, method)
