@@ -146,7 +146,7 @@ def _bound(compiled: CompiledModel, values: Mapping[str, object]) -> BoundModel:
 
 
 def _extern_names(model: Model) -> set[str]:
-    rewards = {name for name, reward in model.rewards.items() if reward.source.kind == "extern"}
+    rewards = {name for name, reward in model.rewards.items() if reward.source.is_extern}
     return rewards | set(model.externs)
 
 

@@ -114,9 +114,9 @@ class _Program:
         if set(digests) == {"model"}:
             return []
         model = self.compiled.model
-        names = [f"reward {n}" for n, r in model.rewards.items() if r.source.kind == "extern"]
+        names = [f"reward {n}" for n, r in model.rewards.items() if r.source.is_extern]
         return names + [
-            f"lm {site.name}" for site in model.sites if site.distribution.kind == "extern"
+            f"lm {site.name}" for site in model.sites if site.distribution.extern is not None
         ]
 
     def _require_externs(self, needed: set[str], what: str) -> None:
@@ -185,7 +185,7 @@ class _Program:
         model = self.compiled.model
         expr = check_expression(model, source)
         rewards, functions = names_called(model, expr)
-        hosted = {name for name in rewards if model.rewards[name].source.kind == "extern"}
+        hosted = {name for name in rewards if model.rewards[name].source.is_extern}
         self._require_externs(hosted | functions, f"`{source}`")
         target = evaluating_target(model, self.values, self.externs, rewards, functions)
         self._require_same(target.digests)
@@ -205,7 +205,7 @@ class _Program:
     @cached_property
     def target(self) -> Target:
         model = self.compiled.model
-        hosted = {n for n, reward in model.rewards.items() if reward.source.kind == "extern"}
+        hosted = {n for n, reward in model.rewards.items() if reward.source.is_extern}
         self._require_externs(hosted | set(model.externs), "the guide")
         names = hosted | set(model.externs)
         given = {name: value for name, value in self.externs.items() if name in names}

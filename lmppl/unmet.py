@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from lmppl.builtins import distribution_of
 from lmppl.checker import check_binding, without_scalars
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.ir.model import Model, Site
@@ -53,5 +54,6 @@ def _is_at_hand(model: Model, site: Site, externs: Mapping[str, object]) -> bool
     distribution = site.distribution
     if distribution.extern is not None:
         return distribution.extern in externs
-    name = getattr(distribution.argument("model"), "value", None)
-    return distribution.kind != "lm" or (isinstance(name, str) and is_at_hand(name, model.base_dir))
+    models = distribution_of(distribution).accepting("model")
+    names = [getattr(distribution.argument(each.name), "value", None) for each in models]
+    return all(isinstance(name, str) and is_at_hand(name, model.base_dir) for name in names)

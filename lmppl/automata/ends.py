@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from lmppl.automata.predicates import (
     And,
     False_,
-    Finished,
-    Length,
     Not,
     Or,
     Predicate,
@@ -123,11 +121,8 @@ def _truth(predicate: Predicate, known: dict[Predicate, bool], tokens: int, fini
             return any(_truth(part, known, tokens, finished) for part in parts)
         case Not(part):
             return not _truth(part, known, tokens, finished)
-        case Finished():
-            return finished
-        case Length():
-            return predicate.admits(tokens)
+        case True_():
+            return True
         case False_():
             return False
-        case _:
-            return True
+    return predicate.holds(finished if predicate.reads == "ending" else tokens)

@@ -7,8 +7,7 @@ from functools import lru_cache
 from itertools import combinations
 from typing import Literal
 
-from lmppl.automata.alphabet import NUM_CODE_POINTS, category, complement, partition
-from lmppl.automata.counting import admitted, count_dfa
+from lmppl.automata.alphabet import NUM_CODE_POINTS
 from lmppl.automata.dfa import (
     EVERYTHING,
     NOTHING,
@@ -16,32 +15,24 @@ from lmppl.automata.dfa import (
     Dfa,
     TooManyStates,
     Work,
+    complement,
     intersection,
     live_states,
     product,
     shortest_accepted,
     union,
 )
-from lmppl.automata.dfa import complement as complement_dfa
 from lmppl.automata.predicates import (
     And,
-    Contains,
-    Count,
-    EndsWith,
+    Asked,
+    Compared,
     False_,
-    Finished,
-    Length,
-    Matches,
-    Never,
     Not,
-    OneOf,
     Or,
     Predicate,
-    StartsWith,
     True_,
     reads_only_text,
 )
-from lmppl.automata.regex import regex_dfa, words_dfa
 
 # What may be spent on finding contradictions in one text's requirements, a second or two.
 COMPARING = 5_000_000
@@ -59,61 +50,20 @@ def predicate_dfa(predicate: Predicate, budget: int = STATE_BUDGET) -> Dfa:
         ValueError: the predicate does not depend on the text alone.
     """
     match predicate:
-        case Matches(pattern, ignore_case):
-            return regex_dfa(pattern, ignore_case, budget)
-        case Contains(words, ignore_case, whole_words):
-            return words_dfa(words, ignore_case=ignore_case, whole_words=whole_words, budget=budget)
-        case Never(words, ignore_case, whole_words):
-            return complement_dfa(
-                words_dfa(words, ignore_case=ignore_case, whole_words=whole_words, budget=budget)
-            )
-        case StartsWith(words, ignore_case):
-            return words_dfa(words, ignore_case=ignore_case, at_start=True, budget=budget)
-        case EndsWith(words, ignore_case):
-            return words_dfa(words, ignore_case=ignore_case, at_end=True, budget=budget)
-        case OneOf(words):
-            return words_dfa(words, at_start=True, at_end=True, budget=budget)
-        case Count(pattern, _, bound, ignore_case):
-            admits = admitted(predicate.admits, bound, budget)
-            return count_dfa(pattern, ignore_case, admits, budget)
-        case Length(unit) if unit != "tokens":
-            return _length_dfa(predicate, budget)
         case And(parts):
             return intersection([predicate_dfa(part, budget) for part in parts], budget)
         case Or(parts):
             return union([predicate_dfa(part, budget) for part in parts], budget)
         case Not(part):
-            return complement_dfa(predicate_dfa(part, budget))
+            return complement(predicate_dfa(part, budget))
         case True_():
             return EVERYTHING
         case False_():
             return NOTHING
-        case _:
-            raise ValueError(f"{predicate} is not decided by the text alone")
-
-
-def _length_dfa(length: Length, budget: int) -> Dfa:
-    """Counts up to the first count after which the comparison no longer changes."""
-    # Counts above the bound are all alike, and so are all counts when the bound is no number.
-    cap = len(admitted(length.admits, length.bound, budget)) - 1
-    rows: tuple[tuple[int, ...], ...]
-    if length.unit == "characters":
-        alphabet, _ = partition([])
-        rows = tuple((min(count + 1, cap),) for count in range(cap + 1))
-        return Dfa(alphabet, rows, tuple(int(length.admits(count)) for count in range(cap + 1)))
-    alphabet, members = partition([complement(category(r"\s"))])
-    (letter,) = members[0]
-    # State 2 * count, plus 1 inside a word (which is already counted).
-    rows = tuple(
-        tuple(
-            2 * (count + (0 if inside else count < cap)) + 1 if cls == letter else 2 * count
-            for cls in range(alphabet.num_classes)
-        )
-        for count in range(cap + 1)
-        for inside in (False, True)
-    )
-    outputs = tuple(int(length.admits(count)) for count in range(cap + 1) for _ in range(2))
-    return intersection([Dfa(alphabet, rows, outputs), EVERYTHING], budget)
+    language = predicate.language()
+    if language is None:
+        raise ValueError(f"{predicate} is not decided by the text alone")
+    return language.dfa(budget)
 
 
 def when_decidable(predicate: Predicate) -> Decidable:
@@ -125,9 +75,9 @@ def when_decidable(predicate: Predicate) -> Decidable:
     """
     if not reads_only_text(predicate):
         match predicate:
-            case Finished() | Length(_, ">=" | ">"):
+            case Asked() | Compared(op=">=" | ">"):
                 return "liveness"
-            case Length(_, "<=" | "<"):
+            case Compared(op="<=" | "<"):
                 return "safety"
             case _:
                 return "automaton"

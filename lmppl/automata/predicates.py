@@ -2,21 +2,28 @@
 
 A predicate is a small immutable tree.  `holds` is its definition: plain Python on the finished
 text.  The automata built from predicates are accelerators and must agree with `holds` exactly.
+
+The leaves know what they mean: `Asked` a built-in with its arguments, `Compared` a count with a
+bound, `OneOf` a text with others. The rest of this room knows `And`, `Or` and `Not` only.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
-from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from lmppl.records import dataclass
 
-Unit = Literal["characters", "words", "tokens"]
-Comparison = Literal["<=", "<", ">=", ">", "==", "!="]
+if TYPE_CHECKING:
+    from lmppl.automata.dfa import Dfa
+    from lmppl.automata.regular import Language
 
-UNITS: tuple[Unit, ...] = ("characters", "words", "tokens")
+Comparison = Literal["<=", "<", ">=", ">", "==", "!="]
+# What decides a condition: the text, the number of generated tokens without end-of-text tokens
+# (those that complete a stop string count), or whether the text ended by itself, by an end-of-text
+# token or a stop string.
+Reads = Literal["text", "tokens", "ending"]
+
 COMPARISONS: dict[Comparison, Callable[[float, float], bool]] = {
     "<=": lambda a, b: a <= b,
     "<": lambda a, b: a < b,
@@ -26,116 +33,142 @@ COMPARISONS: dict[Comparison, Callable[[float, float], bool]] = {
     "!=": lambda a, b: a != b,
 }
 
-
-@dataclass(frozen=True, slots=True)
-class Matches:
-    """The whole text matches the regular expression, as by `re.fullmatch`."""
-
-    pattern: str
-    ignore_case: bool = False
+Arguments = tuple[tuple[str, Any], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Contains:
-    """At least one of the words occurs in the text.
+class Asking(Protocol):
+    """A condition on texts with its arguments left open: a built-in predicate is one."""
 
-    Words are substrings.  With `ignore_case` letters compare as `re.IGNORECASE` compares them
-    (character by character, so "ß" is not "ss").  With `whole_words` an occurrence counts only
-    when no `\\w` character stands directly before or after it.  No words: false.
-    """
+    @property
+    def name(self) -> str: ...
 
-    words: tuple[str, ...]
-    ignore_case: bool = False
-    whole_words: bool = False
+    @property
+    def reads(self) -> Reads: ...
+
+    @property
+    def holds(self) -> Callable[..., bool]:
+        """`holds(text, **arguments)`; of the number of tokens or the ending, as `reads` says."""
+
+    @property
+    def automaton(self) -> Callable[..., Language] | None: ...
+
+    @property
+    def is_quick(self) -> Callable[..., bool]:
+        """Whether `holds` takes no longer than an automaton would."""
+
+
+class Counting(Protocol):
+    """A number of things in a text with its arguments left open, that automata can follow."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def reads(self) -> Callable[..., Reads]: ...
+
+    @property
+    def count(self) -> Callable[..., int]: ...
+
+    @property
+    def automaton(self) -> Callable[..., Dfa]: ...
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Asked:
+    """A condition with its arguments, the text left out."""
+
+    asking: Asking
+    arguments: Arguments = ()
+
+    @property
+    def reads(self) -> Reads:
+        return self.asking.reads
+
+    def holds(self, read: Any) -> bool:
+        """Whether it holds of what it reads."""
+        return self.asking.holds(read, **dict(self.arguments))
+
+    @property
+    def is_quick(self) -> bool:
+        return self.asking.is_quick(**dict(self.arguments))
+
+    def language(self) -> Language | None:
+        """The texts that satisfy it; None where no automaton knows them."""
+        if self.asking.automaton is None or self.reads != "text":
+            return None
+        return self.asking.automaton(**dict(self.arguments))
+
+    def __repr__(self) -> str:
+        return f"{self.asking.name}({_shown(self.arguments)})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Compared:
+    """A count with its arguments, compared with a bound."""
+
+    counting: Counting
+    arguments: Arguments
+    op: Comparison
+    bound: float
+    is_quick: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _require_words(self.words)
+        if self.op not in COMPARISONS:
+            raise ValueError(f"op must be one of {', '.join(COMPARISONS)}, not {self.op!r}")
+
+    @property
+    def reads(self) -> Reads:
+        return self.counting.reads(**dict(self.arguments))
+
+    def admits(self, count: int) -> bool:
+        """Whether a text that counts so many passes."""
+        return COMPARISONS[self.op](count, self.bound)
+
+    def holds(self, read: Any) -> bool:
+        """Whether it holds of what it reads."""
+        return self.admits(self.counting.count(read, **dict(self.arguments)))
+
+    def language(self) -> Language | None:
+        """The texts that pass; None where the number of tokens decides."""
+        if self.reads != "text":
+            return None
+        from lmppl.automata.counting import admitted
+        from lmppl.automata.regular import Language
+
+        def dfa(budget: int) -> Dfa:
+            admits = admitted(self.admits, self.bound, budget)
+            return self.counting.automaton(admits, budget, **dict(self.arguments))
+
+        return Language(dfa)
+
+    def __repr__(self) -> str:
+        return f"{self.counting.name}({_shown(self.arguments)}) {self.op} {self.bound:g}"
 
 
-@dataclass(frozen=True, slots=True)
-class Never:
-    """None of the words occurs in the text: the negation of `Contains`."""
-
-    words: tuple[str, ...]
-    ignore_case: bool = False
-    whole_words: bool = False
-
-    def __post_init__(self) -> None:
-        _require_words(self.words)
-
-
-@dataclass(frozen=True, slots=True)
-class StartsWith:
-    """The text begins with at least one of the words."""
-
-    words: tuple[str, ...]
-    ignore_case: bool = False
-
-    def __post_init__(self) -> None:
-        _require_words(self.words)
-
-
-@dataclass(frozen=True, slots=True)
-class EndsWith:
-    """The text ends with at least one of the words."""
-
-    words: tuple[str, ...]
-    ignore_case: bool = False
-
-    def __post_init__(self) -> None:
-        _require_words(self.words)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class OneOf:
     """The whole text is one of the words, letter by letter.  No words: false."""
 
     words: tuple[str, ...]
+    reads: ClassVar[Reads] = "text"
+    is_quick: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        _require_words(self.words)
+    def holds(self, read: Any) -> bool:
+        """Whether it holds of what it reads."""
+        return read in self.words
 
+    def language(self) -> Language:
+        """The words."""
+        from lmppl.automata.regular import texts_with
 
-@dataclass(frozen=True, slots=True)
-class Count:
-    """The number of matches of a pattern, `len(re.findall(pattern, text))`, compares to `bound`."""
+        return texts_with(self.words, at_start=True, at_end=True)
 
-    pattern: str
-    op: Comparison
-    bound: float
-    ignore_case: bool = False
-
-    def admits(self, count: int) -> bool:
-        """Whether a text with `count` matches passes."""
-        return COMPARISONS[self.op](count, self.bound)
+    def __repr__(self) -> str:
+        return f"one_of({', '.join(map(repr, self.words))})"
 
 
-@dataclass(frozen=True, slots=True)
-class Length:
-    """The text's length in `unit` compares to `bound`.
-
-    Words are `text.split()`: maximal runs of characters that are not white space.  Tokens are the
-    tokens generated, without end-of-text tokens; those that complete a stop string count.
-    """
-
-    unit: Unit
-    op: Comparison
-    bound: float
-
-    def __post_init__(self) -> None:
-        if self.unit not in UNITS:
-            raise ValueError(f"unit must be one of {', '.join(UNITS)}, not {self.unit!r}")
-        if self.op not in COMPARISONS:
-            raise ValueError(f"op must be one of {', '.join(COMPARISONS)}, not {self.op!r}")
-
-    def admits(self, count: int) -> bool:
-        """Whether a text of `count` units passes."""
-        return COMPARISONS[self.op](count, self.bound)
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The text ended by an end-of-text token or a stop string, not by reaching `max_tokens`."""
+def _shown(arguments: Arguments) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,22 +202,8 @@ class False_:
     """Holds of no text."""
 
 
-Predicate = (
-    Matches
-    | Contains
-    | Never
-    | StartsWith
-    | EndsWith
-    | OneOf
-    | Count
-    | Length
-    | Finished
-    | And
-    | Or
-    | Not
-    | True_
-    | False_
-)
+Leaf = Asked | Compared | OneOf
+Predicate = Leaf | And | Or | Not | True_ | False_
 
 
 def holds(
@@ -196,48 +215,14 @@ def holds(
 ) -> bool:
     """Whether the predicate holds of a finished text: the definition of every predicate.
 
-    `num_tokens` is the number of generated tokens without end-of-text tokens and is needed by
-    `Length(unit="tokens")`; `finished` is needed by `Finished`.
+    `num_tokens` is the number of generated tokens without end-of-text tokens, `finished` whether
+    the text ended by itself; both are needed by what reads them.
 
     Raises:
         ValueError: the predicate asks for `num_tokens` or `finished` and it was not given.
         re.error: a pattern is not a regular expression.
-
-    >>> holds(Never(("damn",), ignore_case=True), "Damn it")
-    False
-    >>> holds(Length("words", "<=", 3), "one two  three")
-    True
     """
     match predicate:
-        case Matches(pattern, ignore_case):
-            return _compiled(pattern, ignore_case).fullmatch(text) is not None
-        case Contains(words, ignore_case, whole_words):
-            pattern = words_pattern(words, whole_words=whole_words)
-            return _compiled(pattern, ignore_case).search(text) is not None
-        case Never(words, ignore_case, whole_words):
-            pattern = words_pattern(words, whole_words=whole_words)
-            return _compiled(pattern, ignore_case).search(text) is None
-        case StartsWith(words, ignore_case):
-            return _compiled(words_pattern(words), ignore_case).match(text) is not None
-        case EndsWith(words, ignore_case):
-            pattern = words_pattern(words) + r"\Z"
-            return _compiled(pattern, ignore_case).search(text) is not None
-        case OneOf(words):
-            return text in words
-        case Count(pattern, _, _, ignore_case):
-            return predicate.admits(len(_compiled(pattern, ignore_case).findall(text)))
-        case Length(unit):
-            if unit == "characters":
-                return predicate.admits(len(text))
-            if unit == "words":
-                return predicate.admits(len(text.split()))
-            if num_tokens is None:
-                raise ValueError("length in tokens needs the number of tokens")
-            return predicate.admits(num_tokens)
-        case Finished():
-            if finished is None:
-                raise ValueError("finished() needs to know how the text ended")
-            return finished
         case And(parts):
             return all(holds(p, text, num_tokens=num_tokens, finished=finished) for p in parts)
         case Or(parts):
@@ -248,14 +233,11 @@ def holds(
             return True
         case False_():
             return False
-
-
-def words_pattern(words: tuple[str, ...], *, whole_words: bool = False) -> str:
-    """A regular expression that finds any of the words; one that finds nothing for no words."""
-    if not words:
-        return r"(?!)"
-    alternatives = "|".join(re.escape(word) for word in words)
-    return rf"(?<!\w)(?:{alternatives})(?!\w)" if whole_words else f"(?:{alternatives})"
+    read = {"text": text, "tokens": num_tokens, "ending": finished}[predicate.reads]
+    if read is None:
+        needed = "how the text ended" if predicate.reads == "ending" else "the number of tokens"
+        raise ValueError(f"{predicate} needs to know {needed}")
+    return predicate.holds(read)
 
 
 def cut_at_stop(text: str, stops: tuple[str, ...]) -> tuple[str, bool]:
@@ -273,7 +255,7 @@ def cut_at_stop(text: str, stops: tuple[str, ...]) -> tuple[str, bool]:
     return text[: min(ends)[1]], True
 
 
-def leaves(predicate: Predicate) -> Iterator[Predicate]:
+def leaves(predicate: Predicate) -> Iterator[Leaf | True_ | False_]:
     """The predicates of the tree that are not `And`, `Or` or `Not`, from left to right."""
     match predicate:
         case And(parts) | Or(parts):
@@ -285,19 +267,11 @@ def leaves(predicate: Predicate) -> Iterator[Predicate]:
             yield predicate
 
 
+def reads(predicate: Predicate, what: Reads) -> bool:
+    """Whether some part of the predicate is decided by that."""
+    return any(isinstance(each, Leaf) and each.reads == what for each in leaves(predicate))
+
+
 def reads_only_text(predicate: Predicate) -> bool:
     """Whether the text alone decides the predicate: no `finished`, no length in tokens."""
-    return not any(
-        isinstance(leaf, Finished) or (isinstance(leaf, Length) and leaf.unit == "tokens")
-        for leaf in leaves(predicate)
-    )
-
-
-@lru_cache(maxsize=512)
-def _compiled(pattern: str, ignore_case: bool) -> re.Pattern[str]:
-    return re.compile(pattern, re.IGNORECASE if ignore_case else 0)
-
-
-def _require_words(words: tuple[str, ...]) -> None:
-    if isinstance(words, str) or not all(isinstance(word, str) for word in words):
-        raise TypeError(f"words must be a tuple of strings, not {words!r}")
+    return not (reads(predicate, "tokens") or reads(predicate, "ending"))

@@ -1,8 +1,8 @@
 """Whether predicates hold of finished texts, many at a time, without backtracking.
 
-`predicates.holds` is what is meant; this is how it is found out: plain string functions for a few
-plain words, and otherwise one pass of an automaton, over all texts side by side. An automaton that
-is too large to be built is made while it runs.
+`predicates.holds` is what is meant; this is how it is found out: by that itself where it is quick,
+and otherwise by one pass of an automaton, over all texts side by side. An automaton that is too
+large to be built is made while it runs.
 """
 
 from __future__ import annotations
@@ -17,27 +17,18 @@ from numpy.typing import NDArray
 
 from lmppl.automata.dfa import Dfa, TooManyStates
 from lmppl.automata.language import predicate_dfa
-from lmppl.automata.nfa import Determiniser, Nfa, State
-from lmppl.automata.predicates import (
-    Contains,
-    EndsWith,
-    Matches,
-    Never,
-    Predicate,
-    StartsWith,
-)
-from lmppl.automata.regex import regex_nfa, words_nfa
+from lmppl.automata.nfa import Determiniser, State
+from lmppl.automata.predicates import Leaf
+from lmppl.automata.regular import Language
 
 Recogniser: TypeAlias = Callable[[Sequence[str]], NDArray[np.bool_]]
 
-# So few words are looked for one by one.
-_FEW_WORDS = 16
 # So few texts are read one by one.
 _FEW_TEXTS = 4
 _MOST_MOVES = 100_000
 
 
-def recognise(predicate: Predicate, texts: Sequence[str]) -> NDArray[np.bool_]:
+def recognise(predicate: Leaf, texts: Sequence[str]) -> NDArray[np.bool_]:
     """`[texts]`: of which texts the predicate holds, which must be about the text alone.
 
     Raises:
@@ -47,33 +38,20 @@ def recognise(predicate: Predicate, texts: Sequence[str]) -> NDArray[np.bool_]:
 
 
 @lru_cache(maxsize=256)
-def _recogniser(predicate: Predicate) -> Recogniser:
-    plain = _plain(predicate)
-    if plain is not None:
-        return _one_by_one(plain)
+def _recogniser(predicate: Leaf) -> Recogniser:
+    language = None if predicate.is_quick else predicate.language()
+    if language is None:
+        return _one_by_one(predicate.holds)
     try:
         dfa = predicate_dfa(predicate)
     except TooManyStates:
-        return _one_by_one(_Lazy(predicate).accepts)
+        lazy = None if language.nfa is None else _Lazy(language)
+        return _one_by_one(predicate.holds if lazy is None else lazy.accepts)
     return _Table(dfa)
 
 
 def _one_by_one(accepts: Callable[[str], bool]) -> Recogniser:
     return lambda texts: np.array([accepts(text) for text in texts], dtype=bool)
-
-
-def _plain(predicate: Predicate) -> Callable[[str], bool] | None:
-    """A function of strings where there is one that is as good."""
-    match predicate:
-        case Contains(words, False, False) if len(words) <= _FEW_WORDS:
-            return lambda text: any(word in text for word in words)
-        case Never(words, False, False) if len(words) <= _FEW_WORDS:
-            return lambda text: not any(word in text for word in words)
-        case StartsWith(words, False):
-            return lambda text: text.startswith(words)
-        case EndsWith(words, False):
-            return lambda text: text.endswith(words)
-    return None
 
 
 class _Table:
@@ -109,8 +87,10 @@ class _Table:
 class _Lazy:
     """An automaton whose states are made as texts reach them."""
 
-    def __init__(self, predicate: Predicate) -> None:
-        nfa, start, self._accepted = _nfa(predicate)
+    def __init__(self, language: Language) -> None:
+        assert language.nfa is not None
+        nfa, start = language.nfa()
+        self._accepted = language.nfa_accepts_inside
         self._machine = Determiniser(nfa)
         self._first = self._machine.first(start)
         self._moves: dict[tuple[State, int], State] = {}
@@ -127,20 +107,3 @@ class _Lazy:
                 following = self._moves[state, cls] = machine.after(state, cls)
             state = following
         return machine.accepts(state) == self._accepted
-
-
-def _nfa(predicate: Predicate) -> tuple[Nfa, int, bool]:
-    """The automaton of a predicate, where it starts, and whether what it accepts is what holds."""
-    match predicate:
-        case Matches(pattern, ignore_case):
-            return *regex_nfa(pattern, ignore_case), True
-        case Contains(words, ignore_case, whole_words):
-            return *words_nfa(words, ignore_case=ignore_case, whole_words=whole_words), True
-        case Never(words, ignore_case, whole_words):
-            return *words_nfa(words, ignore_case=ignore_case, whole_words=whole_words), False
-        case StartsWith(words, ignore_case):
-            return *words_nfa(words, ignore_case=ignore_case, at_start=True), True
-        case EndsWith(words, ignore_case):
-            return *words_nfa(words, ignore_case=ignore_case, at_end=True), True
-        case _:
-            raise ValueError(f"{predicate} is no predicate of words or of a pattern")

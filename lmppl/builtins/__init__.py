@@ -1,32 +1,71 @@
-"""The kinds of factor a model can have: one file each; constraints share one automaton engine.
+"""The built-ins of the language: each means what its own file says, and nobody compares its name.
 
 `FACTORS` is the one place where a built-in is listed. Being listed enrols it in the checker,
-`lmppl info`, the reference and the laws. The descriptors are static: what computes a built-in is
-named in them and loaded only when something is run.
+`lmppl info`, the reference and the laws. What computes a built-in is imported only when something
+is run, so that the checker loads no tensor library.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
-from lmppl.builtins.descriptors.arithmetic import ARITHMETIC
-from lmppl.builtins.descriptors.distributions import DISTRIBUTIONS, EXTERN_LM, PROMPTS
-from lmppl.builtins.descriptors.risks import RISKS
-from lmppl.builtins.descriptors.sources import SOURCES
-from lmppl.builtins.descriptors.statistics import STATISTICS
-from lmppl.builtins.descriptors.texts import TEXTS
+from lmppl.builtins.distributions.bernoulli import BERNOULLI
+from lmppl.builtins.distributions.categorical import CATEGORICAL
+from lmppl.builtins.distributions.extern import EXTERN_LM
+from lmppl.builtins.distributions.lm import LM
+from lmppl.builtins.distributions.markov import MARKOV
+from lmppl.builtins.distributions.ngram import NGRAM
+from lmppl.builtins.functions import FUNCTIONS
+from lmppl.builtins.kinds import Distribution, Source
+from lmppl.builtins.length import LENGTH
+from lmppl.builtins.predicates.contains import CONTAINS
+from lmppl.builtins.predicates.ends_with import ENDS_WITH
+from lmppl.builtins.predicates.finished import FINISHED
+from lmppl.builtins.predicates.matches import MATCHES
+from lmppl.builtins.predicates.never import NEVER
+from lmppl.builtins.predicates.starts_with import STARTS_WITH
+from lmppl.builtins.prompts import CHAT
+from lmppl.builtins.rules import RULES
 from lmppl.builtins.signature import Argument, Builtin
+from lmppl.builtins.sources.classifier import CLASSIFIER
+from lmppl.builtins.sources.count import COUNT
+from lmppl.builtins.sources.ensemble import ENSEMBLE
+from lmppl.builtins.sources.extern import EXTERN_REWARD
+from lmppl.builtins.sources.lexicon import LEXICON
+from lmppl.builtins.sources.reward_model import REWARD_MODEL
+from lmppl.builtins.sources.vader import VADER
+from lmppl.builtins.statistics import STATISTICS
+from lmppl.ir import model as ir
 
-__all__ = ["EXTERN_LM", "FACTORS", "PLANNED", "Argument", "Builtin", "builtin", "named"]
+__all__ = [
+    "EXTERN_LM",
+    "FACTORS",
+    "PLANNED",
+    "Argument",
+    "Builtin",
+    "builtin",
+    "distribution_of",
+    "every",
+    "named",
+    "source_of",
+]
+
+Kind = TypeVar("Kind", bound=Builtin)
+
+PREDICATES = (NEVER, CONTAINS, MATCHES, STARTS_WITH, ENDS_WITH, FINISHED)
+SOURCES = (VADER, LEXICON, COUNT, CLASSIFIER, REWARD_MODEL, ENSEMBLE)
+DISTRIBUTIONS = (LM, MARKOV, NGRAM, CATEGORICAL, BERNOULLI)
 
 FACTORS: tuple[Builtin, ...] = (
-    *TEXTS,
-    *ARITHMETIC,
-    *RISKS,
+    *PREDICATES,
+    LENGTH,
+    *FUNCTIONS,
+    *RULES,
     *STATISTICS,
     *SOURCES,
     *DISTRIBUTIONS,
-    *PROMPTS,
+    CHAT,
 )
 
 # Names of the language that this version refuses, and what they will be.
@@ -41,8 +80,10 @@ PLANNED: Mapping[str, str] = {
     "mc_dropout": "source",
 }
 
-# The names that stand for a value inside an expression.
-_IN_EXPRESSIONS = ("predicate", "function", "risk")
+
+def every(kind: type[Kind]) -> dict[str, Kind]:
+    """The built-ins of a class by name."""
+    return {each.name: each for each in FACTORS if isinstance(each, kind)}
 
 
 def named(*kinds: str) -> dict[str, Builtin]:
@@ -59,4 +100,17 @@ def builtin(function: str) -> Builtin:
     return _CALLABLE[function]
 
 
-_CALLABLE = named(*_IN_EXPRESSIONS)
+def source_of(described: ir.RewardSource) -> Source:
+    """The built-in that a reward comes from; `EXTERN_REWARD` where the host gives it."""
+    return _SOURCES[described.kind]
+
+
+def distribution_of(described: ir.Distribution) -> Distribution:
+    """The built-in that a site is drawn from; `EXTERN_LM` where the host gives it."""
+    return _DISTRIBUTIONS[described.kind]
+
+
+# The names that stand for a value inside an expression.
+_CALLABLE = named("predicate", "function", "risk")
+_SOURCES: dict[str, Source] = {each.name: each for each in (*SOURCES, EXTERN_REWARD)}
+_DISTRIBUTIONS: dict[str, Distribution] = {each.name: each for each in (*DISTRIBUTIONS, EXTERN_LM)}

@@ -1,24 +1,25 @@
-"""What a built-in accepts and gives: the static half of every factor, free of tensors.
+"""What a built-in accepts and gives, free of tensors: the part that all kinds have in common.
 
-The checker binds arguments with these, `lmppl info` and the docs print them, and the target asks
-them for defaults.
+The checker binds arguments with these, `lmppl info` and the docs print them, and whoever runs a
+built-in asks them for defaults.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
-from lmppl.ir.types import Interval, Type
+from lmppl.ir.types import UNBOUNDED, Interval, Type
 
 BuiltinKind = Literal[
     "predicate", "risk", "function", "statistic", "source", "distribution", "constant"
 ]
 
 # What an argument may be. `text` is any string, `generated` must be the text of a site itself,
-# `words` is a string or an array of them, `regex` a string known before anything is drawn.
+# `words` is a string or an array of them, `regex` a string known before anything is drawn, `path`
+# one that names a file beside the program, `model` one that names a language model or classifier.
 Accepts = Literal[
     "text",
     "generated",
@@ -34,6 +35,8 @@ Accepts = Literal[
     "prompt",
     "sources",
     "label",
+    "path",
+    "model",
 ]
 
 ACCEPTED_IN_WORDS: Mapping[Accepts, str] = {
@@ -51,6 +54,8 @@ ACCEPTED_IN_WORDS: Mapping[Accepts, str] = {
     "prompt": "a string or chat(...)",
     "sources": "an array of reward sources",
     "label": "a string or an int",
+    "path": "a string",
+    "model": "a string",
 }
 
 # When the value of an argument must be known: in the file, once parameters are bound, or only
@@ -104,42 +109,69 @@ class Argument:
         return f"{self.name}={_literal(self.default)}"
 
 
-def unbounded(ranges: Ranges) -> Interval:
-    """The range of a function that nothing is known of."""
-    return Interval()
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
 class Builtin:
-    """One built-in name of the language.
+    """One built-in name of the language; `kinds` has what each kind of them is made of besides.
 
-    `result` is the type of its value without the range; `result_range` gives the range from the
-    ranges of the arguments (those that are numbers or uncertain). `executor` names what computes
-    it, as `module:attribute`, where that is a plain function of the argument values; it is loaded
-    only when something is run.
+    `result` is the type of its value without the range. There is one object for each
+    built-in, and nothing else says what it means: whoever wants to know asks for a trait.
     """
 
+    kind: ClassVar[BuiltinKind]
+
     name: str
-    kind: BuiltinKind
     arguments: tuple[Argument, ...]
     result: Type
     doc: str
     example: str
-    result_range: Callable[[Ranges], Interval] = unbounded
-    executor: str | None = None
+
+    def range(self, ranges: Ranges) -> Interval:
+        """Where a number that it gives lies, from the ranges of the arguments.
+
+        Those are there that are numbers or uncertain.
+        """
+        return UNBOUNDED
 
     def argument(self, name: str) -> Argument | None:
         """The argument of that name, or None."""
         return next((each for each in self.arguments if each.name == name), None)
 
+    def accepting(self, *accepts: Accepts) -> Iterator[Argument]:
+        """The arguments that take one of these."""
+        return (each for each in self.arguments if each.accepts in accepts)
+
     def default(self, name: str) -> object:
         """What an optional argument stands for when it is not written."""
         return next(each.default for each in self.arguments if each.name == name)
+
+    def complete(self, given: Mapping[str, object]) -> dict[str, object]:
+        """The values of all arguments that are no text, defaults for those not given.
+
+        Strings that are looked for are a tuple, also where there is one.
+        """
+        values: dict[str, object] = {}
+        for argument in self.arguments:
+            if argument.accepts in ("text", "generated"):
+                continue
+            value = given.get(argument.name)
+            value = argument.default if value is None else value
+            if argument.accepts == "words":
+                value = as_words(value)
+            values[argument.name] = value
+        return values
 
     @property
     def signature(self) -> str:
         """The call as documentation shows it: `length(text, unit="tokens")`."""
         return f"{self.name}({', '.join(each.rendered for each in self.arguments)})"
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.signature}>"
+
+
+def as_words(value: object) -> tuple[str, ...]:
+    """One string, or several, as a tuple."""
+    return (value,) if isinstance(value, str) else tuple(value)  # type: ignore[arg-type]
 
 
 def _literal(value: object) -> str:

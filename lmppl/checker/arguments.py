@@ -208,7 +208,7 @@ class ArgumentChecker:
         help = None
         if argument.accepts == "words" and value.type.kind == "string":
             help = "a flat array of strings is wanted"
-        elif argument.accepts in ("text", "string") and value.type.is_number:
+        elif argument.accepts in ("text", "string", "path", "model") and value.type.is_number:
             help = 'a string is written in quotes, or as f"{name}"'
         self.report.error(
             "LMP105",
@@ -263,7 +263,7 @@ def _has_accepted_type(accepts: Accepts, type: Type) -> bool:
     scalar = type.dimensions == 0
     flat = type.dimensions == 1
     match accepts:
-        case "text" | "generated" | "string" | "regex":
+        case "text" | "generated" | "string" | "regex" | "path" | "model":
             return type.kind == "string" and scalar
         case "words":
             return type.kind in ("string", "unknown") and type.dimensions <= 1

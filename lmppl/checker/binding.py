@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping
 
-from lmppl.builtins import EXTERN_LM, named
+from lmppl.builtins import distribution_of
 from lmppl.builtins.signature import Argument
 from lmppl.checker.divisors import divisor_problem, divisors
 from lmppl.checker.report import did_you_mean
@@ -58,7 +58,7 @@ def _check_names(
 
 
 def _extern_names(model: Model) -> list[str]:
-    rewards = [name for name, each in model.rewards.items() if each.source.kind == "extern"]
+    rewards = [name for name, each in model.rewards.items() if each.source.is_extern]
     return [*rewards, *model.externs]
 
 
@@ -199,9 +199,8 @@ def _used_hosts(model: Model) -> set[str]:
 
 def _check_sites(model: Model, values: Mapping[str, object]) -> Iterable[Diagnostic]:
     """Parameters that stand directly for an argument of a distribution: its own range counts."""
-    distributions = named("distribution")
     for site in model.sites:
-        builtin = distributions.get(site.distribution.kind, EXTERN_LM)
+        builtin = distribution_of(site.distribution)
         for name, written in site.distribution.arguments.items():
             argument, expr = builtin.argument(name), model.resolve(written)
             if argument is None or not isinstance(expr, Reference) or expr.role != "parameter":

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lmppl.builtins import PLANNED, Builtin, named
+from lmppl.builtins.kinds import Function, Measure
 from lmppl.checker.arguments import ArgumentChecker, Check, Formal, formals_of
 from lmppl.checker.files import FileReader
 from lmppl.checker.names import NameChecker
 from lmppl.checker.operands import report_uncertain, unknown
-from lmppl.checker.results import BuiltinTyper
+from lmppl.checker.results import BuiltinTyper, counts_tokens
 from lmppl.checker.scope import KIND_IN_WORDS, Symbol
 from lmppl.checker.typing_rules import fits, in_words, is_inside
 from lmppl.errors import Label, Span, closest
@@ -22,8 +23,6 @@ _FUNCTIONS = named("predicate", "function", "risk")
 _STATISTICS = named("statistic")
 _DISTRIBUTIONS = named("distribution")
 _SOURCES = named("source")
-# Built-ins of two numbers that may be given more.
-_VARIADIC = frozenset({"min", "max"})
 _FORMALS_OF_FILE = (Formal("path"), Formal("format", required=False))
 
 
@@ -138,7 +137,7 @@ class CallChecker:
 
     def _call_builtin(self, builtin: Builtin, node: ast.Call) -> ir.Expr:
         name = builtin.name
-        if name in _VARIADIC and len(node.arguments) > 2:
+        if isinstance(builtin, Function) and builtin.variadic and len(node.arguments) > 2:
             return self._call_variadic(builtin, node)
         bound, complete = self.arguments.bind(
             name, formals_of(builtin), node.arguments, node.function.span
@@ -146,7 +145,7 @@ class CallChecker:
         checked, good = self.arguments.check(builtin, name, bound)
         if not (complete and good):
             return self._failed(node)
-        if name == "length" and not self._check_unit(checked):
+        if isinstance(builtin, Measure) and not self._is_measurable(builtin, checked):
             return self._failed(node)
         return self._typer.typed(builtin, checked, node.span)
 
@@ -168,18 +167,14 @@ class CallChecker:
             found = self._typer.typed(builtin, {"a": found, "b": value}, node.span)
         return found
 
-    def _check_unit(self, checked: Mapping[str, ir.Expr]) -> bool:
-        unit = checked.get("unit")
-        in_tokens = unit is None or (isinstance(unit, ir.Constant) and unit.value == "tokens")
-        if in_tokens and not self.scope.is_text_site(checked["text"]):
-            self.report.error(
-                "LMP226",
-                checked["text"].span,
-                "only the text of a choice has a length in tokens",
-                help='say what to count: `unit="characters"` or `unit="words"`',
-            )
-            return False
-        return True
+    def _is_measurable(self, measure: Measure, checked: Mapping[str, ir.Expr]) -> bool:
+        """Whether a string is measured by what it has: only generated texts have tokens."""
+        text = checked[measure.arguments[0].name]
+        if not counts_tokens(measure, checked) or self.scope.is_text_site(text):
+            return True
+        message, help = measure.not_generated
+        self.report.error("LMP226", text.span, message, help=help)
+        return False
 
     def _call_symbol(self, symbol: Symbol, node: ast.Call) -> ir.Expr:
         if symbol.kind == "unknown":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lmppl.builtins import Builtin, named
+from lmppl.builtins import every
+from lmppl.builtins.kinds import Statistic
 from lmppl.builtins.signature import Argument
 from lmppl.checker.arguments import formals_of
 from lmppl.checker.declarations import FileChecker
@@ -13,7 +14,7 @@ from lmppl.ir import expr as ir
 from lmppl.ir.model import Expectation
 from lmppl.syntax import ast
 
-_STATISTICS = named("statistic")
+_STATISTICS = every(Statistic)
 _FLIPPED = {"<=": ">=", "<": ">", ">=": "<=", ">": "<", "==": "=="}
 
 
@@ -80,7 +81,7 @@ class ClaimChecker:
             arguments.get("q"),
         )
 
-    def _arguments(self, builtin: Builtin, call: ast.Call) -> dict[str, ir.Expr] | None:
+    def _arguments(self, builtin: Statistic, call: ast.Call) -> dict[str, ir.Expr] | None:
         """The arguments of a statistic of the posterior; None when one was reported."""
         bound, good = self.expressions.arguments.bind(
             builtin.name, formals_of(builtin), call.arguments, call.function.span
@@ -97,7 +98,7 @@ class ClaimChecker:
                 checked[argument.name] = accepted
         return checked if good else None
 
-    def _accepted(self, argument: Argument, value: ir.Expr, builtin: Builtin) -> ir.Expr | None:
+    def _accepted(self, argument: Argument, value: ir.Expr, builtin: Statistic) -> ir.Expr | None:
         text = self.report.text(value.span)
         if value.type.kind == "uncertain":
             self.report.error(
@@ -108,12 +109,12 @@ class ClaimChecker:
                 help=f"name a risk rule inside: `{builtin.name}(mean({text}))`",
             )
             return None
-        if builtin.name == "mean" and value.type.kind == "bool":
+        if builtin.of_conditions is not None and value.type.kind == "bool":
             self.report.error(
                 "LMP105",
                 value.span,
-                "`mean` takes a number, and this is a condition",
-                help=f"write `probability({text})`",
+                f"`{builtin.name}` takes a number, and this is a condition",
+                help=f"write `{builtin.of_conditions}({text})`",
             )
             return None
         return self.expressions.arguments.accept(argument, value, builtin.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from lmppl.builtins import builtin, source_of
 from lmppl.checker.typing_rules import literal
 from lmppl.errors import Diagnostic, Span
 from lmppl.ir.expr import Call
@@ -32,17 +33,18 @@ def _needs_automata(model: Model) -> bool:
     if any(potential.kind == "require" for potential in model.potentials):
         return True
     return any(
-        isinstance(node, Call) and node.function == "matches"
+        isinstance(node, Call) and any(builtin(node.function).accepting("regex"))
         for node in model.nodes(*model.expressions)
     )
 
 
 def _check_counted(model: Model) -> Iterator[Diagnostic]:
-    """Patterns of `count`, which are regular like those of `matches`."""
+    """The patterns of rewards, which are regular like those of requirements."""
     for reward in model.rewards.values():
         for source in (reward.source, *reward.source.members):
-            if source.kind == "count" and source.span is not None:
-                yield from _check_regular(str(source.arguments["pattern"]), source.span)
+            for argument in source_of(source).accepting("regex"):
+                if source.span is not None:
+                    yield from _check_regular(str(source.arguments[argument.name]), source.span)
 
 
 def _check_regular(pattern: str, span: Span) -> Iterator[Diagnostic]:

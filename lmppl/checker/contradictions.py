@@ -16,14 +16,16 @@ from lmppl.automata.language import (
 )
 from lmppl.automata.predicates import (
     And,
+    Compared,
     False_,
-    Length,
-    Never,
     Predicate,
     True_,
     reads_only_text,
 )
 from lmppl.automata.regex import REMEDY, NotRegular, regex_dfa
+from lmppl.builtins import builtin, distribution_of
+from lmppl.builtins.arguments import IGNORE_CASE
+from lmppl.builtins.predicates.never import NEVER
 from lmppl.errors import Diagnostic, Label, Span
 from lmppl.evaluation.constants import NotConstant, constant_value
 from lmppl.evaluation.constraints import asks_of_text, required_predicate
@@ -68,22 +70,23 @@ def _check_patterns(
 ) -> Iterator[tuple[Diagnostic, Expr]]:
     """Patterns that are no regular expressions, wherever they stand."""
     for node in model.nodes(*model.expressions):
-        if not isinstance(node, Call) or node.function != "matches":
+        if not isinstance(node, Call):
             continue
-        pattern = node.argument("pattern")
-        assert pattern is not None
-        try:
-            value = constant_value(pattern, model, values)
-            flag = node.argument("ignore_case")
-            ignore_case = flag is not None and bool(constant_value(flag, model, values))
-        except (NotConstant, ArithmeticError, ValueError):
-            continue
-        try:
-            regex_dfa(value, ignore_case)
-        except NotRegular as problem:
-            yield _not_regular(problem, value, pattern.span), node
-        except TooManyStates:
-            yield _too_many_states(pattern.span), node
+        for argument in builtin(node.function).accepting("regex"):
+            pattern = node.argument(argument.name)
+            assert pattern is not None
+            try:
+                value = constant_value(pattern, model, values)
+                flag = node.argument(IGNORE_CASE.name)
+                ignore_case = flag is not None and bool(constant_value(flag, model, values))
+            except (NotConstant, ArithmeticError, ValueError):
+                continue
+            try:
+                regex_dfa(value, ignore_case)
+            except NotRegular as problem:
+                yield _not_regular(problem, value, pattern.span), node
+            except TooManyStates:
+                yield _too_many_states(pattern.span), node
 
 
 def _not_regular(problem: NotRegular, pattern: str, span: Span) -> Diagnostic:
@@ -151,7 +154,10 @@ def _check_endings(
     model: Model, site: Site, required: Sequence[_Required], values: Mapping[str, object]
 ) -> Iterator[Diagnostic]:
     """Answers of unequal lengths, the shorter of which only an end token can end."""
-    if site.distribution.kind != "lm" or not required:
+    # A table of probabilities ends texts as its file says; a model that was trained on others does
+    # what nobody wrote down.
+    is_trained_elsewhere = any(distribution_of(site.distribution).accepting("model"))
+    if not is_trained_elsewhere or not required:
         return
     budget = site.distribution.argument("max_tokens")
     whole = And(tuple(each.predicate for each in required))
@@ -221,7 +227,7 @@ def _check_budget(
         return None
     parts = predicate.parts if isinstance(predicate, And) else (predicate,)
     for part in parts:
-        if not isinstance(part, Length) or part.unit != "tokens":
+        if not isinstance(part, Compared) or part.reads != "tokens":
             continue
         if not any(part.admits(count) for count in range(int(most) + 1)):
             return Diagnostic(
@@ -247,7 +253,7 @@ def _stops(model: Model, site: Site, values: Mapping[str, object]) -> _Required 
         return None
     words = (value,) if isinstance(value, str) else tuple(value)
     remark = "a text never contains its stop strings"
-    return _Required(Never(words), stop.span, remark) if words else None
+    return _Required(NEVER.asked(words=words), stop.span, remark) if words else None
 
 
 def _check_together(required: Sequence[_Required]) -> list[Diagnostic]:

@@ -54,8 +54,11 @@ def _canonical(value: object) -> str:
 def _is_derived(owner: object, field: str) -> bool:
     """Whether a field follows from the others: the type of an expression, or the user's words.
 
-    A reward's `source` is no text but where it comes from.
+    Whether a distribution is one of texts follows from its name. A reward's `source` is no text but
+    where it comes from.
     """
+    if field == "is_text":
+        return True
     if field == "type":
         return isinstance(owner, Expr)
     return field == "source" and isinstance(getattr(owner, field), str)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 
 from lmppl.builtins import EXTERN_LM, PLANNED, Builtin, named
+from lmppl.builtins.kinds import TextDistribution
 from lmppl.checker.arguments import formals_of
 from lmppl.checker.declarations import FileChecker
-from lmppl.checker.files import PATH_ARGUMENTS
 from lmppl.checker.models import check_model_name
 from lmppl.checker.report import did_you_mean
 from lmppl.checker.scope import KIND_IN_WORDS
 from lmppl.checker.typing_rules import literal
 from lmppl.errors import Label, Span
 from lmppl.ir import expr as ir
-from lmppl.ir.model import TEXT_DISTRIBUTIONS, Distribution
+from lmppl.ir.model import Distribution
 from lmppl.syntax import ast
 
 _DISTRIBUTIONS = named("distribution")
@@ -114,13 +113,19 @@ class DistributionChecker:
         self, builtin: Builtin, extern: str | None, arguments: dict[str, ir.Expr], span: Span
     ) -> Distribution:
         """The distribution, with what cannot be seen from one argument alone."""
-        if builtin.name == "categorical" and "values" in arguments:
-            self._check_categorical(arguments)
-        for name, value in arguments.items():
-            if (builtin.name, name) in PATH_ARGUMENTS and isinstance(value, ir.Constant):
+        for argument in builtin.accepting("values"):
+            if argument.name in arguments:
+                probs = next(builtin.accepting("numbers"), None)
+                given = None if probs is None else arguments.get(probs.name)
+                self._check_values(arguments[argument.name], given)
+        for argument in builtin.accepting("path"):
+            value = arguments.get(argument.name)
+            if isinstance(value, ir.Constant):
                 self.reader.read_text(str(value.value), value.span)
-        model = arguments.get("model")
-        if isinstance(model, ir.Constant):
+        for argument in builtin.accepting("model"):
+            model = arguments.get(argument.name)
+            if not isinstance(model, ir.Constant):
+                continue
             check_model_name(
                 str(model.value),
                 model.span,
@@ -136,9 +141,8 @@ class DistributionChecker:
         stop = arguments.get("stop")
         if stop is not None:
             self._check_stop(stop)
-        kind = "extern" if extern is not None else builtin.name
-        assert kind in TEXT_DISTRIBUTIONS or not extern
-        return Distribution(kind, arguments, span, extern)
+        is_text = isinstance(builtin, TextDistribution)
+        return Distribution(builtin.name, arguments, span, is_text, extern)
 
     def _check_stop(self, written: ir.Expr) -> None:
         stop = self.scope.resolve(written)
@@ -151,12 +155,11 @@ class DistributionChecker:
                     "a stop string cannot be empty: no text would have a token",
                 )
 
-    def _check_categorical(self, arguments: Mapping[str, ir.Expr]) -> None:
-        values, probs = (
-            None if each is None else replace(self.scope.resolve(each), span=each.span)
-            for each in (arguments["values"], arguments.get("probs"))
-        )
-        assert values is not None
+    def _check_values(self, values: ir.Expr, probs: ir.Expr | None) -> None:
+        """The values of a choice, and their probabilities where they are written."""
+        values = replace(self.scope.resolve(values), span=values.span)
+        if probs is not None:
+            probs = replace(self.scope.resolve(probs), span=probs.span)
         count = _length(values)
         if isinstance(values, ir.Constant) and isinstance(values.value, tuple):
             if not values.value:

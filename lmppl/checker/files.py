@@ -17,8 +17,6 @@ from lmppl.ir import expr as ir
 from lmppl.ir.types import UNKNOWN
 from lmppl.jsons import read_json
 
-# Arguments of sources and distributions that are paths relative to the file they are written in.
-PATH_ARGUMENTS = frozenset({("lexicon", "path"), ("markov", "path"), ("ngram", "path")})
 _FORMATS = ("lines", "json", "text")
 
 

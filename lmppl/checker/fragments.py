@@ -7,7 +7,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
-from lmppl.builtins import named
+from lmppl.builtins import every
+from lmppl.builtins.kinds import Statistic
 from lmppl.checker.analysis import Annotations
 from lmppl.checker.arguments import formals_of
 from lmppl.checker.declarations import FileChecker
@@ -24,9 +25,7 @@ from lmppl.ir.types import REAL
 from lmppl.syntax import ast
 from lmppl.syntax.parser import parse
 
-# Statistics that are an expectation of their argument.
-_STATISTICS = named("statistic")
-_EXPECTATIONS = frozenset({"mean", "probability"})
+_STATISTICS = every(Statistic)
 _BEFORE = "let expression = "
 
 
@@ -256,8 +255,10 @@ def _add_qualified(checker: FileChecker, name: str, symbol: Symbol) -> None:
 def _without_statistic(node: ast.Expr, checker: FileChecker) -> ast.Expr:
     if not isinstance(node, ast.Call) or not isinstance(node.function, ast.Name):
         return node
-    name = node.function.name
-    if name not in _EXPECTATIONS or len(node.arguments) != 1 or _is_risk_rule(node, checker):
+    statistic = _STATISTICS.get(node.function.name)
+    if statistic is None or not statistic.is_expectation or len(node.arguments) != 1:
+        return node
+    if _is_risk_rule(node, checker):
         return node
     return node.arguments[0].value
 

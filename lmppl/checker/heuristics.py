@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lmppl.builtins.descriptors.sources import source_range
+from lmppl.builtins import source_of
 from lmppl.checker.divisors import divisors
 from lmppl.checker.report import Report
 from lmppl.errors import Label
 from lmppl.inference.methods import method_named
 from lmppl.ir.expr import Constant, RewardCall
-from lmppl.ir.model import Model, Potential
+from lmppl.ir.model import Model, Potential, RewardSource
+from lmppl.ir.types import Interval
 
 # exp(20) is half a billion: what such a factor favours drowns out the prior.
 _LARGE_NATS = 20.0
@@ -82,11 +83,13 @@ def _is_bounded_by_declaration(model: Model, potential: Potential) -> bool:
     """Whether a reward has no bound but the declared one, which is a promise and not a scale."""
     return any(
         isinstance(node, RewardCall)
-        and not source_range(
-            model.rewards[node.reward].source.kind, model.rewards[node.reward].source.arguments
-        ).is_bounded_above
+        and not _known_range(model.rewards[node.reward].source).is_bounded_above
         for node in model.nodes(potential.expr)
     )
+
+
+def _known_range(source: RewardSource) -> Interval:
+    return source_of(source).score_range(source.arguments)
 
 
 @_heuristic

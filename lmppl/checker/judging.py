@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lmppl.builtins import source_of
 from lmppl.checker.report import Report
 from lmppl.evaluation.facts import stand_ins, texts_read
 from lmppl.inference.methods import method_named
@@ -53,8 +54,7 @@ def _reason(model: Model, potential: Potential, report: Report) -> str | None:
 def _reason_of(blocked: Expr, model: Model, report: Report) -> str:
     text = report.text(blocked.span)
     if isinstance(blocked, RewardCall):
-        source = model.rewards[blocked.reward].source
-        if source.kind != "count":
+        if source_of(model.rewards[blocked.reward].source).countable is None:
             return f"`{blocked.reward}` scores finished texts"
     if isinstance(blocked, ExternCall):
         return f"`{blocked.function}` is a function of the host"

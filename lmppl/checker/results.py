@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from lmppl.builtins import Builtin
-from lmppl.builtins.risk_ranges import rule_range
+from lmppl.builtins import Builtin, source_of
+from lmppl.builtins.kinds import Function, Measure, Rule
 from lmppl.checker.report import Report
 from lmppl.checker.scope import Scope
 from lmppl.errors import Span
@@ -34,19 +34,21 @@ class BuiltinTyper:
             default = argument.default
             if argument.name not in ranges and isinstance(default, (int, float)):
                 ranges[argument.name] = Interval(float(default), float(default))
-        if builtin.kind == "risk" and self._is_ensemble(arguments["r"]):
-            # Values of an ensemble never leave the range of its members.
-            range = rule_range(builtin.name, ranges["r"], ranges, may_be_gaussian=False)
-        else:
-            range = builtin.result_range(ranges)
+        match builtin:
+            case Rule():
+                may_be_gaussian = not self._gives_members(next(iter(arguments.values())))
+                range = builtin.range(ranges, may_be_gaussian=may_be_gaussian)
+            case Measure():
+                range = self._measured_range(builtin, arguments)
+            case _:
+                range = builtin.range(ranges)
         type = replace(builtin.result, range=range)
-        if builtin.name == "length":
-            type = replace(type, range=self._length_range(arguments))
-        numbers_only = builtin.name in ("abs", "min", "max", "clamp")
-        if numbers_only and all(value.type.kind == "int" for value in arguments.values()):
-            type = replace(INT, range=type.range)
-        if builtin.name in ("log", "sqrt") and not self._is_in_domain(builtin, arguments["x"]):
-            return ir.Constant(UNKNOWN, span, None)
+        if isinstance(builtin, Function):
+            are_ints = all(value.type.kind == "int" for value in arguments.values())
+            if builtin.keeps_ints and are_ints:
+                type = replace(INT, range=type.range)
+            if not all(self._is_in_domain(builtin, value) for value in arguments.values()):
+                return ir.Constant(UNKNOWN, span, None)
         function = arithmetic(builtin.name)
         if function is not None and arguments:
             constants = [v.value for v in arguments.values() if isinstance(v, ir.Constant)]
@@ -66,7 +68,8 @@ class BuiltinTyper:
         )
         return ir.Call(type, span, builtin.name, ordered)
 
-    def _is_ensemble(self, expr: ir.Expr) -> bool:
+    def _gives_members(self, expr: ir.Expr) -> bool:
+        """Whether an uncertain reward never leaves the range of its members."""
         found = self.scope.resolve(expr)
         if not isinstance(found, ir.RewardCall):
             return False
@@ -78,22 +81,28 @@ class BuiltinTyper:
             imported = scope.find(owner)
             symbol = None if imported is None else imported.module.get(name)
         reward = None if symbol is None else symbol.reward
-        return reward is not None and reward.source.kind == "ensemble"
+        return reward is not None and source_of(reward.source).gives_members
 
-    def _length_range(self, arguments: Mapping[str, ir.Expr]) -> Interval:
+    def _measured_range(self, measure: Measure, arguments: Mapping[str, ir.Expr]) -> Interval:
         """From 0 to the budget of the text where tokens are counted, else to no bound."""
-        unit = arguments.get("unit")
-        in_tokens = unit is None or (isinstance(unit, ir.Constant) and unit.value == "tokens")
-        site = self.scope.text_site(arguments["text"])
-        return Interval(0.0, site.most_tokens if in_tokens and site is not None else math.inf)
+        site = self.scope.text_site(arguments[measure.arguments[0].name])
+        if site is None or not counts_tokens(measure, arguments):
+            return measure.range({})
+        return Interval(0.0, site.most_tokens)
 
-    def _is_in_domain(self, builtin: Builtin, x: ir.Expr) -> bool:
-        if x.type.range.upper >= 0.0:
+    def _is_in_domain(self, function: Function, x: ir.Expr) -> bool:
+        if x.type.range.upper >= function.domain.lower:
             return True
         self.report.error(
             "LMP205",
             x.span,
-            f"`{builtin.name}` of a number that is always below 0",
+            f"`{function.name}` of a number that is always below {function.domain.lower:g}",
             label=f"this is {x.type.range.in_words()}",
         )
         return False
+
+
+def counts_tokens(measure: Measure, arguments: Mapping[str, ir.Expr]) -> bool:
+    """Whether a measure with these arguments needs the tokens of a text."""
+    known = {n: each.value for n, each in arguments.items() if isinstance(each, ir.Constant)}
+    return measure.countable.reads(**measure.complete(known)) == "tokens"

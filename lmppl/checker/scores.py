@@ -15,7 +15,7 @@ from lmppl.checker.types import TypeChecker
 from lmppl.checker.typing_rules import in_words
 from lmppl.errors import Label
 from lmppl.ir import expr as ir
-from lmppl.ir.model import Extern, Reward, RewardSource
+from lmppl.ir.model import EXTERN, Extern, Reward, RewardSource
 from lmppl.ir.types import UNKNOWN, Interval, Type
 from lmppl.syntax import ast
 
@@ -123,7 +123,7 @@ class ScoreChecker:
             type = Type("real") if node.type is None else self._check_reward_type(node.type)
             if type.kind != "unknown" and known:
                 symbol.type = type
-                source = RewardSource("extern", {}, (), node.span)
+                source = RewardSource(EXTERN, {}, (), node.span)
                 symbol.reward = Reward(node.name, parameters, type, source, node.name_span, inputs)
         elif node.kind == "function":
             assert node.type is not None

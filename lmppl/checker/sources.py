@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lmppl.builtins import PLANNED, Builtin, named
-from lmppl.builtins.descriptors.sources import source_range
+from lmppl.builtins import PLANNED, every
+from lmppl.builtins.kinds import Source
 from lmppl.checker.arguments import formals_of
 from lmppl.checker.expressions import ExpressionChecker
-from lmppl.checker.files import PATH_ARGUMENTS, FileReader
+from lmppl.checker.files import FileReader
 from lmppl.checker.models import check_model_name
 from lmppl.checker.report import Report, did_you_mean
 from lmppl.checker.typing_rules import in_words
 from lmppl.ir import expr as ir
 from lmppl.ir.model import Parameter, RewardSource
-from lmppl.ir.types import UNCERTAIN, Type
+from lmppl.ir.types import Type
 from lmppl.syntax import ast
 
-_SOURCES = named("source")
+_SOURCES = every(Source)
 
 
 class SourceChecker:
@@ -63,10 +63,11 @@ class SourceChecker:
         bound, complete = self.expressions.arguments.bind(
             name, formals_of(builtin), node.arguments, node.function.span
         )
-        if name == "ensemble":
-            if "members" not in bound:
+        for argument in builtin.accepting("sources"):
+            if argument.name not in bound:
                 return None
-            return self._check_ensemble(bound["members"].value, node, parameters, owner)
+            members = bound[argument.name].value
+            return self._check_members(builtin, members, node, parameters, owner)
         arguments, good = self.expressions.arguments.check(builtin, name, bound)
         if not (complete and good):
             return None
@@ -74,30 +75,32 @@ class SourceChecker:
         for key, value in arguments.items():
             assert isinstance(value, ir.Constant)
             values[key] = value.value
-            if (name, key) in PATH_ARGUMENTS:
-                path = str(value.value)
+        for argument in builtin.accepting("path"):
+            if argument.name in arguments:
+                value = arguments[argument.name]
+                path = str(values[argument.name])
                 if self.reader.read_text(path, value.span) is None:
                     return None
-                values[key] = self.reader.place.from_main(path)
-        if "model" in values:
-            values["model"] = check_model_name(
-                str(values["model"]),
-                arguments["model"].span,
+                values[argument.name] = self.reader.place.from_main(path)
+        for argument in builtin.accepting("model"):
+            values[argument.name] = check_model_name(
+                str(values[argument.name]),
+                arguments[argument.name].span,
                 self.reader.place,
                 self.report,
                 is_pinned="revision" in values,
                 may_be_builtin=False,
             )
-        type = replace(builtin.result, range=source_range(name, values))
+        type = replace(builtin.result, range=builtin.score_range(values))
         return RewardSource(name, values, (), node.span), type
 
     def _check_inputs(
-        self, builtin: Builtin, parameters: Sequence[Parameter], owner: ast.Reward
+        self, builtin: Source, parameters: Sequence[Parameter], owner: ast.Reward
     ) -> bool:
         """Whether the reward's parameters are what the source can read."""
         if any(each.type.kind == "unknown" for each in parameters):
             return True
-        most = 2 if builtin.name in ("classifier", "reward_model", "ensemble") else 1
+        most = builtin.max_texts
         bad = next((each for each in parameters if str(each.type.kind) != "string"), None)
         if bad is not None or any(each.type.is_array for each in parameters):
             bad = bad or next(each for each in parameters if each.type.is_array)
@@ -118,8 +121,9 @@ class SourceChecker:
             return False
         return True
 
-    def _check_ensemble(
+    def _check_members(
         self,
+        builtin: Source,
         node: ast.Expr,
         call: ast.Call,
         parameters: Sequence[Parameter],
@@ -127,7 +131,7 @@ class SourceChecker:
     ) -> tuple[RewardSource, Type] | None:
         if not isinstance(node, ast.List) or not node.items:
             self.report.error(
-                "LMP105", node.span, "`ensemble` takes an array of at least one source"
+                "LMP105", node.span, f"`{builtin.name}` takes an array of at least one source"
             )
             return None
         checked = [self.check(item, parameters, owner) for item in node.items]
@@ -137,9 +141,10 @@ class SourceChecker:
         range = members[0][1].range
         for (_, type), item in zip(members, node.items, strict=True):
             if type.kind == "uncertain":
-                self.report.error("LMP105", item.span, "a member of an ensemble is not an ensemble")
+                message = f"a member of an {builtin.name} is not an {builtin.name}"
+                self.report.error("LMP105", item.span, message)
                 return None
             range = range.union(type.range)
         sources = tuple(source for source, _ in members)
-        source = RewardSource("ensemble", {}, sources, call.span)
-        return source, replace(UNCERTAIN, range=range)
+        source = RewardSource(builtin.name, {}, sources, call.span)
+        return source, replace(builtin.result, range=range)

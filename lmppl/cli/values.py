@@ -151,7 +151,7 @@ def read_externs(model: Model, pairs: Sequence[str]) -> dict[str, Any]:
 
 def extern_names(model: Model) -> list[str]:
     """Every name that the host program has to give."""
-    rewards = [name for name, each in model.rewards.items() if each.source.kind == "extern"]
+    rewards = [name for name, each in model.rewards.items() if each.source.is_extern]
     return [*rewards, *model.externs]
 
 

@@ -15,23 +15,25 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from lmppl.builtins import EXTERN_LM, Builtin, named
+from lmppl.builtins import distribution_of
+from lmppl.builtins.kinds import ChoiceDistribution
+from lmppl.builtins.loading import Place, load_reward
+from lmppl.builtins.signature import as_words
 from lmppl.density.possible import impossibilities
 from lmppl.density.spelling import ending_at, spelled_tokens
-from lmppl.density.stages.choice import ChoiceStage, bernoulli_weights, categorical_weights
+from lmppl.density.stages.choice import ChoiceStage, weights_of
 from lmppl.density.stages.protocol import Stage
 from lmppl.density.stages.text import TextStage
 from lmppl.density.target import Target
 from lmppl.errors import Diagnostic, InferenceError
-from lmppl.evaluation.values import Environment, evaluate
+from lmppl.evaluation.environment import Environment
+from lmppl.evaluation.values import evaluate
 from lmppl.files import Files, Folder
 from lmppl.ir.expr import Expr
-from lmppl.ir.model import Distribution, Model, Site
-from lmppl.lm.loading import first_device, load_language_model
-from lmppl.lm.protocol import LanguageModel
-from lmppl.lm.tables import load_markov, load_ngram
+from lmppl.ir.model import Model, Site
+from lmppl.lm.loading import first_device
 from lmppl.progress import ProgressEvent, ProgressListener
-from lmppl.rewards import Scorer, load_reward
+from lmppl.rewards import Scorer
 from lmppl.sequences.drawing import Warp
 
 _log = logging.getLogger(__name__)
@@ -203,7 +205,7 @@ def _argument(
     """The value of a site's argument, the same for all bindings; its default if not written."""
     expr = site.distribution.argument(name)
     if expr is None:
-        signature = builtin_of(site.distribution)
+        signature = distribution_of(site.distribution)
         return signature.default(name) if signature.argument(name) is not None else None
     found = [_constant(model, expr, values) for values in bindings]
     if any(value != found[0] for value in found):
@@ -222,11 +224,6 @@ def _argument(
     return found[0]
 
 
-def builtin_of(distribution: Distribution) -> Builtin:
-    """The descriptor of a site's distribution."""
-    return EXTERN_LM if distribution.kind == "extern" else named("distribution")[distribution.kind]
-
-
 def bind_site(
     model: Model,
     site: Site,
@@ -240,67 +237,26 @@ def bind_site(
     def value(name: str) -> object:
         return _argument(model, site, name, bindings)
 
-    match site.distribution.kind:
-        case "bernoulli":
-            return ChoiceStage(site.name, (False, True), bernoulli_weights)
-        case "categorical":
-            values: tuple[object, ...] = tuple(value("values"))  # type: ignore[arg-type]
-            weights = partial(categorical_weights, len(values))
-            return ChoiceStage(site.name, values, weights)
-    stop = value("stop")
-    top_k, top_p = value("top_k"), value("top_p")
-    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())  # type: ignore[arg-type]
-    lm = _language_model(model, site, value, externs, device, dtype)
-    lm, stops = ending_at(model, site, lm, stops)
+    described = distribution_of(site.distribution)
+    known = {each.name: value(each.name) for each in described.arguments if each.known == "bind"}
+    if isinstance(described, ChoiceDistribution):
+        support = described.support(**known)
+        return ChoiceStage(site.name, support, partial(weights_of, described, len(support)))
+    host = externs.get(site.distribution.extern or "")
+    place = Place(model.base_dir, files_of(model), device, dtype, host=host)
+    stop, top_k, top_p = as_words(known["stop"] or ()), known["top_k"], known["top_p"]
+    lm, stops = ending_at(model, site, described.load(place, **known), stop)
     return TextStage(
         name=site.name,
         lm=lm,
-        max_tokens=int(value("max_tokens")),  # type: ignore[call-overload]
+        max_tokens=int(known["max_tokens"]),  # type: ignore[call-overload]
         warp=Warp(
-            temperature=float(value("temperature")),  # type: ignore[arg-type]
+            temperature=float(known["temperature"]),  # type: ignore[arg-type]
             top_k=None if top_k is None else int(top_k),  # type: ignore[call-overload]
             top_p=None if top_p is None else float(top_p),  # type: ignore[arg-type]
         ),
         stop=stops,
     )
-
-
-def _language_model(
-    model: Model,
-    site: Site,
-    value: Callable[[str], object],
-    externs: Mapping[str, object],
-    device: str | None,
-    dtype: str | None,
-) -> LanguageModel:
-    place = _device(device)
-    match site.distribution.kind:
-        case "lm":
-            revision = value("revision")
-            return load_language_model(
-                str(value("model")),
-                revision=None if revision is None else str(revision),
-                dtype=dtype,
-                device=device,
-                base_dir=model.base_dir,
-            )
-        case "markov":
-            return load_markov(
-                str(value("path")), base_dir=model.base_dir, device=place, files=files_of(model)
-            )
-        case "ngram":
-            return load_ngram(
-                str(value("path")),
-                order=int(value("order")),  # type: ignore[call-overload]
-                base_dir=model.base_dir,
-                files=files_of(model),
-                device=place,
-            )
-        case _:
-            assert site.distribution.extern is not None
-            found = externs[site.distribution.extern]
-            assert isinstance(found, LanguageModel)
-            return found
 
 
 def _digests(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lmppl.evaluation.values import Column
+from lmppl.evaluation.columns import Column
 
 
 def column_of(values: Sequence[Any]) -> Column:

@@ -15,10 +15,8 @@ from lmppl.automata.dfa import TooManyStates
 from lmppl.automata.language import few_texts, predicate_dfa, shortest_text
 from lmppl.automata.predicates import (
     And,
-    Finished,
-    Length,
     Predicate,
-    leaves,
+    reads,
     reads_only_text,
 )
 from lmppl.density.stages.choice import ChoiceBatch
@@ -200,7 +198,7 @@ def _cause(target: Target, stage: TextStage, predicates: list[Predicate]) -> _Ca
             f"no token of its language model has {shown}",
             "ask for what the model's vocabulary can spell, or take another model",
         )
-    if not can_end and any(isinstance(leaf, Finished) for leaf in leaves(And(tuple(predicates)))):
+    if not can_end and reads(And(tuple(predicates)), "ending"):
         return _Cause(
             "the language model has no end token and the site no stop string, so no text is ever"
             " finished",
@@ -257,10 +255,7 @@ def _fewest_tokens(stage: TextStage, predicates: list[Predicate]) -> int | None:
                 break
         else:
             return None
-        if any(
-            isinstance(leaf, Length) and leaf.unit == "tokens"
-            for leaf in leaves(And(tuple(predicates)))
-        ):
+        if reads(And(tuple(predicates)), "tokens"):
             # Lengths in tokens are counted down from the budget, so each is tried; where texts can
             # end, a larger budget allows what a smaller one does.
             tried = range(stage.max_tokens + 1, budget)

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Any
 
 from lmppl.automata.reach import Reach
+from lmppl.builtins import every
+from lmppl.builtins.kinds import Measure
 from lmppl.density.stages.protocol import Stage
 from lmppl.ir.types import Interval
 from lmppl.rewards import Scorer
 from lmppl.rewards.scorer import Ranged
 
-_UNITS = ("tokens", "words", "characters")
+_MEASURES = tuple(every(Measure).values())
+_REWARD = "reward"
 # Stands for any text, where ranges are kept by the names of sites.
 _ANY = ""
+
+
+def _written(arguments: Mapping[str, object]) -> str:
+    """The arguments of a measure as one word of a saved result."""
+    return ",".join(map(str, arguments.values()))
+
+
+def _ways(measure: Measure) -> Iterator[Mapping[str, object]]:
+    """The arguments with which a measure can be asked, where they are few."""
+    others = measure.arguments[1:]
+    for values in product(*(each.choices for each in others)):
+        yield dict(zip((each.name for each in others), values, strict=True))
 
 
 class BoundRanges:
@@ -26,7 +42,7 @@ class BoundRanges:
 
     def reward(self, name: str, site: str | None) -> Interval | None:
         """The range of a reward on the text of a site, or on any text."""
-        key = ("reward", name, site or _ANY)
+        key = (_REWARD, name, site or _ANY)
         if key not in self._found:
             scorer = self._scorers.get(name)
             source = None if scorer is None else scorer.source
@@ -35,12 +51,14 @@ class BoundRanges:
                 self._found[key] = source.range(None if site is None else self._reach(site))
         return self._found[key]
 
-    def length(self, unit: str, site: str) -> Interval | None:
-        """The range of the length of the text of a site."""
-        key = ("length", unit, site)
+    def measure(
+        self, measure: Measure, arguments: Mapping[str, object], site: str
+    ) -> Interval | None:
+        """The range of a number on the text of a site."""
+        key = (measure.name, _written(arguments), site)
         if key not in self._found:
             reach = self._reach(site)
-            self._found[key] = None if reach is None else reach.length(unit)
+            self._found[key] = None if reach is None else measure.reach(reach, **arguments)
         return self._found[key]
 
     def _reach(self, site: str) -> Reach | None:
@@ -50,15 +68,16 @@ class BoundRanges:
     def to_dict(self) -> dict[str, Any]:
         """All of it, as plain numbers: what a saved posterior keeps."""
         for site in self._stages:
-            for unit in _UNITS:
-                self.length(unit, site)
+            for measure in _MEASURES:
+                for arguments in _ways(measure):
+                    self.measure(measure, arguments, site)
         for name in self._scorers:
             for place in (None, *self._stages):
                 self.reward(name, place)
-        found: dict[str, dict[str, dict[str, list[float]]]] = {"reward": {}, "length": {}}
+        found: dict[str, dict[str, dict[str, list[float]]]] = {_REWARD: {}}
         for (what, name, site), range in self._found.items():
             if range is not None:
-                found[what].setdefault(name, {})[site] = [range.lower, range.upper]
+                found.setdefault(what, {}).setdefault(name, {})[site] = [range.lower, range.upper]
         return found
 
 
@@ -70,11 +89,13 @@ class KeptRanges:
 
     def reward(self, name: str, site: str | None) -> Interval | None:
         """The range of a reward on the text of a site, or on any text."""
-        return self._of("reward", name, site or _ANY)
+        return self._of(_REWARD, name, site or _ANY)
 
-    def length(self, unit: str, site: str) -> Interval | None:
-        """The range of the length of the text of a site."""
-        return self._of("length", unit, site)
+    def measure(
+        self, measure: Measure, arguments: Mapping[str, object], site: str
+    ) -> Interval | None:
+        """The range of a number on the text of a site."""
+        return self._of(measure.name, _written(arguments), site)
 
     def _of(self, what: str, name: str, site: str) -> Interval | None:
         range = self._kept.get(what, {}).get(name, {}).get(site)

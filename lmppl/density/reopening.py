@@ -10,16 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lmppl.builtins import distribution_of
+from lmppl.builtins.loading import load_reward
 from lmppl.density.binding import bind_site, files_of, with_defaults
 from lmppl.density.stages.text_batch import TextBatch
 from lmppl.density.target import Target
 from lmppl.density.traces import Traces
 from lmppl.ir.expr import Expr, ExternCall, RewardCall
 from lmppl.ir.model import Model
-from lmppl.rewards import load_reward
-
-# Language models that are read from files of the program, and small.
-_TABLES = ("markov", "ngram")
 
 
 def kept_program(target: Target, traces: Traces) -> dict[str, Any]:
@@ -75,7 +73,9 @@ def evaluating_target(
     digests = {f"reward {name}": scorer.digest for name, scorer in scorers.items()}
     stages = []
     for site in model.sites:
-        if site.is_text and site.distribution.kind not in _TABLES:
+        distribution = distribution_of(site.distribution)
+        # Language models that are read from files of the program are small.
+        if site.is_text and not any(distribution.accepting("path")):
             continue
         stage = bind_site(model, site, [complete], externs, None, None)
         # That the draws came from these tables is looked at; nothing is drawn from them.

@@ -8,12 +8,15 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from lmppl.builtins import builtin
+from lmppl.builtins.kinds import PromptMaker
 from lmppl.density.traces import Traces
 from lmppl.errors import Diagnostic, InferenceError
-from lmppl.evaluation.values import Environment, evaluate
+from lmppl.evaluation.environment import Environment
+from lmppl.evaluation.values import evaluate
 from lmppl.ir.expr import Array, Call, Constant, Expr
 from lmppl.ir.model import Site
-from lmppl.lm.protocol import Chat, Prompt
+from lmppl.lm.protocol import Prompt
 
 
 class SiteRows:
@@ -73,13 +76,12 @@ class SiteRows:
         argument = self.argument("prompt")
         if argument is None:
             return [""] * self.num_rows
-        if isinstance(argument, Call) and argument.function == "chat":
-            user, system = argument.argument("user"), argument.argument("system")
-            assert user is not None
-            users = self.strings(user)
-            if system is None:
-                return [Chat(text) for text in users]
-            return [Chat(u, s) for u, s in zip(users, self.strings(system), strict=True)]
+        maker = builtin(argument.function) if isinstance(argument, Call) else None
+        if isinstance(argument, Call) and isinstance(maker, PromptMaker):
+            names = [name for name, _ in argument.arguments]
+            columns = [self.strings(expr) for _, expr in argument.arguments]
+            rows = zip(*columns, strict=True)
+            return [maker.make(**dict(zip(names, row, strict=True))) for row in rows]
         return list(self.strings(argument))
 
     def failure(self, code: str, message: str, help: str) -> InferenceError:

@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lmppl.automata.spelling import spelled_in
+from lmppl.builtins import builtin, source_of
+from lmppl.builtins.arguments import IGNORE_CASE
 from lmppl.density.target import Target
 from lmppl.errors import Diagnostic, InferenceError, Span
 from lmppl.evaluation.constants import NotConstant, constant_value
@@ -27,7 +29,6 @@ from lmppl.ir.expr import (
 from lmppl.ir.model import Model, RewardSource, Site
 from lmppl.lm.protocol import LanguageModel
 
-_LOOK_FOR_WORDS = frozenset({"never", "contains", "starts_with", "ends_with"})
 # Combinations of earlier choices that are written out to know what is looked for.
 _MOST_COMBINATIONS = 256
 
@@ -147,14 +148,13 @@ class _Pattern:
 def _looked_for(target: Target, node: Expr) -> Iterator[tuple[Expr, _Words | _Pattern]]:
     """The text that a node looks into, and for what."""
     match node:
-        case Call() if node.function in _LOOK_FOR_WORDS:
-            text, words = node.argument("text"), node.argument("words")
-            if text is not None and words is not None:
-                yield text, _Words(_strings(target, words), _flag(target, node))
-        case Call(function="matches"):
-            text, pattern = node.argument("text"), node.argument("pattern")
-            if text is not None and pattern is not None:
-                yield text, _Pattern(_strings(target, pattern), _flag(target, node))
+        case Call():
+            for argument in builtin(node.function).accepting("words", "regex"):
+                given = node.argument(argument.name)
+                if given is not None:
+                    looks_for = _Words if argument.accepts == "words" else _Pattern
+                    (_, text), *_ = node.arguments
+                    yield text, looks_for(_strings(target, given), _flag(target, node))
         case Binary(operator="==" | "!=" | "in"):
             kinds = {node.left.type.kind, node.right.type.kind}
             if kinds == {"string"}:
@@ -163,10 +163,10 @@ def _looked_for(target: Target, node: Expr) -> Iterator[tuple[Expr, _Words | _Pa
                     yield node.right, _Words(_strings(target, node.left))
         case RewardCall() if node.reward in target.model.rewards:
             for source in _sources(target.model.rewards[node.reward].source):
-                if source.kind == "count":
-                    pattern_text = str(source.arguments["pattern"])
-                    ignore_case = bool(source.arguments.get("ignore_case", False))
-                    yield node.arguments[0], _Pattern([pattern_text], ignore_case)
+                for argument in source_of(source).accepting("regex"):
+                    pattern = str(source.arguments[argument.name])
+                    ignore_case = bool(source.arguments.get(IGNORE_CASE.name, False))
+                    yield node.arguments[0], _Pattern([pattern], ignore_case)
 
 
 def _sources(source: RewardSource) -> Iterator[RewardSource]:
@@ -177,7 +177,7 @@ def _sources(source: RewardSource) -> Iterator[RewardSource]:
 
 def _flag(target: Target, node: Call) -> bool:
     """Whether upper and lower case count as the same in some binding."""
-    given = node.argument("ignore_case")
+    given = node.argument(IGNORE_CASE.name)
     return given is not None and any(_values(target, given))
 
 

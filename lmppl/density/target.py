@@ -26,9 +26,11 @@ from lmppl.density.steering.automaton import Automata
 from lmppl.density.steering.requirements import Requirements
 from lmppl.density.traces import Traces
 from lmppl.errors import Diagnostic, InferenceError
+from lmppl.evaluation.columns import TextColumn
+from lmppl.evaluation.environment import Environment
 from lmppl.evaluation.joint import Cell, joint_ranges
 from lmppl.evaluation.ranges import expr_range, range_of
-from lmppl.evaluation.values import Environment, TextColumn, evaluate
+from lmppl.evaluation.values import evaluate
 from lmppl.ir.expr import Expr
 from lmppl.ir.model import Model, Potential
 from lmppl.ir.types import Interval

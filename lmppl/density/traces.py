@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lmppl.evaluation.values import Column
+from lmppl.evaluation.columns import Column
 
 
 class SiteValue(Protocol):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any
 
 from lmppl.builtins import builtin
+from lmppl.builtins.kinds import Function
 from lmppl.evaluation.formatting import format_value
 from lmppl.ir.expr import (
     Array,
@@ -170,12 +169,7 @@ def interpolate(parts: Any) -> str:
     return "".join(texts)
 
 
-@cache
 def arithmetic(function: str) -> Callable[..., Any] | None:
     """What computes a built-in function of numbers; None for one that is not about numbers."""
     described = builtin(function)
-    if described.executor is None or described.kind != "function":
-        return None
-    module, _, attribute = described.executor.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    return found
+    return described.plain if isinstance(described, Function) else None

@@ -10,20 +10,16 @@ from typing import Any, cast
 from lmppl.automata.predicates import (
     COMPARISONS,
     And,
+    Asked,
     Comparison,
-    Contains,
-    EndsWith,
     False_,
-    Finished,
-    Matches,
-    Never,
     Not,
     OneOf,
     Or,
     Predicate,
-    StartsWith,
     True_,
 )
+from lmppl.builtins import builtin, kinds
 from lmppl.evaluation.constants import NotConstant, constant_value
 from lmppl.evaluation.measures import is_text_of, measure_of
 from lmppl.ir.expr import (
@@ -46,10 +42,6 @@ _FLIPPED: Mapping[str, Comparison] = {
     "==": "==",
     "!=": "!=",
 }
-_TEXT_PREDICATES = frozenset({"never", "contains", "matches", "starts_with", "ends_with"})
-# abs(x) is the largest of x and −x, clamp(x, a, b) that of a and the smallest of b and x.
-_EXTREMES = frozenset({"abs", "clamp", "max", "min"})
-
 
 # Predicates are trees that everybody walks through by recursion and compares whole.
 _MAX_PARTS = 2_000
@@ -165,8 +157,8 @@ class _Reader:
                 return self._membership(expr)
             case Binary() if expr.operator in COMPARISONS:
                 return self._comparison(expr)
-            case Call() if expr.function in _TEXT_PREDICATES or expr.function == "finished":
-                return _Read(self._text_predicate(expr))
+            case Call() if isinstance(asked := builtin(expr.function), kinds.Predicate):
+                return _Read(self._asked(asked, expr))
             case _:
                 return _Read(True_() if self._value(expr) else False_())
 
@@ -207,9 +199,10 @@ class _Reader:
                     self._comparison(consequent),
                     self._comparison(alternative),
                 )
-            if isinstance(side, Call) and side.function in _EXTREMES:
+            if isinstance(side, Call) and (extremes := _extremes(side)) is not None:
                 operator = cast(Comparison, expr.operator) if is_left else _FLIPPED[expr.operator]
-                return self._extreme(side, replace(expr, operator=operator, left=side, right=other))
+                compared = replace(expr, operator=operator, left=side, right=other)
+                return self._extreme(extremes, compared)
         if left.type.kind == "bool":
             holds_too = self.read(right)
             same = _either(self.read(left), holds_too, _negated(holds_too))
@@ -226,7 +219,7 @@ class _Reader:
                 return _Read(measure.compared(operator, self._value(other)))
         raise NotConstant(expr.operator, expr)
 
-    def _extreme(self, call: Call, expr: Binary) -> _Read:
+    def _extreme(self, extremes: kinds.Extremes, expr: Binary) -> _Read:
         """A comparison of the largest or the smallest of several numbers, as several of each."""
         # Parts that are alike are joined, but what a `let` names is read each time it is named.
         self._num_extremes += 1
@@ -235,22 +228,14 @@ class _Reader:
         if expr.operator in ("==", "!="):
             equal = _joined(
                 "and",
-                self._extreme(call, replace(expr, operator="<=")),
-                self._extreme(call, replace(expr, operator=">=")),
+                self._extreme(extremes, replace(expr, operator="<=")),
+                self._extreme(extremes, replace(expr, operator=">=")),
             )
             return equal if expr.operator == "==" else _negated(equal)
-        parts = [value for _, value in call.arguments]
-        is_largest = call.function != "min"
-        if call.function == "abs":
-            parts.append(Unary(call.type, call.span, "-", parts[0]))
-        elif call.function == "clamp":
-            x, lower, upper = (call.argument(name) for name in ("x", "lower", "upper"))
-            assert x is not None and lower is not None and upper is not None
-            smallest = Call(call.type, call.span, "min", (("a", upper), ("b", x)))
-            parts = [lower, smallest]
         # The largest of several is below a bound where all are, and above it where one is.
-        joint = "and" if is_largest == (expr.operator in ("<", "<=")) else "or"
-        found = [self._comparison(replace(expr, left=part)) for part in parts]
+        is_below = expr.operator in ("<", "<=")
+        joint = "and" if (extremes.which == "largest") == is_below else "or"
+        found = [self._comparison(replace(expr, left=part)) for part in extremes.of]
         return reduce(lambda a, b: _joined(joint, a, b), found)
 
     def _membership(self, expr: Binary) -> _Read:
@@ -270,35 +255,22 @@ class _Reader:
         parts = tuple(measure.compared("==", member) for member in members)
         return _limited(Or(parts), len(parts) + 1, 4)
 
-    def _text_predicate(self, expr: Call) -> Predicate:
-        if not is_text_of(self.model, expr.argument("text"), self.site):
+    def _asked(self, predicate: kinds.Predicate, expr: Call) -> Asked:
+        (_, text), *others = expr.arguments
+        if not is_text_of(self.model, text, self.site):
             raise NotConstant(expr.function, expr)
+        asked = predicate.asked(**{name: self._value(value) for name, value in others})
+        if predicate.automaton is None and predicate.reads == "text":
+            raise NotConstant(f"no automaton of {expr.function}", expr)
+        return asked
 
-        def flag(name: str) -> bool:
-            given = expr.argument(name)
-            return given is not None and bool(self._value(given))
 
-        def words() -> tuple[str, ...]:
-            given = expr.argument("words")
-            assert given is not None
-            value = self._value(given)
-            return (value,) if isinstance(value, str) else tuple(value)
-
-        match expr.function:
-            case "never":
-                return Never(words(), flag("ignore_case"), flag("whole_words"))
-            case "contains":
-                return Contains(words(), flag("ignore_case"), flag("whole_words"))
-            case "starts_with":
-                return StartsWith(words(), flag("ignore_case"))
-            case "ends_with":
-                return EndsWith(words(), flag("ignore_case"))
-            case "matches":
-                pattern = expr.argument("pattern")
-                assert pattern is not None
-                return Matches(self._value(pattern), flag("ignore_case"))
-            case _:
-                return Finished()
+def _extremes(call: Call) -> kinds.Extremes | None:
+    """What a number is the largest or the smallest of; None for one that is not."""
+    function = builtin(call.function)
+    if not isinstance(function, kinds.Function) or function.extremes is None:
+        return None
+    return function.extremes(call)
 
 
 def _either(condition: _Read, consequent: _Read, alternative: _Read) -> _Read:

@@ -6,13 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
+from lmppl.builtins import source_of
 from lmppl.evaluation.constants import NotConstant, constant_value
 from lmppl.evaluation.ranges import expr_range
 from lmppl.ir.expr import ExternCall, RewardCall
 from lmppl.ir.model import Decidable, Facts, Model, Potential, RewardSource
 from lmppl.ir.types import Interval, Type
-
-_MODEL_SOURCES = frozenset({"classifier", "reward_model", "extern"})
 
 
 def facts_of(model: Model, potential: Potential, values: Mapping[str, object]) -> Facts:
@@ -105,4 +104,4 @@ def _cost(model: Model, potential: Potential) -> Literal["free", "cheap", "model
 
 
 def _runs_a_model(source: RewardSource) -> bool:
-    return source.kind in _MODEL_SOURCES or any(_runs_a_model(each) for each in source.members)
+    return source_of(source).runs_a_model or any(_runs_a_model(each) for each in source.members)

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
-from typing import cast
 
-from lmppl.automata.counting import require_countable
 from lmppl.automata.predicates import (
     COMPARISONS,
     And,
     Comparison,
-    Count,
     False_,
-    Length,
     Or,
     Predicate,
     True_,
-    Unit,
 )
-from lmppl.builtins import builtin
+from lmppl.builtins import builtin, kinds, source_of
 from lmppl.evaluation.constants import NotConstant, apply_binary, constant_value
 from lmppl.ir.expr import Binary, Call, Constant, Expr, Reference, RewardCall, Unary
 from lmppl.ir.model import Model
@@ -89,20 +85,14 @@ def measure_of(model: Model, expr: Expr, site: str, values: Mapping[str, object]
             count.
     """
     found = model.resolve(expr)
-    if _is_length(model, found, site):
-        unit = _unit(found)
-        return Measure(lambda operator, bound: Length(unit, operator, bound))
-    # A reward that was reported is not among those of the model.
-    if isinstance(found, RewardCall) and found.reward in model.rewards:
-        source = model.rewards[found.reward].source
-        if source.kind == "count" and is_text_of(model, found.arguments[0], site):
-            pattern = str(source.arguments["pattern"])
-            ignore_case = bool(source.arguments.get("ignore_case", False))
-            try:
-                require_countable(pattern, ignore_case)
-            except ValueError as problem:
-                raise NotConstant("a count that no automaton follows", found) from problem
-            return Measure(lambda operator, bound: Count(pattern, operator, bound, ignore_case))
+    counted = _counted(model, found, site)
+    if counted is not None:
+        countable, arguments = counted
+        try:
+            countable.require(**arguments)
+        except ValueError as problem:
+            raise NotConstant(f"a {countable.name} that no automaton follows", found) from problem
+        return Measure(partial(countable.compared, arguments))
     if isinstance(found, Unary) and found.operator == "-":
         inner = measure_of(model, found.operand, site, values)
         return _deeper(inner, lambda k: -inner.of(k), found)
@@ -136,16 +126,20 @@ def is_text_of(model: Model, expr: Expr | None, site: str) -> bool:
     return isinstance(found, Reference) and found.role == "site" and found.name == site
 
 
-def _is_length(model: Model, expr: Expr, site: str) -> bool:
-    return (
-        isinstance(expr, Call)
-        and expr.function == "length"
-        and is_text_of(model, expr.argument("text"), site)
-    )
-
-
-def _unit(expr: Expr) -> Unit:
-    assert isinstance(expr, Call)
-    unit = expr.argument("unit")
-    value = unit.value if isinstance(unit, Constant) else builtin("length").default("unit")
-    return cast(Unit, value)
+def _counted(
+    model: Model, expr: Expr, site: str
+) -> tuple[kinds.Countable, dict[str, object]] | None:
+    """What is counted on the text of a site, and the arguments; None for something else."""
+    if isinstance(expr, Call):
+        measure = builtin(expr.function)
+        if isinstance(measure, kinds.Measure) and is_text_of(model, expr.arguments[0][1], site):
+            others = expr.arguments[1:]
+            given = {name: each.value for name, each in others if isinstance(each, Constant)}
+            return measure.countable, measure.complete(given)
+    # A reward that was reported is not among those of the model.
+    if isinstance(expr, RewardCall) and expr.reward in model.rewards:
+        described = model.rewards[expr.reward].source
+        source = source_of(described)
+        if source.countable is not None and is_text_of(model, expr.arguments[0], site):
+            return source.countable, source.complete(described.arguments)
+    return None

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Protocol, TypeGuard
 
 from lmppl.builtins import builtin as builtin_named
-from lmppl.builtins.risk_ranges import rule_range
+from lmppl.builtins import source_of
+from lmppl.builtins.kinds import Measure, Rule
 from lmppl.ir.expr import (
     Binary,
     Call,
@@ -29,8 +30,10 @@ class TextRanges(Protocol):
     def reward(self, name: str, site: str | None) -> Interval | None:
         """The range of a reward on the text of a site, or on any text; None where none is known."""
 
-    def length(self, unit: str, site: str) -> Interval | None:
-        """The range of the length of the text of a site."""
+    def measure(
+        self, measure: Measure, arguments: Mapping[str, object], site: str
+    ) -> Interval | None:
+        """The range of a number on the text of a site, such as its length."""
 
 
 def range_of(
@@ -121,8 +124,8 @@ class Ranges:
                 return result
             case Call():
                 builtin = builtin_named(expr.function)
-                if builtin.name == "length":
-                    return _length_range(expr, model, self.texts)
+                if isinstance(builtin, Measure):
+                    return _measure_range(builtin, expr, model, self.texts)
                 numbers = {
                     name: of(value)
                     for name, value in expr.arguments
@@ -132,11 +135,11 @@ class Ranges:
                     default = argument.default
                     if argument.name not in numbers and isinstance(default, (int, float)):
                         numbers[argument.name] = Interval(float(default), float(default))
-                if builtin.kind == "risk" and _is_ensemble(expr.argument("r"), model):
-                    # Values of an ensemble never leave the range of its members.
-                    found = rule_range(builtin.name, numbers["r"], numbers, may_be_gaussian=False)
+                if isinstance(builtin, Rule):
+                    may_be_gaussian = not _gives_members(expr.arguments[0][1], model)
+                    found = builtin.range(numbers, may_be_gaussian=may_be_gaussian)
                 else:
-                    found = builtin.result_range(numbers)
+                    found = builtin.range(numbers)
                 return _intersection(found, expr.type.range)
             case RewardCall():
                 declared = model.rewards[expr.reward].type.range
@@ -225,13 +228,16 @@ def _reward_range(expr: RewardCall, model: Model, texts: TextRanges) -> Interval
     return texts.reward(expr.reward, site)
 
 
-def _length_range(expr: Call, model: Model, texts: TextRanges | None) -> Interval:
-    unit = expr.argument("unit")
-    site = _text_of(expr.arguments[0][1], model) if expr.arguments else None
-    derived = None
-    if texts is not None and site is not None and (unit is None or isinstance(unit, Constant)):
-        derived = texts.length("tokens" if unit is None else str(unit.value), site)
-    known = _intersection(Interval(0.0, math.inf), expr.type.range)
+def _measure_range(
+    measure: Measure, expr: Call, model: Model, texts: TextRanges | None
+) -> Interval:
+    (_, text), *others = expr.arguments
+    site, derived = _text_of(text, model), None
+    known = _intersection(measure.range({}), expr.type.range)
+    if texts is not None and site is not None:
+        if all(isinstance(value, Constant) for _, value in others):
+            given = {name: value.value for name, value in others if isinstance(value, Constant)}
+            derived = texts.measure(measure, measure.complete(given), site)
     return known if derived is None else _intersection(known, derived)
 
 
@@ -257,10 +263,12 @@ def _operated(node: Binary, left: Interval, right: Interval) -> Interval:
             return node.type.range
 
 
-def _is_ensemble(expr: Expr | None, model: Model) -> bool:
-    if expr is not None:
-        expr = model.resolve(expr)
-    return isinstance(expr, RewardCall) and model.rewards[expr.reward].source.kind == "ensemble"
+def _gives_members(expr: Expr, model: Model) -> bool:
+    """Whether an uncertain reward never leaves the range of its members."""
+    expr = model.resolve(expr)
+    return (
+        isinstance(expr, RewardCall) and source_of(model.rewards[expr.reward].source).gives_members
+    )
 
 
 def _point(value: object, otherwise: Interval) -> Interval:

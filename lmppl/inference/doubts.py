@@ -33,7 +33,7 @@ class Doubts:
         """Doubts of everything that the host gave to a target; its `target` is to be run."""
         doubts = cls(target, settings.is_exact)
         for scorer in target.scorers.values():
-            if scorer.reward.source.kind == "extern":
+            if scorer.reward.source.is_extern:
                 scorer.doubts, scorer.disagreement = _BATCHES, ""
         for lm in target.language_models():
             if isinstance(lm, FunctionLM):

@@ -12,8 +12,9 @@ from lmppl.ir.expr import Expr, Reference, resolved, walk_through
 from lmppl.ir.types import Interval, Type
 from lmppl.records import dataclass
 
+# What stands for the name of a built-in where the host program gives something instead.
+EXTERN = "extern"
 Decidable = Literal["constant", "safety", "automaton", "liveness", "additive", "end"]
-TEXT_DISTRIBUTIONS = frozenset({"lm", "markov", "ngram", "extern"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +31,15 @@ class Parameter:
 class Distribution:
     """The right-hand side of `~`: a built-in by name with its arguments as expressions.
 
-    `kind` is `lm`, `markov`, `ngram`, `extern` (an `extern lm`, with the name in `extern`),
-    `categorical` or `bernoulli`. Arguments that were not written are absent.
+    `kind` is the name of the built-in, and `is_text` whether it is one of texts; of an `extern lm`
+    the name is in `extern`. Arguments that were not written are absent.
     """
 
     kind: str
     arguments: Mapping[str, Expr]
     span: Span
+    is_text: bool
     extern: str | None = None
-
-    @property
-    def is_text(self) -> bool:
-        return self.kind in TEXT_DISTRIBUTIONS
 
     def argument(self, name: str) -> Expr | None:
         return self.arguments.get(name)
@@ -110,13 +108,19 @@ class Potential:
 
 @dataclass(frozen=True, slots=True)
 class RewardSource:
-    """Where a declared reward comes from: `vader`, `lexicon`, `count`, `classifier`,
-    `reward_model`, `ensemble` (with `members`) or `extern`."""
+    """Where a declared reward comes from: the name of a built-in with its arguments.
+
+    An ensemble has `members`. Where `is_extern`, the host program gives it.
+    """
 
     kind: str
     arguments: Mapping[str, object] = field(default_factory=dict)
     members: tuple[RewardSource, ...] = ()
     span: Span | None = None
+
+    @property
+    def is_extern(self) -> bool:
+        return self.kind == EXTERN
 
 
 @dataclass(frozen=True, slots=True)

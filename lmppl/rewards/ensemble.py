@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from lmppl.automata.reach import Reach
-from lmppl.builtins.risk import UncertainScores
 from lmppl.ir.types import UNBOUNDED, Interval
 from lmppl.rewards.scorer import Noted, Ranged, Source, Tokens
 from lmppl.rewards.texts import fingerprint
+from lmppl.rewards.uncertain import UncertainScores
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lmppl.builtins.risk import UncertainScores
 from lmppl.errors import InferenceError
 from lmppl.rewards.scorer import Tokens, failure, shorten
 from lmppl.rewards.texts import fingerprint
+from lmppl.rewards.uncertain import UncertainScores
 
 # How many rows are tried one by one to find the text that makes a batched function raise.
 _BLAMED = 64

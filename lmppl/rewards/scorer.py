@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmppl.automata.reach import Reach
-from lmppl.builtins.risk import UncertainScores
 from lmppl.errors import Diagnostic, InferenceError, Span
 from lmppl.ir.model import Reward
 from lmppl.ir.types import Interval
+from lmppl.rewards.uncertain import UncertainScores
 
 # One pair per text argument: ids int64 `[batch, length]`, padded, and lengths int64 `[batch]`.
 Tokens: TypeAlias = tuple[tuple[NDArray[np.int64], NDArray[np.int64]], ...]

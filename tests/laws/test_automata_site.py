@@ -15,24 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmppl.automata import SiteAutomaton, compile_constraint
-from lmppl.automata.predicates import (
-    And,
-    Contains,
-    EndsWith,
-    False_,
-    Finished,
-    Length,
-    Matches,
-    Never,
-    Not,
-    Or,
-    Predicate,
-    StartsWith,
-    True_,
-    cut_at_stop,
-    holds,
+from lmppl.automata.predicates import And, False_, Not, Or, Predicate, True_, cut_at_stop, holds
+from tests.predicates import (
+    contains,
+    ends_with,
+    finished,
+    length,
+    matches,
+    never,
+    predicates,
+    starts_with,
 )
-from tests.predicates import predicates
 
 torch.set_num_threads(1)
 
@@ -116,20 +109,20 @@ def violations(
     by_length: dict[int, list[tuple[Tokens, bool | None, bool]]] = {}
     for node in nodes:
         by_length.setdefault(len(node[0]), []).append(node)
-    for length, group in by_length.items():
+    for depth, group in by_length.items():
         states = automaton.initial(len(group))
-        for position in range(length):
+        for position in range(depth):
             states = automaton.advance(
                 states, torch.tensor([tokens[position] for tokens, _, _ in group])
             )
-        remaining = max_tokens - length
+        remaining = max_tokens - depth
         dead = automaton.is_dead(states, remaining).tolist()
         ended = automaton.ended(states).tolist()
         by_eos = torch.tensor(
             [bool(tokens) and tokens[-1] in vocab.eos_ids for tokens, _, _ in group]
         )
         finished = automaton.ended(states)
-        accepted = automaton.accepts(states, finished, length - by_eos.long()).tolist()
+        accepted = automaton.accepts(states, finished, depth - by_eos.long()).tolist()
         masks = automaton.mask(states, remaining) if remaining else None
         if masks is not None:
             ragged = automaton.mask(states, torch.full((len(group),), remaining))
@@ -162,41 +155,41 @@ def violations(
 
 CASES: list[tuple[Vocab, tuple[Predicate, ...], tuple[str, ...], int]] = [
     (LETTERS, (), (), 3),
-    (LETTERS, (Matches("(ab)*"),), (), 4),
-    (LETTERS, (Matches("(aa)*"), Finished()), (), 4),
-    (LETTERS, (Never(("ba",)), Contains(("bb",))), (), 4),
-    (LETTERS, (Contains(("ab",), whole_words=True),), (), 4),
-    (LETTERS, (Length("words", "==", 2),), (), 4),
-    (LETTERS, (Length("characters", ">=", 5), Length("tokens", "<=", 3)), (), 4),
-    (LETTERS, (Length("tokens", ">=", 2), Finished()), (), 4),
-    (LETTERS, (Or((Length("tokens", "<", 2), Contains(("bb",)))),), (), 4),
-    (LETTERS, (Or((Finished(), Matches("a+"))),), (), 4),
-    (LETTERS, (Not(Finished()), Length("characters", "<=", 3)), (), 3),
-    (LETTERS, (Not(And((Finished(), Length("tokens", "==", 2)))), Never((" ",))), (), 4),
+    (LETTERS, (matches("(ab)*"),), (), 4),
+    (LETTERS, (matches("(aa)*"), finished()), (), 4),
+    (LETTERS, (never(("ba",)), contains(("bb",))), (), 4),
+    (LETTERS, (contains(("ab",), whole_words=True),), (), 4),
+    (LETTERS, (length("words", "==", 2),), (), 4),
+    (LETTERS, (length("characters", ">=", 5), length("tokens", "<=", 3)), (), 4),
+    (LETTERS, (length("tokens", ">=", 2), finished()), (), 4),
+    (LETTERS, (Or((length("tokens", "<", 2), contains(("bb",)))),), (), 4),
+    (LETTERS, (Or((finished(), matches("a+"))),), (), 4),
+    (LETTERS, (Not(finished()), length("characters", "<=", 3)), (), 3),
+    (LETTERS, (Not(And((finished(), length("tokens", "==", 2)))), never((" ",))), (), 4),
     (LETTERS, (False_(),), (), 2),
-    (LETTERS, (StartsWith(("a",)), EndsWith(("b", "ba"))), (), 4),
+    (LETTERS, (starts_with(("a",)), ends_with(("b", "ba"))), (), 4),
     (LETTERS, (), ("ba",), 4),
-    (LETTERS, (Matches("a*"),), ("b ", "ab"), 4),
-    (LETTERS, (Matches("[ab]*"), Finished()), ("  ", "b "), 4),
-    (LETTERS, (Length("tokens", "==", 2),), ("b",), 4),
-    (LETTERS, (EndsWith(("a",)),), ("aab", "ab"), 4),
-    (ENDLESS, (Matches("(aa)*"),), (), 5),
-    (ENDLESS, (Matches("(aa)*"),), (), 4),
-    (ENDLESS, (Never(("a",), ignore_case=True),), (), 4),
-    (ENDLESS, (Finished(), Contains(("A",))), (".",), 4),
-    (ENDLESS, (Finished(),), (), 3),
-    (TWO_ENDS, (Matches(r"a*$"),), (), 4),
-    (TWO_ENDS, (Matches(r"(?m)(^a+\.$\n?)+"),), (), 4),
-    (TWO_ENDS, (Never((".",)),), ("\n",), 4),
-    (PIECES, (Contains(("€",)),), (), 4),
-    (PIECES, (Matches("[^\ufffd]*"),), (), 4),
-    (PIECES, (Matches("(\ufffd|a)*"), Finished()), (), 4),
-    (PIECES, (Length("characters", "==", 3),), (), 4),
-    (PIECES, (Never(("a",)),), ("é",), 4),
-    (PIECES, (Matches(r"\w*"),), ("€", "."), 4),
-    (EMOJI, (Matches("\U0001f600+"),), (), 4),
-    (EMOJI, (Length("characters", "<=", 2),), (), 4),
-    (EMOJI, (EndsWith(("\ufffd",)), Not(Contains(("a\ufffd",)))), (), 4),
+    (LETTERS, (matches("a*"),), ("b ", "ab"), 4),
+    (LETTERS, (matches("[ab]*"), finished()), ("  ", "b "), 4),
+    (LETTERS, (length("tokens", "==", 2),), ("b",), 4),
+    (LETTERS, (ends_with(("a",)),), ("aab", "ab"), 4),
+    (ENDLESS, (matches("(aa)*"),), (), 5),
+    (ENDLESS, (matches("(aa)*"),), (), 4),
+    (ENDLESS, (never(("a",), ignore_case=True),), (), 4),
+    (ENDLESS, (finished(), contains(("A",))), (".",), 4),
+    (ENDLESS, (finished(),), (), 3),
+    (TWO_ENDS, (matches(r"a*$"),), (), 4),
+    (TWO_ENDS, (matches(r"(?m)(^a+\.$\n?)+"),), (), 4),
+    (TWO_ENDS, (never((".",)),), ("\n",), 4),
+    (PIECES, (contains(("€",)),), (), 4),
+    (PIECES, (matches("[^\ufffd]*"),), (), 4),
+    (PIECES, (matches("(\ufffd|a)*"), finished()), (), 4),
+    (PIECES, (length("characters", "==", 3),), (), 4),
+    (PIECES, (never(("a",)),), ("é",), 4),
+    (PIECES, (matches(r"\w*"),), ("€", "."), 4),
+    (EMOJI, (matches("\U0001f600+"),), (), 4),
+    (EMOJI, (length("characters", "<=", 2),), (), 4),
+    (EMOJI, (ends_with(("\ufffd",)), Not(contains(("a\ufffd",)))), (), 4),
 ]
 
 
@@ -225,7 +218,7 @@ def test_automata_on_demand_and_side_by_side_never_refuse_wrongly(
 @pytest.mark.parametrize("stop", [(), ("b ",)])
 def test_a_constraint_too_large_for_any_automaton_is_left_out(stop: tuple[str, ...]) -> None:
     """The others are followed as if it were not there."""
-    large, small = Contains(("abab", "aabb")), Never(("bb",))
+    large, small = contains(("abab", "aabb")), never(("bb",))
     automaton = compile_constraint((large, small), LETTERS, stop, 4, state_budget=4)
     assert automaton.left_out == (large,) and not automaton.is_exact
     judge = judge_of((small,), LETTERS, stop, 4)
@@ -237,7 +230,7 @@ def test_a_constraint_too_large_for_any_automaton_is_left_out(stop: tuple[str, .
 
 
 def test_a_leading_space_is_stripped_once_where_the_vocabulary_does() -> None:
-    predicates = (Matches(" ?a*b?"),)
+    predicates = (matches(" ?a*b?"),)
     automaton = compile_constraint(predicates, LETTERS, ("ab",), 4, strip_leading_space=True)
     judge = judge_of(predicates, LETTERS, ("ab",), 4, strip=True)
     assert violations(automaton, judge, LETTERS, 4) == []
@@ -261,7 +254,7 @@ PREDICATES = predicates(
     ],
     units=["characters", "words", "tokens"],
     bounds=[-1, 0, 1, 1.5, 2, 3],
-    others=[Finished(), True_()],
+    others=[finished(), True_()],
 )
 
 
@@ -306,7 +299,7 @@ def test_random_constraints_on_random_vocabularies(
 def test_bytes_are_decoded_as_python_decodes_them(tokens: list[bytes], target: str) -> None:
     vocab = Vocab((*tokens, b"a"), frozenset())
     pattern = f"(?s)(?:{target}|[^{target}]{{2}})*"
-    automaton = compile_constraint([Matches(pattern)], vocab, (), len(tokens))
+    automaton = compile_constraint([matches(pattern)], vocab, (), len(tokens))
     states = automaton.initial(1)
     for token in range(len(tokens)):
         states = automaton.advance(states, torch.tensor([token]))
@@ -346,9 +339,9 @@ class ForgetsTheEnd(SiteAutomaton):
 @pytest.mark.parametrize(
     ("wrong", "chosen"),
     [
-        (IgnoresBudget, (Contains(("bb",)),)),
-        (RefusesOpenPrefixes, (Matches("(ab)*"),)),
-        (ForgetsTheEnd, (Finished(),)),
+        (IgnoresBudget, (contains(("bb",)),)),
+        (RefusesOpenPrefixes, (matches("(ab)*"),)),
+        (ForgetsTheEnd, (finished(),)),
     ],
 )
 def test_wrong_automata_are_rejected(
@@ -360,7 +353,7 @@ def test_wrong_automata_are_rejected(
 
 
 def test_a_stop_string_kept_in_the_text_is_rejected() -> None:
-    chosen = (Never(("b",)), Finished())
+    chosen = (never(("b",)), finished())
     automaton = compile_constraint(chosen, LETTERS, ("b",), 3)
 
     def keeps_the_stop(tokens: Tokens) -> bool | None:
@@ -375,7 +368,7 @@ def test_a_stop_string_kept_in_the_text_is_rejected() -> None:
 
 
 def test_decoding_token_by_token_is_rejected() -> None:
-    chosen = (Contains(("€",)),)
+    chosen = (contains(("€",)),)
     automaton = compile_constraint(chosen, PIECES, (), 3)
 
     def decodes_token_by_token(tokens: Tokens) -> bool | None:
@@ -390,7 +383,7 @@ def test_decoding_token_by_token_is_rejected() -> None:
 
 
 def test_a_dead_prefix_stays_dead_and_allows_nothing() -> None:
-    automaton = compile_constraint([Never(("ab",))], LETTERS, (), 4)
+    automaton = compile_constraint([never(("ab",))], LETTERS, (), 4)
     states = automaton.advance(automaton.initial(2), torch.tensor([3, 0]))
     assert states.tolist()[0] == -1 and states.tolist()[1] >= 0
     states = automaton.advance(states, torch.tensor([2, 1]))
@@ -401,7 +394,7 @@ def test_a_dead_prefix_stays_dead_and_allows_nothing() -> None:
 
 
 def test_ended_rows_keep_their_state() -> None:
-    automaton = compile_constraint([Matches("a*")], LETTERS, ("b",), 4)
+    automaton = compile_constraint([matches("a*")], LETTERS, ("b",), 4)
     states = automaton.advance(automaton.initial(2), torch.tensor([4, 1]))
     assert automaton.ended(states).all() and automaton.accepts(states, True).all()
     for token in range(LETTERS.size):
@@ -410,9 +403,9 @@ def test_ended_rows_keep_their_state() -> None:
 
 
 def test_impossible_constraints_and_budgets_are_known_before_anything_is_drawn() -> None:
-    assert compile_constraint([Length("characters", ">", 8)], LETTERS, (), 4).is_impossible
-    assert not compile_constraint([Length("characters", ">", 7)], LETTERS, (), 4).is_impossible
-    automaton = compile_constraint([Length("characters", "==", 3), Finished()], LETTERS, (), 5)
+    assert compile_constraint([length("characters", ">", 8)], LETTERS, (), 4).is_impossible
+    assert not compile_constraint([length("characters", ">", 7)], LETTERS, (), 4).is_impossible
+    automaton = compile_constraint([length("characters", "==", 3), finished()], LETTERS, (), 5)
     assert automaton.min_tokens == 3
     assert compile_constraint([False_()], LETTERS, (), 5).min_tokens is None
 
@@ -420,7 +413,7 @@ def test_impossible_constraints_and_budgets_are_known_before_anything_is_drawn()
 def test_without_constraints_no_mask_is_needed() -> None:
     automaton = compile_constraint([], LETTERS, ("b",), 3)
     assert not any(automaton.masks_at(remaining) for remaining in (1, 2, 3))
-    automaton = compile_constraint([Contains(("b",))], LETTERS, (), 9)
+    automaton = compile_constraint([contains(("b",))], LETTERS, (), 9)
     assert automaton.masks_at(1)
 
 
@@ -433,7 +426,7 @@ def test_bad_stop_strings_are_refused() -> None:
 def test_masks_that_are_kept_are_those_that_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     from lmppl.automata import tokens as lookups
 
-    chosen = (Length("characters", "<=", 40), Contains(("b",)), Finished())
+    chosen = (length("characters", "<=", 40), contains(("b",)), finished())
     tokens = torch.tensor([[0, 1, 3, 2], [1, 1, 4, 0], [3, 3, 3, 3], [0, 0, 0, 0]])
     found = []
     for budget in (1 << 20, 0):

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-from lmppl.builtins.risk import UncertainScores, apply_rule, mean
-from lmppl.builtins.risk_ranges import RISK_RULES, rule_range
 from lmppl.errors import Span
 from lmppl.ir.model import Parameter, Reward, RewardSource
 from lmppl.ir.types import REAL, STRING, Interval
 from lmppl.rewards.scorer import Scorer, Source
 from lmppl.rewards.texts import CountSource, LexiconSource
+from lmppl.rewards.uncertain import UncertainScores
 from lmppl.rewards.vader import VaderSource
+from tests.rules import RULES, apply_rule, rule_range
 
 SPAN = Span(None, 0, 1, 1, 1, 1, 2)
 
@@ -37,7 +37,7 @@ members = st.integers(1, 6).flatmap(
 
 @st.composite
 def ruled(draw: st.DrawFn) -> tuple[str, float | None]:
-    rule = draw(st.sampled_from(sorted(RISK_RULES)))
+    rule = draw(st.sampled_from(sorted(RULES)))
     return rule, draw(LEVELS[rule]) if rule in LEVELS else None
 
 
@@ -47,8 +47,8 @@ def test_a_rule_stays_inside_the_range_that_the_checker_was_told(
 ) -> None:
     rule, argument = case
     box = Interval(float(values.min()), float(values.max()))
-    parameter = RISK_RULES[rule].parameter
-    arguments = {} if parameter is None or argument is None else {parameter: argument}
+    parameter = RULES[rule].parameter
+    arguments = {} if parameter is None or argument is None else {parameter.name: argument}
     scores = UncertainScores.ensemble(values)
     found = apply_rule(rule, scores, argument)
     for may_be_gaussian in (False, True):
@@ -64,8 +64,8 @@ def test_a_gaussian_rule_stays_inside_its_range(
     rule, argument = case
     if rule == "worst":
         return
-    parameter = RISK_RULES[rule].parameter
-    arguments = {} if parameter is None or argument is None else {parameter: argument}
+    parameter = RULES[rule].parameter
+    arguments = {} if parameter is None or argument is None else {parameter.name: argument}
     (found,) = apply_rule(rule, UncertainScores.gaussian([centre], [spread]), argument)
     assert rule_range(rule, Interval(centre, centre), arguments).lower <= found
     assert found <= rule_range(rule, Interval(centre, centre), arguments).upper
@@ -120,7 +120,7 @@ def test_more_caution_is_never_more_reward(values: np.ndarray, a: float, b: floa
         assert (apply_rule(rule, scores, high) <= apply_rule(rule, scores, low) + 1e-9).all()
     assert (apply_rule("cvar", scores, low) <= apply_rule("quantile", scores, low) + 1e-9).all()
     assert (apply_rule("worst", scores) <= apply_rule("cvar", scores, low)).all()
-    assert (apply_rule("cvar", scores, 1.0) - mean(scores) < 1e-9).all()
+    assert (apply_rule("cvar", scores, 1.0) - scores.mean() < 1e-9).all()
 
 
 texts = st.lists(st.text(alphabet="ab !?né\n'-", max_size=30), min_size=1, max_size=8)

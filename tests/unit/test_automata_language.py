@@ -22,26 +22,28 @@ from lmppl.automata.language import (
 )
 from lmppl.automata.predicates import (
     And,
-    Contains,
-    EndsWith,
     False_,
-    Finished,
-    Length,
-    Matches,
-    Never,
     Not,
     Or,
     Predicate,
-    StartsWith,
     True_,
     cut_at_stop,
     holds,
     leaves,
 )
-from tests.predicates import predicates
+from tests.predicates import (
+    contains,
+    ends_with,
+    finished,
+    length,
+    matches,
+    never,
+    predicates,
+    starts_with,
+)
 
 SHORT_TEXTS = ["".join(letters) for n in range(5) for letters in product("aB .", repeat=n)]
-SENTENCE = Matches(r"[A-Z][a-z ]*\.")
+SENTENCE = matches(r"[A-Z][a-z ]*\.")
 
 
 PREDICATES = predicates(
@@ -91,10 +93,10 @@ def test_a_contradiction_is_one_and_is_minimal(chosen: list[Predicate]) -> None:
 
 
 def test_the_contradiction_named_is_the_pair_to_blame() -> None:
-    brief = Length("words", "<=", 20)
-    assert contradiction([brief, SENTENCE, Never((".",))]) == (1, 2)
-    assert contradiction([brief, SENTENCE, Contains((".",))]) is None
-    three = [StartsWith(("a",)), EndsWith(("b",)), Length("characters", "<", 2)]
+    brief = length("words", "<=", 20)
+    assert contradiction([brief, SENTENCE, never((".",))]) == (1, 2)
+    assert contradiction([brief, SENTENCE, contains((".",))]) is None
+    three = [starts_with(("a",)), ends_with(("b",)), length("characters", "<", 2)]
     assert contradiction([brief, *three]) == (1, 2, 3)
     assert contradiction([brief, False_(), SENTENCE]) == (1,)
 
@@ -102,19 +104,19 @@ def test_the_contradiction_named_is_the_pair_to_blame() -> None:
 @pytest.mark.parametrize(
     ("predicate", "kind"),
     [
-        (Never(("bad",)), "safety"),
-        (Never(("bad",), whole_words=True), "automaton"),
-        (Contains(("good",)), "liveness"),
+        (never(("bad",)), "safety"),
+        (never(("bad",), whole_words=True), "automaton"),
+        (contains(("good",)), "liveness"),
         (SENTENCE, "automaton"),
-        (StartsWith(("A",)), "automaton"),
-        (EndsWith((".",)), "liveness"),
-        (Length("words", "<=", 20), "safety"),
-        (Length("characters", ">=", 20), "liveness"),
-        (Length("tokens", "<", 20), "safety"),
-        (Length("tokens", ">", 20), "liveness"),
-        (Length("tokens", "==", 20), "automaton"),
-        (Finished(), "liveness"),
-        (Matches("(?:a|b)*a(?:a|b){20}"), "end"),
+        (starts_with(("A",)), "automaton"),
+        (ends_with((".",)), "liveness"),
+        (length("words", "<=", 20), "safety"),
+        (length("characters", ">=", 20), "liveness"),
+        (length("tokens", "<", 20), "safety"),
+        (length("tokens", ">", 20), "liveness"),
+        (length("tokens", "==", 20), "automaton"),
+        (finished(), "liveness"),
+        (matches("(?:a|b)*a(?:a|b){20}"), "end"),
         (True_(), "safety"),
     ],
 )
@@ -123,31 +125,38 @@ def test_it_is_known_when_a_predicate_is_decided(predicate: Predicate, kind: str
 
 
 def test_conditions_on_tokens_are_relaxed_to_what_the_text_alone_implies() -> None:
-    predicate = And((SENTENCE, Finished(), Not(And((Finished(), SENTENCE)))))
+    predicate = And((SENTENCE, finished(), Not(And((finished(), SENTENCE)))))
     relaxed = relax(predicate)
-    assert Finished() not in list(leaves(relaxed))
+    assert finished() not in list(leaves(relaxed))
     assert holds(relaxed, "Yes.")
     assert not holds(relaxed, "no")
-    assert is_never_true(Or((False_(), And((Finished(), False_())))))
-    assert not is_always_true(Or((Finished(), Not(Finished()))))
+    assert is_never_true(Or((False_(), And((finished(), False_())))))
+    assert not is_always_true(Or((finished(), Not(finished()))))
 
 
 def test_what_needs_more_than_the_text_asks_for_it() -> None:
     with pytest.raises(ValueError, match="number of tokens"):
-        holds(Length("tokens", "<", 3), "a")
+        holds(length("tokens", "<", 3), "a")
     with pytest.raises(ValueError, match="ended"):
-        holds(Finished(), "a")
+        holds(finished(), "a")
     with pytest.raises(ValueError, match="text alone"):
-        predicate_dfa(Finished())
+        predicate_dfa(finished())
     with pytest.raises(TooManyStates):
-        predicate_dfa(Length("characters", "<", 50_000))
+        predicate_dfa(length("characters", "<", 50_000))
 
 
-def test_a_list_of_words_is_not_mistaken_for_a_string() -> None:
-    with pytest.raises(TypeError, match="tuple of strings"):
-        Never("bad")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="unit"):
-        Length("sentences", "<", 3)  # type: ignore[arg-type]
+def test_a_string_is_a_list_of_one_word_and_not_of_letters() -> None:
+    assert never("bad") == never(["bad"]) != never(("b", "a", "d"))
+    with pytest.raises(ValueError, match="op must be one of"):
+        length("tokens", "=", 3)  # type: ignore[arg-type]
+
+
+def test_a_predicate_is_shown_in_one_line_as_it_would_be_called() -> None:
+    assert repr(never("bad", True)) == (
+        "never(words=('bad',), ignore_case=True, whole_words=False)"
+    )
+    assert repr(length("words", "<=", 3)) == "length(unit='words') <= 3"
+    assert repr(Not(finished())) == "Not(part=finished())"
 
 
 @pytest.mark.parametrize(
@@ -170,8 +179,8 @@ def test_the_stop_string_that_is_completed_first_ends_the_text(
 def test_constraints_are_checked_without_torch_and_numpy() -> None:
     program = (
         "import sys; from lmppl.automata.language import shortest_text;"
-        "from lmppl.automata.predicates import Matches, Never;"
-        "assert shortest_text(Matches('[a-c]+')) == 'a';"
+        "from lmppl.builtins.predicates.matches import MATCHES;"
+        "assert shortest_text(MATCHES.asked(pattern='[a-c]+')) == 'a';"
         "print(sorted({'torch', 'numpy', 'transformers'} & set(sys.modules)))"
     )
     result = subprocess.run(

@@ -13,17 +13,11 @@ from hypothesis import strategies as st
 import lmppl
 from lmppl.automata import recognition, searching
 from lmppl.automata.dfa import TooManyStates
-from lmppl.automata.predicates import (
-    Contains,
-    EndsWith,
-    Matches,
-    Never,
-    StartsWith,
-    holds,
-)
+from lmppl.automata.predicates import Asked, holds
 from lmppl.automata.recognition import recognise
 from lmppl.automata.regex import NotRegular
 from lmppl.automata.searching import Counter
+from tests.predicates import contains, ends_with, matches, never, starts_with
 
 ATOMS = ["a", "b", "ab", ".", "[ab]", r"\b", r"\B", "^", "$", r"\Z", r"\w", r"\s", "c?", "\n", ""]
 REPEATS = ["*", "+", "?", "*?", "+?", "??", "{2}", "{0,2}", "{1,3}?", "{2,}", "{2,}?", "{3}?"]
@@ -69,22 +63,24 @@ def test_counts_without_the_help_of_re_are_those_of_re(pattern: str, texts: list
 
 WORDS = st.lists(st.text("abßA .", max_size=3), max_size=4).map(tuple)
 PREDICATES = st.one_of(
-    st.builds(Matches, patterns(), st.booleans()),
-    st.builds(Contains, WORDS, st.booleans(), st.booleans()),
-    st.builds(Never, WORDS, st.booleans(), st.booleans()),
-    st.builds(StartsWith, WORDS, st.booleans()),
-    st.builds(EndsWith, WORDS, st.booleans()),
+    st.builds(matches, patterns(), st.booleans()),
+    st.builds(contains, WORDS, st.booleans(), st.booleans()),
+    st.builds(never, WORDS, st.booleans(), st.booleans()),
+    st.builds(starts_with, WORDS, st.booleans()),
+    st.builds(ends_with, WORDS, st.booleans()),
 )
 
 
 @settings(max_examples=300, deadline=None)
 @given(PREDICATES, st.lists(LETTERS, max_size=8))
 def test_predicates_hold_of_the_texts_of_which_they_are_defined_to(
-    predicate: Matches | Contains | Never | StartsWith | EndsWith, texts: list[str]
+    predicate: Asked, texts: list[str]
 ) -> None:
     wanted = [holds(predicate, text) for text in texts]
     assert recognise(predicate, texts).tolist() == wanted
-    lazy = recognition._Lazy(predicate)
+    language = predicate.language()
+    assert language is not None
+    lazy = recognition._Lazy(language)
     assert [lazy.accepts(text) for text in texts] == wanted
 
 
@@ -94,14 +90,14 @@ def test_a_pattern_that_hangs_re_is_answered_at_once(shared: Path) -> None:
     assert len(post["text"]) == 1
     for pattern in ("(a+)+b", "(a|a)*b", "(a|aa)+$b", "(?:a*)*c", "(a?){30}a{30}b"):
         text = "a" * 5000
-        assert not recognise(Matches(pattern), [text] * 8).any()
+        assert not recognise(matches(pattern), [text] * 8).any()
         assert Counter(pattern).count(text) == 0
     assert Counter("(?:a.*)?b|a").count("a" * 3000) == 3000
     assert time.monotonic() - began < 60
 
 
 def test_an_automaton_that_is_too_large_is_made_while_it_runs() -> None:
-    predicate = Matches("(?:a|b)*a(?:a|b){20}")
+    predicate = matches("(?:a|b)*a(?:a|b){20}")
     with pytest.raises(TooManyStates):
         recognition.predicate_dfa(predicate)
     text = "ab" * 3000
@@ -134,13 +130,13 @@ def test_a_long_list_of_whole_words_is_followed_while_a_text_grows(shared: Path)
     tokens = (*(letter.encode() for letter in letters), b" the", b"\xc3", b"\xa9", b"")
     vocab = Vocabulary(len(tokens), tokens, frozenset({len(tokens) - 1}))
     for flags in ((False, True), (True, True)):
-        automaton = compile_constraint([Never(words, *flags)], vocab, max_tokens=8)
+        automaton = compile_constraint([never(words, *flags)], vocab, max_tokens=8)
         assert automaton.is_exact and automaton.left_out == ()
 
 
 def test_words_of_thousands_of_characters_are_fine() -> None:
     word = "ab" * 3000
-    for predicate in (Never((word,)), Never((word,), True, True), Contains((word, word + "c"))):
+    for predicate in (never((word,)), never((word,), True, True), contains((word, word + "c"))):
         texts = [word, f" {word} ", word[:-1], f"c{word}c"]
         assert recognise(predicate, texts).tolist() == [holds(predicate, text) for text in texts]
 

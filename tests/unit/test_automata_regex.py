@@ -224,7 +224,7 @@ WORDS = st.lists(st.text("abk é.", min_size=0, max_size=3), max_size=4).map(tup
 def test_words_are_found_as_by_search(
     words: tuple[str, ...], ignore_case: bool, whole_words: bool, texts: list[str]
 ) -> None:
-    from lmppl.automata.predicates import words_pattern
+    from lmppl.builtins.predicates.contains import words_pattern
 
     engine = re.compile(
         words_pattern(words, whole_words=whole_words), re.IGNORECASE if ignore_case else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from lmppl.builtins import FACTORS, PLANNED, Builtin
 from lmppl.checker import check
 from lmppl.errors import LmpError
+from lmppl.ir.types import CHAT, UNCERTAIN
 from lmppl.syntax import parse
 
 REWARDS = """
@@ -33,9 +33,9 @@ def program_of(builtin: Builtin) -> str:
         called = example.removeprefix("reward ").split("(")[0]
         arguments = "question, text" if "q: string" in example else "text"
         value = f"{called}({arguments})"
-        value = f"mean({value})" if builtin.name == "ensemble" else value
+        value = f"mean({value})" if builtin.result == UNCERTAIN else value
         return f"{example}\nmodel m({parameters}) {{ {TEXT} factor {value} return text }}"
-    if builtin.kind == "distribution" or builtin.name == "chat":
+    if builtin.kind == "distribution" or builtin.result == CHAT:
         return f"{REWARDS}\nmodel m({parameters}) {{ {builtin.example} }}"
     lets = "let h = helpful(text)"
     last = "" if builtin.example.startswith("return") else "return text"
@@ -81,15 +81,6 @@ def test_an_argument_too_many_or_misspelt_is_refused(builtin: Builtin, tmp_path:
     with pytest.raises(LmpError) as error:
         check(parse(source), base_dir=str(tmp_path))
     assert "LMP109" in {each.code for each in error.value.diagnostics}
-
-
-@pytest.mark.parametrize(
-    "builtin", [each for each in FACTORS if each.executor is not None], ids=identity
-)
-def test_what_computes_a_built_in_exists(builtin: Builtin) -> None:
-    assert builtin.executor is not None
-    module, _, attribute = builtin.executor.partition(":")
-    assert callable(getattr(importlib.import_module(module), attribute))
 
 
 def test_names_are_listed_once_per_kind() -> None:

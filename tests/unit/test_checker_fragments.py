@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from lmppl.automata.predicates import And, Length, Never, Not, True_
+from lmppl.automata.predicates import And, Not, True_
 from lmppl.checker import check, check_binding, check_constraints, check_expression
 from lmppl.errors import LmpError
 from lmppl.evaluation.constraints import as_predicate
 from lmppl.ir.expr import Call, RewardCall
 from lmppl.ir.model import Model
 from lmppl.syntax import parse
+from tests.predicates import length, never
 
 SOURCE = """
 reward sentiment(t: string): real<lower=-1, upper=1> = vader()
@@ -163,7 +164,7 @@ def test_an_extern_that_nothing_calls_need_not_be_given(model: Model) -> None:
 def test_requirements_become_predicates_through_lets_and_parameters(model: Model) -> None:
     clean = model.potentials[1].expr
     found = as_predicate(model, clean, "text", {"words": ["a", "b"], "n": 4})
-    assert found == And((Never(("a", "b")), Length("tokens", "<", 4.0)))
+    assert found == And((never(("a", "b")), length("tokens", "<", 4.0)))
 
 
 def test_what_no_automaton_decides_is_no_predicate(model: Model) -> None:
@@ -175,7 +176,7 @@ def test_what_no_automaton_decides_is_no_predicate(model: Model) -> None:
     assert predicate("never(text, words)") is None
     assert predicate("mood or never(text, words)", words=["a"]) is None
     assert predicate("mood", mood=True) == True_()
-    assert predicate("not (3 > length(text))") == Not(Length("tokens", "<", 3.0))
+    assert predicate("not (3 > length(text))") == Not(length("tokens", "<", 3.0))
 
 
 def test_contradictions_are_found_once_parameters_are_known(model: Model) -> None:

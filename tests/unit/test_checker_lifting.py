@@ -12,15 +12,18 @@ import pytest
 from lmppl.automata.counting import count_dfa
 from lmppl.automata.dfa import TooManyStates
 from lmppl.automata.language import predicate_dfa
-from lmppl.automata.predicates import Count, OneOf, holds
+from lmppl.automata.predicates import OneOf, holds
 from lmppl.automata.regex import NotRegular
+from lmppl.builtins.loading import load_reward
 from lmppl.checker import check
 from lmppl.errors import LmpError
+from lmppl.evaluation.columns import TextColumn
 from lmppl.evaluation.constraints import as_predicate, required_predicate
-from lmppl.evaluation.values import Environment, TextColumn, evaluate
+from lmppl.evaluation.environment import Environment
+from lmppl.evaluation.values import evaluate
 from lmppl.ir.model import Model
-from lmppl.rewards import load_reward
 from lmppl.syntax import parse
+from tests.predicates import counted
 
 TEXTS = ["".join(letters) for n in range(7) for letters in itertools.product("ab ", repeat=n)]
 TEXTS += ["aab abab aaa b", "ba " * 5]
@@ -199,7 +202,7 @@ def test_counts_of_random_patterns_are_those_of_findall() -> None:
 @pytest.mark.parametrize("pattern", ["a*", "a|", "(?:a?){2,}b", "a$", r"(a)\1", "a(?=b)", "(", ""])
 def test_patterns_whose_matches_are_counted_in_other_ways_are_refused(pattern: str) -> None:
     with pytest.raises(NotRegular):
-        predicate_dfa(Count(pattern, ">=", 2))
+        predicate_dfa(counted(pattern, ">=", 2))
 
 
 def test_nothing_is_one_of_no_words() -> None:

@@ -6,7 +6,8 @@ import pytest
 
 import lmppl
 from lmppl.automata.language import few_texts, predicate_dfa
-from lmppl.automata.predicates import Matches, OneOf
+from lmppl.automata.predicates import OneOf
+from tests.predicates import matches
 
 PROGRAM = """
 model m(mood: bool = true) {{
@@ -44,8 +45,8 @@ def test_what_is_warned_of_is_counted_in_tokens(
 
 
 def test_few_texts_are_all_texts() -> None:
-    assert few_texts(predicate_dfa(Matches("a[bc]?|d{2}")), 10) == ["a", "ab", "ac", "dd"]
+    assert few_texts(predicate_dfa(matches("a[bc]?|d{2}")), 10) == ["a", "ab", "ac", "dd"]
     assert few_texts(predicate_dfa(OneOf(("é", "", "xyz"))), 10) == ["", "é", "xyz"]
-    assert few_texts(predicate_dfa(Matches("a[bc]?|d{2}")), 3) is None
-    assert few_texts(predicate_dfa(Matches("a+")), 1000) is None
-    assert few_texts(predicate_dfa(Matches("a.")), 1000) is None
+    assert few_texts(predicate_dfa(matches("a[bc]?|d{2}")), 3) is None
+    assert few_texts(predicate_dfa(matches("a+")), 1000) is None
+    assert few_texts(predicate_dfa(matches("a.")), 1000) is None

@@ -7,14 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from lmppl.builtins import named
-from lmppl.builtins.functions import FUNCTIONS
-from lmppl.builtins.risk import UncertainScores
-from lmppl.builtins.risk_ranges import RISK_RULES
 from lmppl.errors import InferenceError, Span
+from lmppl.evaluation.columns import TextColumn
 from lmppl.evaluation.constants import constant_value
+from lmppl.evaluation.environment import Environment
 from lmppl.evaluation.formatting import format_value
-from lmppl.evaluation.values import _PREDICATES, Environment, TextColumn, evaluate
+from lmppl.evaluation.values import evaluate
 from lmppl.ir.expr import (
     Array,
     Binary,
@@ -33,6 +31,7 @@ from lmppl.ir.model import Parameter, Reward, RewardSource
 from lmppl.ir.types import BOOL, INT, REAL, STRING, UNCERTAIN, Interval, Type
 from lmppl.rewards.scorer import Scorer
 from lmppl.rewards.texts import CountSource
+from lmppl.rewards.uncertain import UncertainScores
 
 SPAN = Span("m.lmp", 10, 20, 2, 3, 2, 13)
 
@@ -423,10 +422,3 @@ def test_what_the_checker_folds_is_what_a_run_computes(expr: Expr) -> None:
     else:
         assert computed == pytest.approx(known, rel=1e-15, abs=0)
         assert isinstance(known, bool) == (np.asarray(computed).dtype == bool)
-
-
-def test_every_function_of_the_language_is_computed() -> None:
-    static = {name for name, each in named("function").items() if each.executor is not None}
-    assert set(FUNCTIONS) == static
-    predicates = {name for name in named("predicate") if name != "finished"}
-    assert set(_PREDICATES) == predicates and set(RISK_RULES) == set(named("risk"))

@@ -11,12 +11,13 @@ import pytest
 import torch
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-from lmppl.builtins.risk import UncertainScores
+from lmppl.builtins.loading import load_reward
 from lmppl.errors import InferenceError, Span
 from lmppl.ir.model import Parameter, Reward, RewardSource
 from lmppl.ir.types import INT, REAL, STRING, UNCERTAIN, Interval, Type
-from lmppl.rewards import Scorer, load_reward
+from lmppl.rewards import Scorer
 from lmppl.rewards.scorer import REMEMBERED
+from lmppl.rewards.uncertain import UncertainScores
 
 SPAN = Span(None, 0, 1, 1, 1, 1, 2)
 

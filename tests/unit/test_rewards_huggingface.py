@@ -11,13 +11,14 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from lmppl.builtins.risk import UncertainScores
+from lmppl.builtins.loading import load_reward
 from lmppl.errors import InferenceError, Span
 from lmppl.ir.model import Parameter, Reward, RewardSource
 from lmppl.ir.types import REAL, STRING, UNCERTAIN, Interval, Type
-from lmppl.rewards import Scorer, load_reward
+from lmppl.rewards import Scorer
 from lmppl.rewards.ensemble import EnsembleSource
 from lmppl.rewards.huggingface import ClassifierSource, load_sequence_classifier
+from lmppl.rewards.uncertain import UncertainScores
 
 SPAN = Span(None, 0, 1, 1, 1, 1, 2)
 WORDS = "the cat sat on a mat and was very happy but then it rained all day . ! ?".split()

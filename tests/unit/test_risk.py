@@ -8,22 +8,19 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 
-from lmppl.builtins.risk import (
-    UncertainScores,
-    apply_rule,
-    cvar,
-    entropic,
-    lcb,
-    log_normal_cdf,
-    mean,
-    preferred,
-    quantile,
-    std,
-    worst,
-)
-from lmppl.builtins.risk_ranges import RISK_RULES, rule_range
+from lmppl.builtins.rules import CVAR, ENTROPIC, LCB, MEAN, PREFERRED, QUANTILE, STD, WORST
 from lmppl.errors import InferenceError
 from lmppl.ir.types import Interval
+from lmppl.rewards.uncertain import UncertainScores, log_normal_cdf
+from tests.rules import RULES, apply_rule, rule_range
+
+mean, std, lcb, worst = MEAN.apply, STD.apply, LCB.apply, WORST.apply
+quantile, cvar, entropic, preferred = (
+    QUANTILE.apply,
+    CVAR.apply,
+    ENTROPIC.apply,
+    PREFERRED.apply,
+)
 
 MEMBERS = np.array(
     [[0.1, -1.5, 2.0, 0.1, 0.7], [3.0, 3.0, 3.0, 3.0, 3.0], [-4.0, 1.0, -1.0, 0.0, 2.5]]
@@ -202,7 +199,8 @@ def test_an_argument_outside_its_domain_is_refused(rule: str, argument: float) -
     with pytest.raises(InferenceError) as caught:
         apply_rule(rule, ENSEMBLE, argument)
     assert caught.value.diagnostics[0].code == "LMP927"
-    assert not RISK_RULES[rule].accepts(argument)
+    parameter = RULES[rule].parameter
+    assert parameter is not None and not parameter.allows(argument)
 
 
 @pytest.mark.parametrize("members", [[], [[]], [1.0], [[math.nan]], [[-math.inf, 1.0]]])
@@ -229,8 +227,8 @@ def test_ranges_are_those_of_the_extreme_ensembles() -> None:
     extremes = UncertainScores.ensemble([[-1.0, -1.0], [3.0, 3.0], [-1.0, 3.0]])
     for rule, argument in (("mean", None), ("worst", None), ("std", None), ("quantile", 0.3),
                            ("cvar", 0.4), ("entropic", 2.0), ("entropic", -2.0)):  # fmt: skip
-        described = RISK_RULES[rule]
-        arguments = {} if described.parameter is None else {described.parameter: argument}
+        parameter = RULES[rule].parameter
+        arguments = {} if parameter is None else {parameter.name: argument}
         found = rule_range(rule, box, arguments, may_be_gaussian=False)
         values = apply_rule(rule, extremes, argument)
         assert math.isclose(found.lower, values.min()) and math.isclose(found.upper, values.max())

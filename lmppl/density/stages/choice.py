@@ -1,4 +1,4 @@
-"""Discrete sites: `categorical` and `bernoulli`."""
+"""Discrete sites: one of a few values."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lmppl.builtins.kinds import ChoiceDistribution
 from lmppl.density.columns import column_of
 from lmppl.density.rows import SiteRows
 from lmppl.density.stages.alternatives import Alternatives, Children
 from lmppl.density.stages.run import Step
 from lmppl.density.steering.steered import Steered
-from lmppl.evaluation.values import Column
+from lmppl.evaluation.columns import Column
 from lmppl.lm.protocol import LanguageModel
 
 
@@ -253,20 +254,15 @@ class ChoiceStage:
         return {"kind": "choice", "values": list(self.support)}
 
 
-def bernoulli_weights(rows: SiteRows) -> np.ndarray:
-    """1 − p and p, for false and true."""
-    argument = rows.argument("p")
-    assert argument is not None
-    p = rows.numbers(argument)
-    return np.stack([1.0 - p, p], -1)
-
-
-def categorical_weights(size: int, rows: SiteRows) -> np.ndarray:
-    """The probabilities that are written, or all alike."""
-    argument = rows.argument("probs")
-    if argument is None:
-        return np.full((rows.num_rows, size), 1.0 / size)
-    return rows.matrix(argument)
+def weights_of(described: ChoiceDistribution, size: int, rows: SiteRows) -> np.ndarray:
+    """What a distribution makes of its arguments, those that may differ by row."""
+    given: dict[str, np.ndarray | None] = {}
+    for each in described.arguments:
+        if each.known == "draw":
+            expr = rows.argument(each.name)
+            value = rows.matrix if each.accepts == "numbers" else rows.numbers
+            given[each.name] = None if expr is None else value(expr)
+    return described.weights(rows.num_rows, size, **given)
 
 
 def draw_choices(log_probs: Tensor, uniforms: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lmppl.evaluation.values import TextColumn
+from lmppl.evaluation.columns import TextColumn
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from lmppl.density.steering.protocol import Steering
 from lmppl.density.target import Target
 from lmppl.density.traces import Traces
 from lmppl.errors import InferenceError
-from lmppl.evaluation.values import TextColumn, evaluate
+from lmppl.evaluation.columns import TextColumn
+from lmppl.evaluation.values import evaluate
 from lmppl.ir.model import Potential
 from lmppl.timing import timed
 

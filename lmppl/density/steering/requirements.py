@@ -17,7 +17,8 @@ from lmppl.density.stages.text import TextStage
 from lmppl.density.steering.automaton import Automata
 from lmppl.density.traces import Traces
 from lmppl.evaluation.constraints import asks_of_text, required_predicate
-from lmppl.evaluation.values import Environment, evaluate
+from lmppl.evaluation.environment import Environment
+from lmppl.evaluation.values import evaluate
 from lmppl.ir.model import Model, Potential
 from lmppl.lm.protocol import Prompt
 

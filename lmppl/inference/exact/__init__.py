@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from lmppl.builtins import distribution_of
+from lmppl.builtins.kinds import ChoiceDistribution
 from lmppl.errors import Diagnostic
 from lmppl.evaluation.constants import NotConstant, constant_value
 from lmppl.inference.settings import Referee, Settings, Values, option
@@ -60,14 +62,16 @@ def _num_executions(model: Model, values: Values) -> float:
     """At most how many executions a model has; ∞ where it draws a text or that is not known."""
     product = 1.0
     for site in model.sites:
-        if site.distribution.kind == "bernoulli":
-            product *= 2
-            continue
-        options = site.distribution.argument("values")
-        if site.is_text or options is None:
+        described = distribution_of(site.distribution)
+        if not isinstance(described, ChoiceDistribution):
             return math.inf
+        known = [each.name for each in described.arguments if each.known == "bind"]
+        given = {name: site.distribution.argument(name) for name in known}
         try:
-            product *= len(constant_value(options, model, values))
+            support = described.support(
+                **{n: constant_value(e, model, values) for n, e in given.items() if e is not None}
+            )
         except (NotConstant, ArithmeticError, ValueError):
             return math.inf
+        product *= len(support)
     return product

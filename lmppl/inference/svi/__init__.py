@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from lmppl.builtins import builtin
+from lmppl.builtins.kinds import Function
 from lmppl.errors import Diagnostic
 from lmppl.inference.settings import Referee, Settings, Values, noisy, option, refusal
 from lmppl.ir.expr import Call
@@ -91,6 +93,9 @@ class SVI(Settings):
 
 def _can_be_log_of_zero(model: Model, potential: Potential) -> bool:
     return any(
-        isinstance(node, Call) and node.function == "log" and node.type.range.lower == -math.inf
+        isinstance(node, Call)
+        and isinstance(function := builtin(node.function), Function)
+        and function.may_be_zero_mass
+        and node.type.range.lower == -math.inf
         for node in model.nodes(potential.expr)
     )

@@ -1,0 +1,1 @@
+"""Conditions on a text, one file each: signature, `holds`, automaton and random instances."""
