@@ -73,7 +73,7 @@ class Counting(Protocol):
     def automaton(self) -> Callable[..., Dfa]: ...
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True)
 class Asked:
     """A condition with its arguments, the text left out."""
 
@@ -102,7 +102,7 @@ class Asked:
         return f"{self.asking.name}({_shown(self.arguments)})"
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True)
 class Compared:
     """A count with its arguments, compared with a bound."""
 
@@ -145,7 +145,7 @@ class Compared:
         return f"{self.counting.name}({_shown(self.arguments)}) {self.op} {self.bound:g}"
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True)
 class OneOf:
     """The whole text is one of the words, letter by letter.  No words: false."""
 
