@@ -10,7 +10,7 @@ from lark.exceptions import UnexpectedToken
 
 from lmppl.errors import Diagnostic, InternalError, LmpError
 from lmppl.syntax import ast
-from lmppl.syntax.builder import Builder, literal_diagnostics
+from lmppl.syntax.building import builder, literal_diagnostics
 from lmppl.syntax.grammar import keywords, parser
 from lmppl.syntax.remains import remains
 from lmppl.syntax.scanner import Scan, allowances, normalize, scan
@@ -65,9 +65,9 @@ class SyntaxFailure(LmpError):
             left = remains(self._scanned, self.diagnostics, _tree_or_place, known)
             if left is None:
                 continue
-            builder = Builder(self._scanned, reserved)
-            program = builder.program(left.tree, allowances(self._scanned))
-            if program is not None and not builder.diagnostics:
+            make = builder(self._scanned, reserved)
+            program = make.program(left.tree, allowances(self._scanned))
+            if program is not None and not make.diagnostics:
                 return program, left.lost, left.declares
         return None
 
@@ -90,9 +90,9 @@ def build(scanned: Scan) -> tuple[ast.Program | None, list[Diagnostic]]:
 
             diagnostics.extend(find_errors(scanned))
     else:
-        builder = Builder(scanned, reserved)
-        program = builder.program(tree, allowed)
-        diagnostics.extend(builder.diagnostics)
+        make = builder(scanned, reserved)
+        program = make.program(tree, allowed)
+        diagnostics.extend(make.diagnostics)
     if tree is None and not diagnostics:
         raise InternalError("the parser refused the program without saying why")
     if diagnostics:
