@@ -3,8 +3,8 @@
     python scripts/sizes.py            the longest, and the middle
     python scripts/sizes.py OTHER      beside those of another checkout
 
-The aims, which tests/unit/test_sizes.py holds: half of all files have at most 140 lines, no class has
-more than 350 and no file more than 500, tables excepted.
+The aims, which tests/unit/test_sizes.py holds: half of all files have at most 140 lines, no class
+has more than 350 and no file more than 500, tables excepted.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from lmppl.checker.scope import Scope
 from lmppl.checker.typing_rules import type_of_value
 from lmppl.ir import expr as ir
 from lmppl.syntax import ast
+from lmppl.syntax.trees import spine
 
 
 class ExpressionChecker:
@@ -61,7 +62,7 @@ class ExpressionChecker:
             case ast.Unary():
                 return self._operators.unary(node, self.check(node.operand))
             case ast.Binary():
-                first, operators = ast.spine(node)
+                first, operators = spine(node)
                 left = self.check(first)
                 for each in operators:
                     left = self._operators.binary(each, left, self.check(each.right))

@@ -24,6 +24,7 @@ from lmppl.ir.model import Model
 from lmppl.ir.types import REAL
 from lmppl.syntax import ast
 from lmppl.syntax.parser import parse
+from lmppl.syntax.trees import spine
 
 _STATISTICS = every(Statistic)
 _BEFORE = "let expression = "
@@ -171,7 +172,7 @@ def _moved(value: object, text: str) -> object:
     if isinstance(value, tuple):
         return tuple(_moved(each, text) for each in value)
     if isinstance(value, ast.Binary):
-        first, operators = ast.spine(value)
+        first, operators = spine(value)
         moved = _relocate(first, text)
         for each in operators:
             right, spans = _relocate(each.right, text), (each.operator_span, each.span)

@@ -12,6 +12,7 @@ from lmppl.checker.scope import KIND_IN_WORDS, Scope, Symbol
 from lmppl.errors import Label, Span, closest
 from lmppl.ir import expr as ir
 from lmppl.syntax import ast
+from lmppl.syntax.trees import walk
 
 _CONDITIONS = ("true", "false")
 _BUILTIN_NAMES = frozenset(each.name for each in FACTORS) | frozenset(PLANNED) | {"file"}
@@ -181,7 +182,7 @@ class NameChecker:
 
     def use_all(self, node: ast.Node) -> None:
         """Counts every name below a refused part of the program as used."""
-        for each in ast.walk(node):
+        for each in walk(node):
             if isinstance(each, (ast.Name, ast.Interpolation)):
                 self.scope.use(each.name)
             elif isinstance(each, ast.Attribute) and isinstance(each.value, ast.Name):

@@ -17,6 +17,7 @@ from lmppl.syntax import ast
 from lmppl.syntax.grammar import keywords
 from lmppl.syntax.parser import build
 from lmppl.syntax.scanner import Scan, normalize, scan
+from lmppl.syntax.trees import are_alike, walk
 
 WIDTH = 100
 INDENT = 4
@@ -60,7 +61,7 @@ def _check(before: str, after: str) -> None:
         new_scan, new = _parsed(after, None)
     except LmpError as error:
         raise InternalError(f"the formatter broke the program:\n{error}") from error
-    if not ast.are_alike(old, new):
+    if not are_alike(old, new):
         raise InternalError("the formatter changed the program")
     if _comment_texts(old_scan) != _comment_texts(new_scan):
         raise InternalError("the formatter changed the comments")
@@ -277,7 +278,7 @@ class _Spacing:
         self._named: set[int] = set()
         self._signs: set[int] = set()
         self._types: list[tuple[int, int]] = []
-        for node in ast.walk(program):
+        for node in walk(program):
             match node:
                 case ast.Argument(name_span=span) if span is not None:
                     self._named.add(span.end)

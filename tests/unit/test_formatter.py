@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmppl.syntax import ast, format_source, parse
+from lmppl.syntax import format_source, parse
 from lmppl.syntax.scanner import scan
+from lmppl.syntax.trees import dump
 
 # ---- random programs, as lists of token texts ----
 
@@ -124,7 +125,7 @@ def programs(draw: st.DrawFn) -> str:
 @given(programs())
 def test_formatting_keeps_the_tree_and_the_comments_and_settles(source: str) -> None:
     formatted = format_source(source)
-    assert ast.dump(parse(formatted)) == ast.dump(parse(source))
+    assert dump(parse(formatted)) == dump(parse(source))
     assert [each.rstrip() for each in scan(formatted).comments] == [
         each.rstrip() for each in scan(source).comments
     ]

@@ -18,6 +18,7 @@ from lmppl.errors import LmpError
 from lmppl.syntax import ast, format_source, parse
 from lmppl.syntax.grammar import build_parser, grammar_text, keywords, parser
 from lmppl.syntax.scanner import scan
+from lmppl.syntax.trees import dump, walk
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "syntax"
 GOOD = sorted((GOLDEN / "good").glob("*.lmp"))
@@ -43,7 +44,7 @@ def codes_of(source: str | bytes) -> list[str]:
 @pytest.mark.parametrize("file", GOOD, ids=lambda file: file.stem)
 def test_a_good_program_has_its_committed_tree(file: Path) -> None:
     program = parse(file.read_text(encoding="utf-8"), file.name)
-    shown = ast.dump(program) + "\n"
+    shown = dump(program) + "\n"
     shown += "".join(f"allow {line} {' '.join(codes)}\n" for line, codes in program.allowances)
     check_golden(file.with_suffix(".tree"), shown)
 
@@ -113,7 +114,7 @@ def test_lm_and_function_are_names_except_after_extern() -> None:
 def span_texts(program: ast.Program) -> list[tuple[str, str]]:
     return [
         (type(node).__name__, program.source[node.span.start : node.span.end])
-        for node in ast.walk(program)
+        for node in walk(program)
     ]
 
 
@@ -129,7 +130,7 @@ def test_spans_are_the_smallest_that_hold_the_node() -> None:
 
 def test_a_name_in_an_f_string_has_a_span_inside_the_literal() -> None:
     program = parse('let a =\n  f"""x\n é {topic}{{}}"""')
-    (hole,) = (node for node in ast.walk(program) if isinstance(node, ast.Interpolation))
+    (hole,) = (node for node in walk(program) if isinstance(node, ast.Interpolation))
     span = hole.name_span
     assert program.source[span.start : span.end] == "topic"
     assert (span.line, span.column, span.end_column) == (3, 5, 10)
@@ -139,7 +140,7 @@ def test_a_name_in_an_f_string_has_a_span_inside_the_literal() -> None:
 def test_lines_and_columns_agree_with_offsets(file: Path) -> None:
     program = parse(file.read_text(encoding="utf-8"))
     lines = program.source.split("\n")
-    for node in ast.walk(program):
+    for node in walk(program):
         span = node.span
         start = sum(len(line) + 1 for line in lines[: span.line - 1]) + span.column - 1
         end = sum(len(line) + 1 for line in lines[: span.end_line - 1]) + span.end_column - 1
@@ -177,16 +178,16 @@ def test_integers_and_reals_are_told_apart() -> None:
 
 
 def test_power_binds_tighter_than_minus_and_to_the_right() -> None:
-    assert ast.dump(parse("let a = -x^2^y")) == ast.dump(parse("let a = -(x^(2^y))"))
+    assert dump(parse("let a = -x^2^y")) == dump(parse("let a = -(x^(2^y))"))
 
 
 def test_minus_binds_to_the_left() -> None:
-    assert ast.dump(parse("let a = x - y - z")) == ast.dump(parse("let a = (x - y) - z"))
-    assert ast.dump(parse("let a = x - y - z")) != ast.dump(parse("let a = x - (y - z)"))
+    assert dump(parse("let a = x - y - z")) == dump(parse("let a = (x - y) - z"))
+    assert dump(parse("let a = x - y - z")) != dump(parse("let a = x - (y - z)"))
 
 
 def test_not_is_looser_than_a_comparison_and_tighter_than_and() -> None:
-    assert ast.dump(parse("let a = not x == y and z or w")) == ast.dump(
+    assert dump(parse("let a = not x == y and z or w")) == dump(
         parse("let a = ((not (x == y)) and z) or w")
     )
 
@@ -201,9 +202,9 @@ def test_an_empty_program_is_a_program(source: str | bytes) -> None:
 
 def test_line_ends_and_byte_order_marks_do_not_matter() -> None:
     plain = 'let a = 1\nlet b = """x\ny"""\n'
-    expected = ast.dump(parse(plain))
-    assert ast.dump(parse(plain.replace("\n", "\r\n"))) == expected
-    assert ast.dump(parse(b"\xef\xbb\xbf" + plain.encode())) == expected
+    expected = dump(parse(plain))
+    assert dump(parse(plain.replace("\n", "\r\n"))) == expected
+    assert dump(parse(b"\xef\xbb\xbf" + plain.encode())) == expected
     assert parse(plain.replace("\n", "\r\n")).lets[1].span.line == 2
 
 
