@@ -245,7 +245,7 @@ def compiled(setting: Setting, report: Report) -> None:
         report.say(f"  {name}: first run {time.perf_counter() - began:.1f} s")
         works[name] = work
     show_ratios(report, setting, size, in_turn(setting, works), "generate")
-    for note in setting.lm()._static_steps.get("step", setting.lm()).notes:
+    for note in setting.lm().calling.static_step("step").notes:
         report.say(f"  note: {note}")
 
 
@@ -406,7 +406,7 @@ def shortened(source: str, device: str, dtype: str, num_tokens: int) -> str:
     """As much of the opening as fits so many tokens."""
     lm = load_language_model(source, device=device, dtype=dtype)
     longest = range(len(OPENING), 0, -1)
-    return next(OPENING[:n] for n in longest if len(lm._prompt_ids(OPENING[:n])) <= num_tokens)
+    return next(OPENING[:n] for n in longest if len(lm.prompts.ids(OPENING[:n])) <= num_tokens)
 
 
 def setting_of(arguments: argparse.Namespace, scratch: Path) -> Setting:
@@ -449,7 +449,7 @@ def main() -> None:
     scratch = arguments.scratch or Path(tempfile.gettempdir()) / "lmppl-benchmark-models"
     setting = setting_of(arguments, scratch)
     card = torch.cuda.get_device_name() if setting.device.startswith("cuda") else "CPU"
-    prompt_length = len(setting.lm()._prompt_ids(setting.prompt))
+    prompt_length = len(setting.lm().prompts.ids(setting.prompt))
     failed = []
     for part in arguments.parts:
         report = Report(arguments.out, part)

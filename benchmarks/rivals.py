@@ -27,7 +27,7 @@ def generate(
 
     `options` are more of its own.
     """
-    ids = torch.tensor([lm._prompt_ids(prompt)], device=lm.device).repeat(num_rows, 1)
+    ids = torch.tensor([lm.prompts.ids(prompt)], device=lm.device).repeat(num_rows, 1)
     ends = sorted(lm.vocab.eos_ids)
     with torch.no_grad():
         found = lm.model.generate(

@@ -95,7 +95,7 @@ def bench(arguments: Arguments) -> int:
     if arguments.tokens < 2:
         raise UsageError("a benchmark needs at least 2 tokens")
     rows, dtype = arguments.batch, next(lm.model.parameters()).dtype
-    prompt_tokens = len(lm._prompt_ids(arguments.prompt))
+    prompt_tokens = len(lm.prompts.ids(arguments.prompt))
     cost = cost_of(lm, prompt_tokens + arguments.tokens // 2)
     constraint = ""
     if arguments.matches:

@@ -86,6 +86,15 @@ class Target:
     def language_models(self) -> tuple[LanguageModel, ...]:
         return tuple(lm for stage in self.stages for lm in stage.language_models)
 
+    def with_language_models(self, change: Callable[[LanguageModel], LanguageModel]) -> Target:
+        """The same target with other language models of the same vocabularies."""
+        stages = tuple(stage.with_language_models(change) for stage in self.stages)
+        changed = replace(self, stages=stages)
+        if (known := vars(self).get("requirements")) is not None:
+            # They look at vocabularies only, and compiling their automata takes long.
+            vars(changed)["requirements"] = known
+        return changed
+
     def start(self, group: Tensor) -> Traces:
         """Executions that have drawn nothing yet, one per entry of `group` (LongTensor)."""
         return self.apply_potentials(Traces(group=group.to(self.device)), -1)

@@ -14,6 +14,7 @@ from typing import Any
 from lmppl.density import Target
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.inference.settings import Settings
+from lmppl.lm.protocol import LanguageModel
 from lmppl.lm.tables import FunctionLM
 
 # The first batches of a reward or a language model, and the first calls of a function.
@@ -31,13 +32,11 @@ class Doubts:
     @classmethod
     def of(cls, target: Target, settings: Settings) -> Doubts:
         """Doubts of everything that the host gave to a target; its `target` is to be run."""
-        doubts = cls(target, settings.is_exact)
+        doubts = cls(target.with_language_models(_doubted), settings.is_exact)
+        target = doubts.target
         for scorer in target.scorers.values():
             if scorer.reward.source.is_extern:
                 scorer.doubts, scorer.disagreement = _BATCHES, ""
-        for lm in target.language_models():
-            if isinstance(lm, FunctionLM):
-                lm.doubts, lm.disagreement = _BATCHES, ""
         doubts._functions = {name: _Function(name, f) for name, f in target.functions.items()}
         if doubts._functions:
             doubts.target = replace(target, functions=doubts._functions)
@@ -82,6 +81,11 @@ class Doubts:
             " values that happened to come first"
             for sentence in self.found()
         ]
+
+
+def _doubted(lm: LanguageModel) -> LanguageModel:
+    """A language model of the host as one run asks it: other runs have doubts of their own."""
+    return lm.doubted(_BATCHES) if isinstance(lm, FunctionLM) else lm
 
 
 @dataclass(slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import math
 import re
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from lmppl.inference.loop import Budget, run
 from lmppl.inference.results import ParseExpression, posterior_of, spent_on_rewards
 from lmppl.inference.settings import Settings
 from lmppl.inference.zero_mass import zero_mass
+from lmppl.lm.forward import ForwardSettings, under
 from lmppl.posterior import Posterior
 from lmppl.progress import ProgressListener
 from lmppl.rng import Stream, fresh_seed
@@ -61,39 +62,38 @@ def execute(
         ]
     module, _, name = settings.engine.partition(":")
     make_engine: Any = getattr(importlib.import_module(module), name)
-    doubts = Doubts.of(target, settings)
+    forward = ForwardSettings(settings.max_rows, settings.compile)
+    doubts = Doubts.of(target.with_language_models(partial(under, settings=forward)), settings)
     target = doubts.target
-    with _stepped(target, settings.compile):
-        engine = make_engine(settings, target, Stream.from_seed(seed))
-        with _rows_limited(target, settings.max_rows):
-            before = spent_on_rewards(target)
-            with listening(progress) as listener:
-                outcome = run(
-                    engine,
-                    budget=parse_budget(budget),
-                    progress=listener,
-                    check=doubts.require_functions,
-                    ending=ending,
+    engine = make_engine(settings, target, Stream.from_seed(seed))
+    before = spent_on_rewards(target)
+    with listening(progress) as listener:
+        outcome = run(
+            engine,
+            budget=parse_budget(budget),
+            progress=listener,
+            check=doubts.require_functions,
+            ending=ending,
+        )
+    outcome = replace(outcome, rewards=spent_on_rewards(target, before))
+    found: list[Posterior | InferenceError] = []
+    for group, draws in enumerate(outcome.draws):
+        try:
+            if draws.failure is not None:
+                raise draws.failure
+            found.append(
+                posterior_of(
+                    target,
+                    draws,
+                    group,
+                    settings=settings,
+                    seed=seed,
+                    outcome=outcome,
+                    parse=parse,
                 )
-        outcome = replace(outcome, rewards=spent_on_rewards(target, before))
-        found: list[Posterior | InferenceError] = []
-        for group, draws in enumerate(outcome.draws):
-            try:
-                if draws.failure is not None:
-                    raise draws.failure
-                found.append(
-                    posterior_of(
-                        target,
-                        draws,
-                        group,
-                        settings=settings,
-                        seed=seed,
-                        outcome=outcome,
-                        parse=parse,
-                    )
-                )
-            except InferenceError as error:
-                found.append(error)
+            )
+        except InferenceError as error:
+            found.append(error)
     if failures := [each for each in found if isinstance(each, InferenceError)]:
         if len(failures) == len(found):
             raise failures[0]
@@ -113,38 +113,6 @@ def _with_mass_at_start(target: Target) -> list[int]:
     start = target.start(torch.arange(target.num_groups))
     alive = (start.total_log_potential() > -math.inf).nonzero().squeeze(-1).tolist()
     return alive or list(range(target.num_groups))
-
-
-@contextmanager
-def _stepped(target: Target, mode: str) -> Iterator[None]:
-    """Steps language models in this way while the block runs, where they have several."""
-    stepped = [(lm, lm.stepping) for lm in target.language_models() if hasattr(lm, "stepping")]
-    try:
-        for lm, _ in stepped:
-            lm.stepping = mode
-        yield
-    finally:
-        for lm, before in stepped:
-            lm.stepping = before
-
-
-@contextmanager
-def _rows_limited(target: Target, max_rows: int | None) -> Iterator[None]:
-    """Bounds the rows of a forward pass while the block runs, in models that have such a bound."""
-    limited = [
-        (lm, lm.max_rows)
-        for lm in target.language_models()
-        if max_rows is not None and hasattr(lm, "max_rows")
-    ]
-    for lm, _ in limited:
-        lm.max_rows = max_rows
-    try:
-        yield
-    finally:
-        for lm, before in limited:
-            # A bound that was halved for want of memory stays.
-            if lm.max_rows == max_rows:
-                lm.max_rows = before
 
 
 def parse_budget(budget: float | str | None) -> Budget:

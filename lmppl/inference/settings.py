@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 from lmppl.errors import Diagnostic
 from lmppl.ir.model import Model, Potential
 from lmppl.ir.types import Interval
+from lmppl.lm.names import STEPPINGS
 
 # Draws that are independent and exact, weighted with an unbiased evidence, of Markov chains, or of
 # a fitted guide.
@@ -72,7 +73,7 @@ class Settings:
         "none",
         "how a token is computed: 'step' compiles it with torch.compile (half a minute at first),"
         " 'cuda-graph' replays it on a GPU; where a model cannot, a note says why",
-        choices=("none", "step", "cuda-graph"),
+        choices=STEPPINGS,
     )
 
     @classmethod

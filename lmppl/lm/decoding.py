@@ -8,6 +8,7 @@ queries and keys is one, and the residual is added by the product that makes it.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,6 +97,7 @@ class LlamaDecoder:
         self._layers = [_fused(layer, first.scaling) for layer in body.layers]
         self._cos = self._sin = self._embedding.new_empty(0, self._head_dim)
         self._rotation: tuple[int, Tensor] = (-1, self._cos)
+        self._lock = threading.Lock()
 
     @classmethod
     def of(cls, model: Any, windows: tuple[int | None, ...]) -> LlamaDecoder | None:
@@ -144,9 +146,15 @@ class LlamaDecoder:
         """Cosines and sines `[positions, head dim]` of at least so many positions."""
         if num_columns <= self._cos.shape[0]:
             return
-        positions = torch.arange(2 * num_columns, device=self._embedding.device).unsqueeze(0)
-        cos, sin = self._rotary(self._embedding[:1], positions)
-        self._cos, self._sin = cos[0], sin[0]
+        with self._lock:
+            if num_columns <= self._cos.shape[0]:
+                # Another thread came first.
+                return
+            positions = torch.arange(2 * num_columns, device=self._embedding.device).unsqueeze(0)
+            cos, sin = self._rotary(self._embedding[:1], positions)
+            # Whoever sees the cosines finds the sines.
+            self._sin = sin[0]
+            self._cos = cos[0]
 
     def _rotation_at(self, position: int) -> Tensor:
         """`[head dim, head dim]`: the map that turns a query or key as this position asks."""

@@ -80,12 +80,6 @@ def first_device() -> torch.device:
     return torch.accelerator.current_accelerator() or torch.device("cpu")
 
 
-def forget_language_models() -> None:
-    """Drop every model that this process keeps loaded."""
-    with _lock:
-        _loaded.clear()
-
-
 def _number_type(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype | None:
     """The dtype asked for; None is the checkpoint's own."""
     if dtype is None:

@@ -1,8 +1,11 @@
-"""The language models that come with the package, by name; free of torch."""
+"""Names that the static half needs too: of models in the package, and of settings; no torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+# The ways of computing single tokens; see `lmppl.lm.forward.ForwardSettings`.
+STEPPINGS = ("none", "step", "cuda-graph")
 
 BUILTIN = Path(__file__).parent / "builtin"
 

@@ -161,7 +161,11 @@ class LanguageModel(Protocol):
     vocab: Vocabulary
     device: torch.device
     max_context: int | None
-    notes: tuple[str, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of how this model is run, a sentence each."""
+        ...
 
     @property
     def digest(self) -> str:

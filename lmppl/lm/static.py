@@ -9,6 +9,7 @@ What changes from token to token is then data: token ids, first columns and the 
 from __future__ import annotations
 
 import gc
+import threading
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,7 +25,6 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from lmppl.lm.cache import KVStorage, Shelf
 from lmppl.lm.grouped import grouping, shares_heads
 
-MODES = ("none", "step", "cuda-graph")
 # Columns are taken in blocks: few shapes, and at most so many columns read for nothing.
 _BLOCK = 64
 _FEWEST_ROWS = 16
@@ -211,6 +211,7 @@ class StaticStep:
         self._seen: dict[_Key, int] = {}
         self._parameters: tuple[Tensor, ...] = ()
         self._addresses: tuple[int, ...] = ()
+        self._lock = threading.RLock()
 
     @property
     def num_programs(self) -> int:
@@ -224,11 +225,12 @@ class StaticStep:
 
     def forget(self) -> None:
         """Drop all programs and the memory that they hold."""
-        self._programs.clear()
-        self._seen.clear()
-        self._recorder = None
-        if self.shelf is not None:
-            self.shelf.clear()
+        with self._lock:
+            self._programs.clear()
+            self._seen.clear()
+            self._recorder = None
+            if self.shelf is not None:
+                self.shelf.clear()
 
     def step(
         self,
@@ -244,6 +246,19 @@ class StaticStep:
         `pads` are the first columns of the storage's rows (None: all 0). `expected()` gives the
         same logits by the general way, and writes the same keys and values.
         """
+        # Inputs of a shape are one place in memory, and runs of several threads may want it.
+        with self._lock:
+            return self._step(storage, first_row, last_row, column, pads, expected)
+
+    def _step(
+        self,
+        storage: KVStorage,
+        first_row: int,
+        last_row: int,
+        column: int,
+        pads: Tensor | None,
+        expected: Callable[[], Tensor],
+    ) -> Tensor | None:
         if self.failure is not None:
             return None
         num_rows = min(_bucket(last_row - first_row), storage.num_rows)

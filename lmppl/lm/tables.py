@@ -5,6 +5,7 @@ All give exact float64 log probabilities, and all work on the same histories: th
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import math
@@ -528,6 +529,12 @@ class FunctionLM(HistoryLM):
         # How many of the next batches are asked for again, and what disagreed.
         self.doubts = 0
         self.disagreement = ""
+
+    def doubted(self, num_batches: int) -> FunctionLM:
+        """The same language model, whose next batches are asked for again; see `disagreement`."""
+        other = copy.copy(self)
+        other.doubts, other.disagreement = num_batches, ""
+        return other
 
     @property
     def digest(self) -> str:

@@ -21,6 +21,7 @@ from lmppl.inference.mcmc import MCMC
 from lmppl.inference.mcmc.engine import MCMCEngine
 from lmppl.lm.decoding import LlamaDecoder
 from lmppl.lm.huggingface import HuggingFaceLM
+from lmppl.lm.huggingface.forward_pass import ForwardPass
 from lmppl.lm.loading import load_language_model
 from lmppl.posterior import Posterior
 from lmppl.rng import Stream
@@ -80,7 +81,7 @@ class SlowSMC:
         self.vocab = self.lm.vocab
 
     def log_probs(self, tokens: list[int]) -> np.ndarray:
-        ids = [*self.lm._prompt_ids(PROMPT), *tokens]
+        ids = [*self.lm.prompts.ids(PROMPT), *tokens]
         with torch.no_grad():
             logits = self.lm.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
         return logits.double().log_softmax(-1).numpy()
@@ -239,8 +240,7 @@ def test_running_out_of_memory_halves_the_micro_batch_and_keeps_the_draws(
 ) -> None:
     whole = of_stories("smc", None)
     lm = load_language_model("builtin:stories")
-    monkeypatch.setattr(lm, "max_rows", None)
-    monkeypatch.setattr(lm, "notes", ())
+    monkeypatch.setattr(lm.memory, "max_rows", None)
     step, refused = LlamaDecoder.step, []
 
     def small_memory(self, storage, first_row, last_row, *rest):  # type: ignore[no-untyped-def]
@@ -333,13 +333,13 @@ def test_kept_prefixes_are_not_computed_again(monkeypatch: pytest.MonkeyPatch) -
     for _ in range(25):
         state, _ = engine.step(state)
     widths = []
-    forward = HuggingFaceLM._forward
+    logits = ForwardPass.logits
 
-    def counted(lm, storage, first_row, last_row, first, last, *rest, **options):  # type: ignore[no-untyped-def]
+    def counted(passes, storage, first_row, last_row, first, last, *rest, **options):  # type: ignore[no-untyped-def]
         widths.append(last - first)
-        return forward(lm, storage, first_row, last_row, first, last, *rest, **options)
+        return logits(passes, storage, first_row, last_row, first, last, *rest, **options)
 
-    monkeypatch.setattr(HuggingFaceLM, "_forward", counted)
+    monkeypatch.setattr(ForwardPass, "logits", counted)
     for _ in range(6):
         state, _ = engine.step(state)
     assert widths and set(widths) == {1}
@@ -372,13 +372,13 @@ def test_texts_that_have_ended_are_not_computed_any_more(monkeypatch: pytest.Mon
         "return text }"
     )
     rows = []
-    forward = HuggingFaceLM._forward
+    logits = ForwardPass.logits
 
-    def counted(lm, storage, first_row, last_row, first, last, *rest, **options):  # type: ignore[no-untyped-def]
+    def counted(passes, storage, first_row, last_row, first, last, *rest, **options):  # type: ignore[no-untyped-def]
         rows.append((last_row - first_row) * (last - first if last - first == 1 else 0))
-        return forward(lm, storage, first_row, last_row, first, last, *rest, **options)
+        return logits(passes, storage, first_row, last_row, first, last, *rest, **options)
 
-    monkeypatch.setattr(HuggingFaceLM, "_forward", counted)
+    monkeypatch.setattr(ForwardPass, "logits", counted)
     post = lmppl.infer(compiled(), method="importance", num_samples=32, seed=1, progress=False)
     lengths = post.lengths()
     assert lengths.min() < lengths.max()
@@ -397,6 +397,6 @@ def test_storage_is_linear_in_particles_and_tokens(num_rows: int, num_tokens: in
         prefixes = lm.extend(prefixes, tokens)
     config = lm.model.config
     held = sum(layer.keys.numel() + layer.values.numel() for layer in prefixes.state.storage.kept)
-    columns = len(lm._prompt_ids(PROMPT)) + num_tokens
+    columns = len(lm.prompts.ids(PROMPT)) + num_tokens
     width = config.num_key_value_heads * config.head_dim
     assert held == 2 * config.num_hidden_layers * width * num_rows * columns

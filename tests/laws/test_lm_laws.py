@@ -22,6 +22,7 @@ from lmppl.lm.archive import KVArchive
 from lmppl.lm.cache import CachedPrefixes
 from lmppl.lm.decoding import LlamaDecoder
 from lmppl.lm.huggingface import HuggingFaceLM
+from lmppl.lm.huggingface.forward_pass import ForwardPass
 from lmppl.lm.loading import load_language_model
 from lmppl.lm.names import builtin_models
 from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prefixes
@@ -63,7 +64,7 @@ def make(name: str) -> LanguageModel:
         case "general":
             # The same without the decoder for single steps.
             lm = tiny_models.tiny_lm(rest)
-            lm._decoder = None
+            lm.calling.decoder = None
             return lm
         case "shared":
             if not (SHARED / "models" / rest).is_dir():
@@ -123,7 +124,7 @@ def random_tokens(lm: LanguageModel, rows: int, length: int, seed: int = 0) -> T
 
 def prompt_ids(lm: LanguageModel, prompt: str) -> tuple[int, ...]:
     lm = honest(lm)
-    return lm._prompt_ids(prompt) if isinstance(lm, HuggingFaceLM) else lm.encode_prompt(prompt)
+    return lm.prompts.ids(prompt) if isinstance(lm, HuggingFaceLM) else lm.encode_prompt(prompt)
 
 
 def reference(lm: LanguageModel, prompt: str, tokens: Sequence[int]) -> Tensor:
@@ -389,7 +390,7 @@ def test_a_prompt_that_all_rows_share_changes_nothing(name, max_rows):
         prefixes = lm.start([prompt] * 12, max_new_tokens=8)
         for step in range(4):
             prefixes = lm.extend(prefixes, tokens[:, step])
-        if isinstance(prefixes.state, CachedPrefixes) and lm._decoder is not None:
+        if isinstance(prefixes.state, CachedPrefixes) and lm.calling.decoder is not None:
             assert prefixes.state.storage.num_shared > 8
         kept = torch.tensor([3, 3, 0, 7, 11, 11, 11, 2, 5, 1, 9])
         prefixes = prefixes.select(kept)
@@ -404,40 +405,39 @@ def test_a_prompt_that_all_rows_share_changes_nothing(name, max_rows):
 @every_network
 def test_scoring_in_small_pieces_gives_what_scoring_whole_gives(name):
     lm = make(name)
-    if lm._windows is None:
+    if lm.calling.windows is None:
         pytest.skip("a recomputed model scores whole rows")
     tokens, lengths = random_tokens(lm, 4, 9), torch.tensor([9, 2, 7, 9])
     whole = lm.token_log_probs(PROMPTS, tokens, lengths)
-    budget = lm._max_log_probs
+    budgets = lm.calling.budgets
     try:
-        lm._max_log_probs = 2 * lm.vocab.size
+        lm.calling.budgets = dataclasses.replace(budgets, max_log_probs=2 * lm.vocab.size)
         assert_close(lm.token_log_probs(PROMPTS, tokens, lengths), whole)
     finally:
-        lm._max_log_probs = budget
+        lm.calling.budgets = budgets
 
 
 @every_network
 def test_running_out_of_memory_halves_the_micro_batch(name, monkeypatch):
     lm = make(name)
-    if lm._windows is None:
+    if lm.calling.windows is None:
         pytest.skip("a recomputed model has no storage to run out of")
     tokens = random_tokens(lm, 8, 3)
     whole = step_through(lm, PROMPTS * 2, tokens)
-    forward = lm._forward
+    logits = ForwardPass.logits
 
-    def small(storage, first_row, last_row, *rest, **options):
+    def small(passes, storage, first_row, last_row, *rest, **options):
         if last_row - first_row > 2:
             raise torch.OutOfMemoryError("as a device would")
-        return forward(storage, first_row, last_row, *rest, **options)
+        return logits(passes, storage, first_row, last_row, *rest, **options)
 
-    monkeypatch.setattr(lm, "_forward", small)
-    notes = lm.notes
+    monkeypatch.setattr(ForwardPass, "logits", small)
     try:
         assert_close(step_through(lm, PROMPTS * 2, tokens), whole)
         assert lm.max_rows is not None and lm.max_rows <= 2
         assert any("out of memory" in note for note in lm.notes)
     finally:
-        lm.max_rows, lm.notes = None, notes
+        lm.memory.max_rows = None
 
 
 @every_network
@@ -463,7 +463,7 @@ def step_through_without_hint(lm: LanguageModel, tokens: Tensor) -> Tensor:
 @every_network
 def test_spent_prefixes_are_refused(name):
     lm = make(name)
-    if lm._windows is None:
+    if lm.calling.windows is None:
         pytest.skip("a recomputed model spends nothing")
     prefixes = lm.start(PROMPTS)
     lm.extend(prefixes, torch.tensor([1, 2, 3, 4]))
@@ -495,14 +495,14 @@ DECODED = ("tiny:llama", "tiny:qwen2", "builtin:stories")
 def test_the_decoder_steps_as_the_general_forward_pass_does(name):
     lm = make(name)
     tokens = random_tokens(lm, 8, 8, seed=10)
-    decoder = lm._decoder
+    decoder = lm.calling.decoder
     assert decoder is not None
     decoded = step_through(lm, PROMPTS * 2, tokens)
     try:
-        lm._decoder = None
+        lm.calling.decoder = None
         assert_close(decoded, step_through(lm, PROMPTS * 2, tokens), 1e-4)
     finally:
-        lm._decoder = decoder
+        lm.calling.decoder = decoder
 
 
 @pytest.mark.parametrize("how", ["in place", "by other memory"])
@@ -537,7 +537,7 @@ def test_the_decoder_steps_a_model_with_adapters_merged(targets):
     )
     for model in (adapted, adapted.get_base_model()):
         guide = lm.with_model(model)
-        assert guide._decoder is not None
+        assert guide.calling.decoder is not None
         tokens = random_tokens(lm, 4, 6)
         stepped = step_through(guide, PROMPTS, tokens)
         assert float((stepped - step_through(lm, PROMPTS, tokens)).abs().max()) > 0.1
@@ -550,7 +550,7 @@ def test_the_decoder_follows_adapters_that_learn_and_that_are_switched_off():
     adapted = get_peft_model(copy.deepcopy(lm.model), LoraConfig(r=2, target_modules="all-linear"))
     before = {name: tensor.clone() for name, tensor in adapted.state_dict().items()}
     guide = lm.with_model(adapted)
-    assert guide._decoder is not None
+    assert guide.calling.decoder is not None
     # Trying how a model is called leaves it as it was.
     assert all(torch.equal(tensor, before[n]) for n, tensor in adapted.state_dict().items())
     tokens, lengths = random_tokens(lm, 4, 6), torch.full((4,), 6)
@@ -576,7 +576,7 @@ def test_the_decoder_does_not_step_adapters_that_do_more_than_a_product():
         LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, use_dora=True),
     )
     guide = lm.with_model(adapted)
-    assert guide._decoder is None
+    assert guide.calling.decoder is None
     tokens = random_tokens(lm, 4, 6)
     stepped = step_through(guide, PROMPTS, tokens)
     assert_close(stepped, guide.token_log_probs(PROMPTS, tokens, torch.full((4,), 6)))
@@ -594,7 +594,7 @@ def renamed(by: str, *, reads: bool = True) -> torch.nn.Module:
     One finds it `by` the annotation of the argument, or by the name of what is given back.
     """
     model, _ = tiny_models.tiny_model("llama")
-    forward, name = model.forward, tiny_models.tiny_lm("llama")._cache_name
+    forward, name = model.forward, tiny_models.tiny_lm("llama").calling.cache_name
 
     def declares(*, held: Cache | None = None, **options):
         assert not {"cache", "past_key_values"} & options.keys()
@@ -614,10 +614,10 @@ def renamed(by: str, *, reads: bool = True) -> torch.nn.Module:
 def test_a_cache_is_found_by_trying_whatever_its_argument_is_called(by):
     _, tokenizer = tiny_models.tiny_model("llama")
     lm = HuggingFaceLM(renamed(by), tokenizer, name="renamed")
-    assert lm._cache_name == "held"
-    assert lm._decoder is not None
+    assert lm.calling.cache_name == "held"
+    assert lm.calling.decoder is not None
     assert lm.slow_paths == ()
-    lm._decoder = None
+    lm.calling.decoder = None
     law_steps_add_up(lm)
     law_select_is_recompute(lm)
 
@@ -626,7 +626,7 @@ def test_a_cache_is_found_by_trying_whatever_its_argument_is_called(by):
 def test_a_cache_that_is_taken_and_not_read_is_not_used(by):
     _, tokenizer = tiny_models.tiny_model("llama")
     lm = HuggingFaceLM(renamed(by, reads=False), tokenizer, name="forgetful")
-    assert lm._windows is None
+    assert lm.calling.windows is None
     assert lm.slow_paths == lm.notes
     assert "forgetful is recomputed from scratch at every token" in lm.slow_paths[0]
     law_steps_add_up(lm)
@@ -647,7 +647,7 @@ def test_a_cache_that_is_read_at_wrong_positions_is_not_used():
 def test_models_are_stepped_with_their_cache_in_every_precision(style, dtype):
     lm = tiny_models.tiny_lm(style, dtype)
     assert (lm.slow_paths == ()) == (style != "mamba")
-    assert lm._keeps_logits
+    assert lm.calling.keeps_logits
 
 
 def test_a_decoder_that_cannot_read_the_model_is_not_used(monkeypatch):
@@ -656,7 +656,7 @@ def test_a_decoder_that_cannot_read_the_model_is_not_used(monkeypatch):
 
     monkeypatch.setattr(LlamaDecoder, "__init__", fails)
     lm = tiny_models.tiny_lm("llama")
-    assert lm._decoder is None
+    assert lm.calling.decoder is None
     assert any("general forward pass" in note for note in lm.slow_paths)
 
 
@@ -664,7 +664,7 @@ def test_a_decoder_that_does_not_agree_is_not_used(monkeypatch):
     step = LlamaDecoder.step
     monkeypatch.setattr(LlamaDecoder, "step", lambda *inputs: 1.1 * step(*inputs))
     lm = tiny_models.tiny_lm("llama")
-    assert lm._decoder is None
+    assert lm.calling.decoder is None
     assert any("general forward pass" in note for note in lm.slow_paths)
     law_select_is_recompute(lm)
 
@@ -782,11 +782,11 @@ def test_the_laws_reject_leaking_probability():
 
 def test_the_laws_reject_positions_that_are_off_by_one(monkeypatch):
     lm = tiny_models.tiny_lm("llama")
-    lm._decoder = None
+    lm.calling.decoder = None
     forward = lm.model.forward
 
     def shifted(*, position_ids=None, **options):
-        held = options.get(lm._cache_name)
+        held = options.get(lm.calling.cache_name)
         late = held.column > 0 if held else False
         if late:
             position_ids = position_ids + 1
@@ -799,8 +799,8 @@ def test_the_laws_reject_positions_that_are_off_by_one(monkeypatch):
 
 def test_the_laws_reject_padding_that_is_not_masked(monkeypatch):
     lm = tiny_models.tiny_lm("qwen2")
-    lm._decoder = None
-    monkeypatch.setattr(lm, "_ready_mask", lambda visible, first, last: None)
+    lm.calling.decoder = None
+    monkeypatch.setattr(ForwardPass, "_ready_mask", lambda *arguments: None)
     with pytest.raises(AssertionError):
         law_padding_is_invisible(lm)
 

@@ -21,10 +21,14 @@ from torch.utils._pytree import tree_leaves
 import lmppl
 from lmppl.errors import InferenceError
 from lmppl.inference import METHODS, Settings
-from lmppl.lm import grouped, huggingface, static
-from lmppl.lm.huggingface import HuggingFaceLM
+from lmppl.lm import grouped, static
+from lmppl.lm.huggingface import HuggingFaceLM, calling
+from lmppl.lm.huggingface.forward_pass import ForwardPass
+from lmppl.lm.huggingface.scoring import Scoring
+from lmppl.lm.huggingface.without_cache import UncachedEngine
 from lmppl.lm.kernels import without_plans
 from lmppl.lm.loading import load_language_model
+from lmppl.lm.names import STEPPINGS
 from lmppl.lm.protocol import Prefixes
 from lmppl.lm.static import StaticStep
 
@@ -93,16 +97,18 @@ def captured(lm: HuggingFaceLM) -> StaticStep:
     config = lm.model.config
     step = StaticStep(
         lm.model,
-        len(lm._windows),
+        len(lm.calling.windows),
         mode="cuda-graph",
         name=lm.name,
         device=lm.device,
-        keeps_logits=lm._keeps_logits,
-        cache_name=lm._cache_name,
+        keeps_logits=lm.calling.keeps_logits,
+        cache_name=lm.calling.cache_name,
         adds_mask=config._attn_implementation == "eager",
         recorder=TapeRecorder,
     )
-    lm._static = step
+    # No device here captures, so tapes take the place of what is compiled.
+    lm.calling._static_steps["step"] = step
+    lm.stepping = "step"
     return step
 
 
@@ -122,7 +128,7 @@ def pair(
         model.config.num_hidden_layers = 1
     plain = HuggingFaceLM(model, tokenizer, name=f"tiny-{style}")
     lm = plain.with_model(plain.model)
-    plain._decoder = lm._decoder = None
+    plain.calling.decoder = lm.calling.decoder = None
     return plain, lm
 
 
@@ -180,7 +186,7 @@ def test_a_captured_step_serves_attention_that_adds_its_mask(impatient):
     plain, lm = pair("llama")
     plain.model.set_attn_implementation("eager")
     for each in (plain, lm):
-        each._takes_mask = False
+        each.calling.takes_mask = False
     step = captured(lm)
     assert step._adds_mask
     assert largest_difference(walk(lm), walk(plain)) <= NATS
@@ -365,8 +371,13 @@ def test_attention_is_not_planned_anew_for_every_shape_on_a_gpu(device):
 
 
 def test_every_call_of_the_model_is_made_without_plans():
-    for name in ("_forward", "_forward_without_cache", "_plain_forward", "sequence_logits"):
-        assert hasattr(getattr(HuggingFaceLM, name), "__wrapped__")
+    for method in (
+        ForwardPass._generally,
+        ForwardPass.without_cache,
+        UncachedEngine._forward,
+        Scoring.sequence_logits,
+    ):
+        assert hasattr(method, "__wrapped__")
 
 
 def test_results_outlive_the_next_replay(impatient):
@@ -461,7 +472,7 @@ def test_agreement_is_up_to_the_precision_of_the_dtype(dtype, factor, same):
 @pytest.fixture
 def traced(monkeypatch):
     """Compiled steps are traced as ever, but run as they are: no code is generated."""
-    monkeypatch.setattr(huggingface, "StaticStep", partial(StaticStep, backend="eager"))
+    monkeypatch.setattr(calling, "StaticStep", partial(StaticStep, backend="eager"))
 
 
 @pytest.mark.parametrize("style", ["llama", "gpt2"])
@@ -470,9 +481,9 @@ def test_a_traced_step_is_the_general_step(style, traced):
     lm.stepping = "step"
     assert largest_difference(walk(lm), walk(plain)) <= NATS
     assert [note for note in lm.notes if "stepped by a compiled step" in note]
-    programs = lm._static.num_programs
+    programs = lm.static.num_programs
     walk(lm, seed=1)
-    assert lm._static.num_programs == programs
+    assert lm.static.num_programs == programs
     lm.stepping = "none"
     assert not [note for note in lm.notes if "compiled" in note]
 
@@ -492,8 +503,8 @@ def test_as_many_shapes_are_compiled_as_is_allowed_and_no_more(traced, monkeypat
                 if each is plain:
                     expected = prefixes.row_logits().log_softmax(-1)
             assert largest_difference([prefixes.row_logits().log_softmax(-1)], [expected]) <= NATS
-    assert lm._static.failure is None
-    assert lm._static.num_programs == 3
+    assert lm.static.failure is None
+    assert lm.static.num_programs == 3
     assert any("3 shapes" in note for note in lm.notes)
 
 
@@ -511,8 +522,8 @@ def test_a_compiled_step_is_the_general_step():
         for column in range(6):
             prefixes = each.extend(prefixes, tokens[:, column])
             kept.append(prefixes.row_logits().log_softmax(-1))
-    assert lm._static.failure is None
-    assert lm._static.num_programs == 1
+    assert lm.static.failure is None
+    assert lm.static.num_programs == 1
     assert largest_difference(found, expected) <= NATS
 
 
@@ -591,8 +602,8 @@ def test_cuda_graphs_without_a_cuda_device_are_refused(tmp_path):
 def test_every_method_offers_the_ways_of_stepping_that_there_are():
     for method in (Settings, *METHODS):
         setting = method.__dataclass_fields__["compile"]
-        assert setting.metadata["choices"] == static.MODES
-        assert setting.default == static.MODES[0]
+        assert setting.metadata["choices"] == STEPPINGS
+        assert setting.default == STEPPINGS[0]
 
 
 # --- on a GPU -----------------------------------------------------------------------------------
@@ -606,13 +617,13 @@ def test_every_method_offers_the_ways_of_stepping_that_there_are():
 def test_cuda_graphs_are_the_general_step(style, dtype, nats, impatient):
     model, tokenizer = tiny_models.tiny_model(style, dtype)
     plain = HuggingFaceLM(model.to("cuda"), tokenizer, name=style)
-    plain._decoder = None
+    plain.calling.decoder = None
     lm = plain.with_model(plain.model)
     lm.stepping = "cuda-graph"
     for seed in range(3):
         assert largest_difference(on_cuda(lm, seed), on_cuda(plain, seed)) <= nats
-    assert lm._static.failure is None
-    assert lm._static.num_programs > 0
+    assert lm.static.failure is None
+    assert lm.static.num_programs > 0
 
 
 def on_cuda(lm: HuggingFaceLM, seed: int) -> list[Tensor]:

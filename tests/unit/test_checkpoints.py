@@ -338,7 +338,7 @@ def test_probabilities_that_are_not_numbers_are_no_probabilities_of_zero(saved, 
     lm = load_language_model(saved / "llama")
     broken = HuggingFaceLM(copy.deepcopy(lm.model), lm.tokenizer, name="overflowing")
     broken.model.lm_head = Overflows(broken.model.lm_head)
-    broken._decoder = None
+    broken.calling.decoder = None
     length = 2 if method == "exact()" else 6
     model = lmppl.compile(
         f"""

@@ -179,7 +179,7 @@ def test_a_chat_uses_the_template_of_the_tokenizer():
     chat = Chat(user="the dog", system="be kind")
     rendered = "[system] be kind\n[user] the dog\n[assistant]"
     assert torch.equal(lm.start([chat]).logits, lm.start([rendered]).logits)
-    assert lm.tokenizer.decode(lm._prompt_ids(Chat("the dog"))) == "[user] the dog\n[assistant]"
+    assert lm.tokenizer.decode(lm.prompts.ids(Chat("the dog"))) == "[user] the dog\n[assistant]"
 
 
 def test_a_chat_without_a_template_is_refused():
@@ -206,7 +206,7 @@ def test_a_prompt_of_megabytes_is_refused_before_it_is_read(monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError
 
-    monkeypatch.setattr(lm._encode, "_tokenizer", never)
+    monkeypatch.setattr(lm.prompts.encoder, "_tokenizer", never)
     with pytest.raises(InferenceError, match="a prompt of 2,000,000 characters") as caught:
         lm.start(["ab" * 1_000_000])
     assert only_diagnostic(caught).code == "LMP912"
@@ -220,13 +220,13 @@ def test_a_file_is_no_language_model(tmp_path):
 
 
 def test_an_empty_prompt_is_the_start_token_or_else_the_end_token():
-    assert tiny_lm("mistral")._prompt_ids("") == (1,)
-    assert tiny_lm("gpt2")._prompt_ids("") == (0,)
+    assert tiny_lm("mistral").prompts.ids("") == (1,)
+    assert tiny_lm("gpt2").prompts.ids("") == (0,)
 
 
 def test_an_empty_prompt_without_any_start_token_is_refused():
     lm = tiny_lm("gpt2")
-    lm._encode._start_id = None
+    lm.prompts.encoder._start_id = None
     with pytest.raises(InferenceError, match="no tokens") as caught:
         lm.start([""])
     assert only_diagnostic(caught).code == "LMP915"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -152,6 +152,10 @@ class ChoiceStage:
     @property
     def size(self) -> int:
         return len(self.support)
+
+    def with_language_models(self, change: Callable[[LanguageModel], LanguageModel]) -> Self:
+        """The stage itself: it has no language model."""
+        return self
 
     def batch(self, index: Tensor) -> ChoiceBatch:
         """The values with these indices, `[rows]`."""

@@ -115,6 +115,10 @@ class Stage(Protocol):
         """Those that the site draws from."""
         ...
 
+    def with_language_models(self, change: Callable[[LanguageModel], LanguageModel]) -> Self:
+        """The same site with others of the same vocabularies."""
+        ...
+
     def start(self, rows: SiteRows, *steering: Any, record: bool = False) -> Any:
         """A `Run` in which nothing of the site is drawn yet.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -142,6 +142,11 @@ class TextStage:
             "top_p": self.warp.top_p,
             "stop": list(self.stop),
         }
+
+    def with_language_models(self, change: Callable[[LanguageModel], LanguageModel]) -> Self:
+        """The same site with another language model of the same vocabulary."""
+        lm = change(self.lm)
+        return self if lm is self.lm else replace(self, lm=lm)
 
     def automaton(
         self,
