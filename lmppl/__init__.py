@@ -22,7 +22,7 @@ _HOME = {
     "explain": "lmppl.pipeline",
     "CompiledModel": "lmppl.models",
     "BoundModel": "lmppl.models",
-    "FunctionLM": "lmppl.lm.tables",
+    "FunctionLM": "lmppl.lm.function",
     "Posterior": "lmppl.posterior",
     "Estimate": "lmppl.posterior",
     "load_posterior": "lmppl.reopening",
@@ -35,7 +35,7 @@ __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
     from lmppl.errors import InferenceError, InternalError, LmpError
-    from lmppl.lm.tables import FunctionLM
+    from lmppl.lm.function import FunctionLM
     from lmppl.models import BoundModel, CompiledModel
     from lmppl.pipeline import compile, explain, infer, load
     from lmppl.posterior import Estimate, Posterior

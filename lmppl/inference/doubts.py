@@ -14,8 +14,8 @@ from typing import Any
 from lmppl.density import Target
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.inference.settings import Settings
+from lmppl.lm.function import FunctionLM
 from lmppl.lm.protocol import LanguageModel
-from lmppl.lm.tables import FunctionLM
 
 # The first batches of a reward or a language model, and the first calls of a function.
 _BATCHES, _CALLS = 2, 8

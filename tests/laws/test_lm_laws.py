@@ -21,12 +21,15 @@ from lmppl.errors import InternalError
 from lmppl.lm.archive import KVArchive
 from lmppl.lm.cache import CachedPrefixes
 from lmppl.lm.decoding import LlamaDecoder
+from lmppl.lm.function import FunctionLM
+from lmppl.lm.histories import HistoryLM
 from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lm.huggingface.forward_pass import ForwardPass
 from lmppl.lm.loading import load_language_model
+from lmppl.lm.markov import load_markov
 from lmppl.lm.names import builtin_models
+from lmppl.lm.ngram import load_ngram
 from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prefixes
-from lmppl.lm.tables import FunctionLM, HistoryLM, load_markov, load_ngram
 from lmppl.sequences.drawing import Warp, draw_tokens
 
 SHARED = Path(os.environ.get("LMPPL_SHARED", Path(__file__).resolve().parents[2].parent / "shared"))

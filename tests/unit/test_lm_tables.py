@@ -11,8 +11,10 @@ import torch
 
 import lmppl
 from lmppl.errors import InferenceError
+from lmppl.lm.function import FunctionLM
+from lmppl.lm.markov import load_markov
+from lmppl.lm.ngram import load_ngram
 from lmppl.lm.protocol import Chat
-from lmppl.lm.tables import FunctionLM, load_markov, load_ngram
 
 SPEC = {
     "tokens": ["a", "b", "."],

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def load(place: Place, path: str, **drawing: Any) -> LanguageModel:
-    from lmppl.lm.tables import load_markov
+    from lmppl.lm.markov import load_markov
 
     return load_markov(path, base_dir=place.base_dir, device=place.one_device, files=place.files)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def load(place: Place, path: str, order: int, **drawing: Any) -> LanguageModel:
-    from lmppl.lm.tables import load_ngram
+    from lmppl.lm.ngram import load_ngram
 
     return load_ngram(
         path,
