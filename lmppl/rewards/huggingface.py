@@ -7,7 +7,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,7 +43,7 @@ _loaded: dict[tuple[str, ...], _Classifier] = {}
 _lock = threading.Lock()
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class _Classifier:
     """A model with its tokenizer, shared by all rewards that name it.
 
@@ -58,6 +58,11 @@ class _Classifier:
     max_length: int | None
     token_budget: int
     notes: tuple[str, ...] = ()
+    # Held while the configuration says how to pad for one forward pass.
+    padding: threading.Lock = field(default_factory=threading.Lock)
+
+    def __repr__(self) -> str:
+        return f"<classifier {self.name}: {self.num_labels} outputs, on {self.device}>"
 
     @property
     def num_labels(self) -> int:
@@ -237,17 +242,20 @@ def _padding_token(classifier: _Classifier, rows: list[list[int]]) -> Iterator[i
     then gives the same answer for all rows at once, and the configuration is put back.
     """
     config = classifier.model.config
-    pad = getattr(config, "pad_token_id", None)
+    with classifier.padding:
+        pad = getattr(config, "pad_token_id", None)
     if pad is not None:
         yield int(pad)
         return
     last = {row[-1] for row in rows}
     free = next(token for token in range(len(last) + 1) if token not in last)
-    config.pad_token_id = free
-    try:
-        yield free
-    finally:
-        config.pad_token_id = None
+    # What is read meanwhile is of this group: another thread must not take it for its own.
+    with classifier.padding:
+        config.pad_token_id = free
+        try:
+            yield free
+        finally:
+            config.pad_token_id = None
 
 
 def load_sequence_classifier(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +198,38 @@ def test_a_decoder_without_a_padding_token_reads_the_last_token_of_every_row(
     expected = [direct(path, text)[0] for text in TEXTS]
     source = load_sequence_classifier(str(path), head="score")
     assert np.allclose(source.scores([TEXTS], None), expected, atol=1e-5)
+    assert source.classifier.model.config.pad_token_id is None
+
+
+def test_two_threads_do_not_take_each_others_padding_token(tmp_path: Path) -> None:
+    path = save(tmp_path / "rm", "llama", 1, pad_token_id=None)
+    source = load_sequence_classifier(str(path), head="score")
+    expected = source.scores([TEXTS], None)
+    entered, left = threading.Event(), threading.Event()
+
+    def wait(module: torch.nn.Module, inputs: object) -> None:
+        # The first is held until the second has come in, and that one until the first is gone.
+        if entered.is_set():
+            left.wait(2.0)
+        else:
+            entered.set()
+            time.sleep(0.3)
+
+    def score() -> np.ndarray:
+        found = source.scores([TEXTS], None)
+        left.set()
+        return found
+
+    handle = source.classifier.model.register_forward_pre_hook(wait)
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            first = threads.submit(score)
+            entered.wait(5.0)
+            second = threads.submit(score)
+            found = first.result(), second.result()
+    finally:
+        handle.remove()
+    assert all(np.allclose(scores, expected, atol=1e-5) for scores in found)
     assert source.classifier.model.config.pad_token_id is None
 
 
