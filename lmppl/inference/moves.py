@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from lmppl.density import ChoiceStage, SiteRows, Target, TextBatch, TextStage, Traces, draw_choices
+from lmppl.density.stages.scoring import retrace
+from lmppl.density.stages.strings import decode
 from lmppl.density.steering.ends import WithoutEnds
 from lmppl.density.walk import Chosen, walk
 from lmppl.inference.proposing import propose
@@ -138,7 +140,7 @@ def block_move(
     block = (columns >= start) & (columns < start + size)
     tokens = torch.where(block, run.tokens[num_rows:], old.tokens)
     candidate = _with_tokens(stage, replace(old, tokens=tokens), prompts)
-    retraced, valid = stage.retrace(prompts, automata, candidate)
+    retraced, valid = retrace(stage, prompts, automata, candidate)
     possible = possible & valid
     new = old.merge(retraced, possible)
     proposal = traces.with_value(stage.name, new, new.log_prob())
@@ -211,7 +213,7 @@ def _text_stage(target: Target, site: int) -> TextStage:
 
 def _with_tokens(stage: TextStage, text: TextBatch, prompts: Sequence[Prompt]) -> TextBatch:
     """The batch with the strings of its tokens."""
-    return replace(text, strings=tuple(stage.decode(text, prompts)))
+    return replace(text, strings=tuple(decode(stage, text, prompts)))
 
 
 def _rescore_later(target: Target, old: Traces, new: Traces, site: int) -> tuple[Traces, Tensor]:

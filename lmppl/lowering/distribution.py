@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from lmppl.density import Automata, TextBatch, TextStage
+from lmppl.density.stages.scoring import rescore
+from lmppl.density.stages.strings import decode
 from lmppl.lm.protocol import Prompt
 from lmppl.lowering.isolation import generator
 from lmppl.rng import Stream
@@ -130,7 +132,7 @@ class TokenSequences(TorchDistribution):
         prompts = [self.prompts[row] for row in rows.tolist()]
         text, well_formed = read_tokens(self.stage, prompts, tokens, self._stops.select(rows))
         if self._scorer is None:
-            log_prob = self.stage.rescore(prompts, text)
+            log_prob = rescore(self.stage, prompts, text)
         else:
             log_prob = self._scorer(rows, text)
         log_prob = torch.where(well_formed, log_prob, -math.inf).reshape(shape)
@@ -178,7 +180,7 @@ def read_tokens(
         num_tokens=num_tokens,
         strings=(),
     )
-    strings = tuple(stage.decode(text, prompts))
+    strings = tuple(decode(stage, text, prompts))
     return TextBatch(tokens, lengths, finished, num_tokens, strings), well_formed
 
 

@@ -18,6 +18,7 @@ import torch
 
 import lmppl
 from lmppl.density import Target, TextBatch, TextRun, TextStage, Traces
+from lmppl.density.stages.scoring import retrace
 from lmppl.inference import moves
 from lmppl.inference.exact import Exact
 from lmppl.inference.exact.engine import ExactEngine
@@ -292,7 +293,7 @@ def exact_states(target: Target, size: int) -> Traces:
         if isinstance(stage, TextStage):
             prompts = target.prompts(number, traces)
             automata = target.requirements.automata(number, traces, prompts)
-            text, possible = stage.retrace(prompts, automata, traces.values[stage.name])
+            text, possible = retrace(stage, prompts, automata, traces.values[stage.name])
             assert bool(possible.all())
             assert text.token_log_prob is not None
             traces = traces.with_value(stage.name, text, text.token_log_prob.sum(-1))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lmppl.automata import compile_constraint
 from lmppl.density import Automata, TextRun, TextStage
 from lmppl.density.stages.growing import GrowingStrings
+from lmppl.density.stages.strings import growing_strings, strings
 from lmppl.lm.loading import load_language_model
 from lmppl.lm.protocol import Vocabulary
 from lmppl.rng import Stream
@@ -127,10 +128,10 @@ def test_a_run_that_is_looked_at_at_every_step_spells_its_texts(
         rows = run.open
         uniforms = stream.uniforms(torch.arange(6), number)
         run, _ = stage.step(run, uniforms, masked=False)
-        expected = stage.strings(run)
-        assert stage.growing_strings(run, rows) == [expected[row] for row in rows.tolist()]
+        expected = strings(stage, run)
+        assert growing_strings(stage, run, rows) == [expected[row] for row in rows.tolist()]
         chosen = resamplings[number % len(resamplings)]
         if chosen is not None and run.num_open:
             run = run.select(torch.tensor(chosen))
         number += 1
-    assert stage.growing_strings(run, torch.arange(6)) == stage.strings(run)
+    assert growing_strings(stage, run, torch.arange(6)) == strings(stage, run)

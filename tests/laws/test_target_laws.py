@@ -12,6 +12,8 @@ import torch
 
 import lmppl
 from lmppl.density import Automata, Target, TextBatch, TextStage
+from lmppl.density.stages.scoring import rescore, retrace
+from lmppl.density.stages.strings import strings
 from lmppl.lm.loading import load_language_model
 from lmppl.rng import Stream
 from lmppl.sequences.drawing import Warp
@@ -76,13 +78,13 @@ def test_the_log_prob_of_a_draw_is_that_of_rescoring_it(warp: Warp) -> None:
     run, _ = stage.generate(PROMPTS, Automata((None,)), draws)
     text = stage.finish(run)
     assert torch.isfinite(run.log_prior).all()
-    torch.testing.assert_close(stage.rescore(PROMPTS, text), run.log_prior, atol=1e-4, rtol=0)
+    torch.testing.assert_close(rescore(stage, PROMPTS, text), run.log_prior, atol=1e-4, rtol=0)
 
 
 def test_a_rescoring_at_another_temperature_is_rejected_by_the_same_law() -> None:
     stage = stories(warp=Warp(temperature=0.6))
     run, _ = stage.generate(PROMPTS, Automata((None,)), draws)
-    other = stories().rescore(PROMPTS, stage.finish(run))
+    other = rescore(stories(), PROMPTS, stage.finish(run))
     assert float((other - run.log_prior).abs().max()) > 1e-2
 
 
@@ -95,7 +97,7 @@ def test_retracing_a_text_finds_what_each_token_cost() -> None:
     prompts = target.prompts(0, traces)
     automata = target.requirements.automata(0, traces, prompts)
     known = text.select(alive)
-    again, possible = stage.retrace(prompts, automata, known)
+    again, possible = retrace(stage, prompts, automata, known)
     assert bool(possible.all())
     assert known.token_log_prob is not None and again.token_log_prob is not None
     assert known.token_log_mass is not None and again.token_log_mass is not None
@@ -109,7 +111,7 @@ def test_a_forbidden_text_cannot_be_retraced() -> None:
     text, _, _ = generated(free, free_stage, 64, lambda at: at)
     traces = target.start(torch.zeros(64, dtype=torch.long))
     prompts = target.prompts(0, traces)
-    _, possible = stage.retrace(prompts, target.requirements.automata(0, traces, prompts), text)
+    _, possible = retrace(stage, prompts, target.requirements.automata(0, traces, prompts), text)
     allowed = torch.tensor(
         [
             bool(re.fullmatch(r"[a-z, ]{10,40}", t)) and "big" not in t and "lived" not in t
@@ -132,7 +134,7 @@ def test_a_continued_text_costs_what_it_costs_from_the_start() -> None:
     run = stage.begin(prompts, automata, kept=text, kept_lengths=cut, record=True)
     run, _ = stage.complete(run, lambda at, step: UNIFORMS.child("more").uniforms(at, step))
     new = stage.finish(run)
-    again, possible = stage.retrace(prompts, automata, new)
+    again, possible = retrace(stage, prompts, automata, new)
     whole = run.finished | (run.positions == stage.max_tokens)
     assert torch.equal(possible[whole], torch.ones_like(possible[whole]))
     assert int(whole.sum()) > 10
@@ -196,5 +198,5 @@ def test_resampling_moves_texts_states_and_caches_together() -> None:
     for step in range(10):
         if unselected.num_open:
             unselected, _ = stage.step(unselected, draws(numbers, step))
-    assert stage.strings(selected) == [stage.strings(unselected)[i] for i in chosen.tolist()]
+    assert strings(stage, selected) == [strings(stage, unselected)[i] for i in chosen.tolist()]
     torch.testing.assert_close(selected.log_prior, unselected.log_prior[chosen], atol=1e-4, rtol=0)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import lmppl
+from lmppl.density.stages.scoring import retrace
 from lmppl.inference.moves import gibbs_move
 from lmppl.inference.proposing import propose
 from lmppl.rng import Stream
@@ -43,7 +44,7 @@ def test_the_mass_of_a_mask_does_not_depend_on_the_other_rows() -> None:
     prompts = target.prompts(1, alone)
     stage = target.stages[1]
     automata = target.requirements.automata(1, alone, prompts)
-    again, possible = stage.retrace(prompts, automata, alone.values["text"])
+    again, possible = retrace(stage, prompts, automata, alone.values["text"])
     assert bool(possible.all())
     assert torch.equal(again.token_log_mass, alone.values["text"].token_log_mass)
 

@@ -16,16 +16,23 @@ import torch
 from torch import Tensor
 
 from lmppl.automata import SiteAutomaton, compile_constraint
-from lmppl.automata.predicates import Predicate, cut_at_stop
+from lmppl.automata.predicates import Predicate
 from lmppl.density.rows import SiteRows
 from lmppl.density.stages.alternatives import Children
 from lmppl.density.stages.growing import GrowingStrings
 from lmppl.density.stages.run import Beside, Step, TextRun
+from lmppl.density.stages.scoring import (
+    no_numbers,
+    require_numbers,
+    require_sums,
+    rescore,
+    retrace,
+)
+from lmppl.density.stages.strings import strings
 from lmppl.density.stages.text_batch import TextBatch
 from lmppl.density.steering.automaton import Automata
 from lmppl.density.steering.protocol import Steering
 from lmppl.density.steering.steered import Steered
-from lmppl.errors import Diagnostic, InferenceError, InternalError
 from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prefixes, Prompt
 from lmppl.sequences.drawing import IDENTITY_WARP, Warp, draw_tokens
 from lmppl.timing import timed
@@ -85,7 +92,7 @@ class TextStage:
         run = self.extend(run)
         assert run.prefixes is not None
         log_probs = self.warp(run.prefixes.row_logits()).double().log_softmax(-1)
-        self.require_numbers(log_probs)
+        require_numbers(self, log_probs)
         possible = log_probs > -math.inf
         mask = self.mask(run)
         if mask is not None:
@@ -103,14 +110,14 @@ class TextStage:
 
     def log_prob(self, rows: SiteRows, value: TextBatch) -> Tensor:
         """log p(text | parents) of the text of every row, `[rows]` float64."""
-        return self.rescore(rows.prompts, value)
+        return rescore(self, rows.prompts, value)
 
     def retraced(
         self, rows: SiteRows, steering: tuple[Automata, ...], value: TextBatch
     ) -> tuple[TextBatch, Tensor]:
         """Given texts with what each token costs, and their log prior `[rows]`."""
         (automata,) = steering
-        text, possible = self.retrace(rows.prompts, automata, value)
+        text, possible = retrace(self, rows.prompts, automata, value)
         return text, torch.where(possible, text.log_prob(), -math.inf)
 
     def alternatives(self, rows: SiteRows) -> None:
@@ -223,12 +230,8 @@ class TextStage:
             prefixes=None,
             pending=None,
             log_prior=zeros,
-            token_log_prob=torch.zeros(shape, dtype=torch.float64, device=device)
-            if record
-            else None,
-            token_log_mass=torch.zeros(shape, dtype=torch.float64, device=device)
-            if record
-            else None,
+            token_log_prob=zeros.new_zeros(shape) if record else None,
+            token_log_mass=zeros.new_zeros(shape) if record else None,
             strip=strip,
         )
         if kept is None or kept_lengths is None:
@@ -290,7 +293,7 @@ class TextStage:
         log_ratio = None if log_factors is None else drawn.log_ratio
         new = self.place(run, drawn.tokens, log_prior, drawn.log_mass, log_ratio)
         if log_ratio is not None:
-            _require_sums(log_ratio, drawn.log_mass)
+            require_sums(log_ratio, drawn.log_mass)
         return new, Step(rows, log_prior, drawn.log_mass, drawn.log_ratio, log_base)
 
     @timed("forward")
@@ -325,7 +328,7 @@ class TextStage:
         """
         rows = run.open
         if log_prob.device.type == "cpu":
-            self.require_numbers(log_prob)
+            require_numbers(self, log_prob)
         else:
             # Looked at when the texts are finished: the host does not wait at every step.
             now = log_prob.isnan().any()
@@ -336,29 +339,6 @@ class TextStage:
         if stopped is not None:
             ended = stopped if ended is None else ended | stopped
         return run.placed(tokens, log_prob, log_mass, steered, ended, stopped)
-
-    def require_numbers(self, log_probs: Tensor) -> None:
-        """No log probability of this site's language model is NaN: that is no probability of zero.
-
-        Raises:
-            InferenceError: LMP985, one is.
-        """
-        if bool(log_probs.isnan().any()):
-            raise self._no_numbers()
-
-    def _no_numbers(self) -> InferenceError:
-        return InferenceError(
-            [
-                Diagnostic(
-                    "LMP985",
-                    "error",
-                    f"the language model of `{self.name}`, {self.lm.name}, gave probabilities that"
-                    " are not numbers (NaN)",
-                    help='half precision may have overflowed: try dtype="float32" or'
-                    ' dtype="bfloat16"',
-                )
-            ]
-        )
 
     def recovered(self, run: TextRun, rows: SiteRows) -> TextRun:
         """The run with what its open rows have in caches computed anew from their tokens.
@@ -384,7 +364,7 @@ class TextStage:
     def finish(self, run: TextRun) -> TextBatch:
         """The texts of a run in which no row is open any more."""
         if run.undefined is not None and bool(run.undefined):
-            raise self._no_numbers()
+            raise no_numbers(self)
         lengths = run.positions
         num_tokens = lengths - self._ended_by_token(run).long()
         return TextBatch(
@@ -392,7 +372,7 @@ class TextStage:
             lengths=lengths,
             finished=run.finished,
             num_tokens=num_tokens,
-            strings=tuple(self.strings(run)),
+            strings=tuple(strings(self, run)),
             token_log_prob=run.token_log_prob,
             token_log_mass=run.token_log_mass,
         )
@@ -400,44 +380,6 @@ class TextStage:
     def _ended_by_token(self, run: TextRun) -> Tensor:
         last = run.tokens.gather(1, (run.positions - 1).clamp(min=0).unsqueeze(-1)).squeeze(-1)
         return self.is_eos[last] & run.finished & (run.positions > 0)
-
-    def strings(self, run: TextRun) -> list[str]:
-        """The value of every text so far: decoded, cut at its stop string."""
-        decode = self.lm.vocab.decode
-        pairs = zip(run.tokens.tolist(), run.positions.tolist(), strict=True)
-        return self._values([decode(ids[:length]) for ids, length in pairs], run.stopped, run.strip)
-
-    def growing_strings(self, run: TextRun, rows: Tensor) -> list[str]:
-        """`strings` of some rows (LongTensor); only tokens that are new since last time are read.
-
-        For texts that are looked at again and again while they grow.
-        """
-        texts = run.growing.read(run.tokens, rows, run.positions[rows], self.lm.vocab.token_bytes)
-        strip = None if run.strip is None else run.strip[rows]
-        return self._values(texts, run.stopped[rows], strip)
-
-    def _values(self, texts: list[str], stopped: Tensor, strip: Tensor | None) -> list[str]:
-        """Decoded tokens as values of the site, `[rows]` each."""
-        if strip is not None:
-            pairs = zip(texts, strip.tolist(), strict=True)
-            texts = [text[1:] if bare and text.startswith(" ") else text for text, bare in pairs]
-        if self.stop:
-            pairs = zip(texts, stopped.tolist(), strict=True)
-            texts = [cut_at_stop(text, self.stop)[0] if cut else text for text, cut in pairs]
-        return texts
-
-    def decode(self, text: TextBatch, prompts: Sequence[Prompt]) -> list[str]:
-        """The values of given token sequences after these prompts."""
-        strips = self.lm.vocab.strips_leading_space
-        tokens, lengths = text.tokens.tolist(), text.lengths.tolist()
-        finished = text.finished.tolist()
-        texts = []
-        for row, prompt in enumerate(prompts):
-            value = self.lm.vocab.decode(tokens[row][: lengths[row]])
-            if strips and prompt == "" and value.startswith(" "):
-                value = value[1:]
-            texts.append(cut_at_stop(value, self.stop)[0] if finished[row] else value)
-        return texts
 
     def generate(
         self,
@@ -489,65 +431,6 @@ class TextStage:
                 alive &= ~run.steered.is_dead(run.open, run.remaining)
             run = run.close(alive)
         return run, log_weight
-
-    def rescore(self, prompts: Sequence[Prompt], text: TextBatch) -> Tensor:
-        """log p(text | prompt) of given texts, `[rows]` float64, under the site's warp."""
-        if self.warp.is_identity:
-            log_probs = self.lm.token_log_probs(prompts, text.tokens, text.lengths)
-            self.require_numbers(log_probs)
-            return log_probs.double().sum(-1)
-        total = torch.zeros(text.lengths.shape[0], dtype=torch.float64, device=self.device)
-        prefixes = self.lm.start(prompts, max_new_tokens=self.max_tokens)
-        rows = torch.arange(total.shape[0], device=self.device)
-        for t in range(int(text.lengths.max())):
-            inside = text.lengths[rows] > t
-            if not bool(inside.all()):
-                at = inside.nonzero().squeeze(-1)
-                rows, prefixes = rows[at], prefixes.select(at)
-            if t:
-                prefixes = self.lm.extend(prefixes, text.tokens[rows, t - 1])
-            logits = self.warp(prefixes.row_logits()).double().log_softmax(-1)
-            token = text.tokens[rows, t]
-            total = total.index_add(0, rows, logits.gather(1, token.unsqueeze(-1)).squeeze(-1))
-        self.require_numbers(total)
-        return total
-
-    def retrace(
-        self, prompts: Sequence[Prompt], automata: Automata, text: TextBatch
-    ) -> tuple[TextBatch, Tensor]:
-        """Given texts with what each token costs after these prompts and under these automata.
-
-        Also whether each `[rows]` is a text that could have been drawn: no token is forbidden by
-        the mask, and no stop string is completed before the last token.
-        """
-        num_rows = text.lengths.shape[0]
-        if automata.is_trivial and self.warp.is_identity:
-            log_probs = self.lm.token_log_probs(prompts, text.tokens, text.lengths).double()
-            self.require_numbers(log_probs)
-            zeros = torch.zeros_like(log_probs)
-            possible = (log_probs > -math.inf).all(-1)
-            return replace(text, token_log_prob=log_probs, token_log_mass=zeros), possible
-        run = self.begin(prompts, automata, record=True)
-        possible = torch.ones(num_rows, dtype=torch.bool, device=self.device)
-        for t in range(int(text.lengths.max())):
-            run, step = self.step(run, None, forced=text.tokens[:, t])
-            rows = step.rows
-            drawable = step.log_proposal > -math.inf
-            possible = possible.index_copy(0, rows, possible[rows] & drawable)
-            if run.num_open:
-                run = run.close((text.lengths[run.open] > t + 1) & possible[run.open])
-            if not run.num_open:
-                break
-        as_long = (run.positions == text.lengths) & (run.finished == text.finished)
-        retraced = replace(
-            text, token_log_prob=run.token_log_prob, token_log_mass=run.token_log_mass
-        )
-        return retraced, possible & as_long
-
-
-def _require_sums(log_ratio: Tensor, log_mass: Tensor) -> None:
-    if bool((log_ratio.isnan() | log_mass.isnan() | (log_mass == math.inf)).any()):
-        raise InternalError("a steering gave NaN or infinity for log ψ(x≤t) / ψ(x<t)")
 
 
 def _of_rows(values: Tensor | None, run: TextRun) -> Tensor | None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lmppl.density.stages.strings import growing_strings
 from lmppl.density.stages.text import TextStage
 from lmppl.density.steering.protocol import Steering
 from lmppl.density.target import Target
@@ -53,7 +54,7 @@ class PrefixLookahead(Steering):
     @timed("rewards")
     def log_value(self, run: TextRun, rows: Tensor, states: Tensor) -> tuple[Tensor, str | None]:
         so_far = TextColumn(
-            strings=self.stage.growing_strings(run, rows),
+            strings=growing_strings(self.stage, run, rows),
             num_tokens=run.positions[rows].cpu().numpy(),
             finished=run.finished[rows].cpu().numpy(),
             token_ids=run.tokens[rows],

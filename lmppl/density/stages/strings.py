@@ -1,0 +1,58 @@
+"""What the tokens of a text site spell: decoded, without a leading space, cut at a stop string."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from lmppl.automata.predicates import cut_at_stop
+from lmppl.density.stages.run import TextRun
+from lmppl.density.stages.text_batch import TextBatch
+from lmppl.lm.protocol import Prompt
+
+if TYPE_CHECKING:
+    from lmppl.density.stages.text import TextStage
+
+
+def strings(stage: TextStage, run: TextRun) -> list[str]:
+    """The value of every text so far: decoded, cut at its stop string."""
+    decode = stage.lm.vocab.decode
+    pairs = zip(run.tokens.tolist(), run.positions.tolist(), strict=True)
+    return _values(stage, [decode(ids[:length]) for ids, length in pairs], run.stopped, run.strip)
+
+
+def growing_strings(stage: TextStage, run: TextRun, rows: Tensor) -> list[str]:
+    """`strings` of some rows (LongTensor); only tokens that are new since last time are read.
+
+    For texts that are looked at again and again while they grow.
+    """
+    texts = run.growing.read(run.tokens, rows, run.positions[rows], stage.lm.vocab.token_bytes)
+    strip = None if run.strip is None else run.strip[rows]
+    return _values(stage, texts, run.stopped[rows], strip)
+
+
+def _values(stage: TextStage, texts: list[str], stopped: Tensor, strip: Tensor | None) -> list[str]:
+    """Decoded tokens as values of the site, `[rows]` each."""
+    if strip is not None:
+        pairs = zip(texts, strip.tolist(), strict=True)
+        texts = [text[1:] if bare and text.startswith(" ") else text for text, bare in pairs]
+    if stage.stop:
+        pairs = zip(texts, stopped.tolist(), strict=True)
+        texts = [cut_at_stop(text, stage.stop)[0] if cut else text for text, cut in pairs]
+    return texts
+
+
+def decode(stage: TextStage, text: TextBatch, prompts: Sequence[Prompt]) -> list[str]:
+    """The values of given token sequences after these prompts."""
+    strips = stage.lm.vocab.strips_leading_space
+    tokens, lengths = text.tokens.tolist(), text.lengths.tolist()
+    finished = text.finished.tolist()
+    texts = []
+    for row, prompt in enumerate(prompts):
+        value = stage.lm.vocab.decode(tokens[row][: lengths[row]])
+        if strips and prompt == "" and value.startswith(" "):
+            value = value[1:]
+        texts.append(cut_at_stop(value, stage.stop)[0] if finished[row] else value)
+    return texts
