@@ -26,7 +26,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arguments is None:
             if COMPLETION in os.environ:
                 return _complete(os.environ[COMPLETION])
-            _prepare_process(sys.argv[1:])
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
         return code
@@ -74,15 +73,6 @@ def _say_usage(error: click.UsageError) -> None:
         return
     say(error.ctx.get_usage())
     say(f"{error.ctx.command_path}: error: {usage_message(error)}")
-
-
-def _prepare_process(arguments: list[str]) -> None:
-    """In a process of its own, a command that runs nothing loads nothing that it does not use."""
-    if arguments[:1] in (["check"], ["fmt"], ["info"]):
-        # Lark takes these two where they are installed, a sixth of the time of a check, for
-        # options that the grammar does not use.
-        for name in ("regex", "interegular"):
-            sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 
 def _complete(instruction: str) -> int:

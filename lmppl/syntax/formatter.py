@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lark import Token
-
 from lmppl.errors import InternalError, LmpError
 from lmppl.syntax import ast
 from lmppl.syntax.grammar import keywords
 from lmppl.syntax.parser import build
 from lmppl.syntax.scanner import Scan, normalize, scan
+from lmppl.syntax.tokens import Token
 from lmppl.syntax.trees import are_alike, walk
 
 WIDTH = 100

@@ -9,18 +9,25 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import json
 import os
 import re
-import sys
 import tempfile
+from collections.abc import Collection, Mapping
 from importlib import resources
 from pathlib import Path
-
-from lark import Lark, __version__
+from typing import TYPE_CHECKING, Any
 
 from lmppl.errors import InternalError
+from lmppl.syntax.automaton import Rule, Tables
+
+if TYPE_CHECKING:
+    from lark import Lark
+    from lark.lexer import TerminalDef
 
 START = "program"
+# What the tables in the cache look like; counts up when that changes.
+_FORMAT = "1"
 
 # Words that only count as keywords right after `extern`; elsewhere they are names.
 AFTER_EXTERN = {"lm": "LM", "function": "FUNCTION"}
@@ -39,10 +46,13 @@ def grammar_text() -> str:
 
 
 def build_parser(*, strict: bool = False) -> Lark:
-    """A parser made from the grammar text, without the cache.
+    """Lark's own parser of the grammar.
 
     `strict` refuses every conflict, also among terminals; it needs the package interegular.
     """
+    # A tenth of a second, and only for whoever makes the tables.
+    from lark import Lark
+
     return Lark(
         grammar_text(),
         parser="lalr",
@@ -55,27 +65,42 @@ def build_parser(*, strict: bool = False) -> Lark:
     )
 
 
-@functools.cache
-def parser() -> Lark:
-    """The parser of this process: from the cache where there is one, else built and cached."""
-    for directory in _cache_directories():
-        file = directory / f"grammar-{_digest()}.bin"
-        loaded = _load(file)
-        if loaded is not None:
-            return loaded
+def build_tables() -> Tables:
+    """The tables made from the grammar text, without the cache."""
     built = build_parser()
-    for directory in _cache_directories():
-        if _save(built, directory / f"grammar-{_digest()}.bin"):
-            break
-    return built
+    # Lark does not say where its tables are.
+    table: Any = built.parser.parser._parse_table
+    numbers = {rule: -1 - number for number, rule in enumerate(built.rules)}
+    states = [
+        {
+            str(kind): argument if isinstance(argument, int) else numbers[argument]
+            for kind, (_, argument) in table.states[number].items()
+        }
+        for number in range(len(table.states))
+    ]
+    rules = [
+        Rule(
+            origin=str(rule.origin.name),
+            name=str(rule.alias or rule.origin.name),
+            size=len(rule.expansion),
+            spread=tuple(
+                number
+                for number, symbol in enumerate(rule.expansion)
+                if not symbol.is_term and symbol.name.startswith("_")
+            ),
+            unwrap=bool(rule.options.expand1 and not rule.alias),
+        )
+        for rule in built.rules
+    ]
+    words = _keywords(built.terminals)
+    pattern = _pattern(built.terminals)
+    return Tables(states, rules, table.start_states[START], table.end_states[START], pattern, words)
 
 
-@functools.cache
-def terminals() -> re.Pattern[str]:
-    """One pattern over all terminals of the grammar; the name of the group is the terminal."""
+def _pattern(terminals: Collection[TerminalDef]) -> str:
     # The order is that of lark's own lexers: what is longer or more particular is tried first.
     ordered = sorted(
-        parser().terminals,
+        terminals,
         key=lambda each: (
             -each.priority,
             -each.pattern.max_width,
@@ -83,29 +108,51 @@ def terminals() -> re.Pattern[str]:
             each.name,
         ),
     )
-    return re.compile(
-        "|".join(
-            f"(?P<{each.name}>{each.pattern.to_regexp()})"
-            for each in ordered
-            if each.name not in AFTER_EXTERN.values()
-        )
+    return "|".join(
+        f"(?P<{each.name}>{each.pattern.to_regexp()})"
+        for each in ordered
+        if each.name not in AFTER_EXTERN.values()
     )
 
 
-@functools.cache
-def keywords() -> dict[str, str]:
-    """The reserved words, each with its terminal."""
+def _keywords(terminals: Collection[TerminalDef]) -> dict[str, str]:
     # A keyword is a terminal whose pattern is a word followed by \b.
     found: dict[str, str] = {}
-    for each in parser().terminals:
+    for each in terminals:
         word = each.pattern.value.removesuffix(r"\b")
         if word.isalpha() and word != each.pattern.value and each.name not in AFTER_EXTERN.values():
             found[word] = each.name
     return found
 
 
+@functools.cache
+def tables() -> Tables:
+    """The tables of this process: from the cache where there are some, else built and cached."""
+    for directory in _cache_directories():
+        file = directory / f"grammar-{_digest()}.json"
+        loaded = _load(file)
+        if loaded is not None:
+            return loaded
+    built = build_tables()
+    for directory in _cache_directories():
+        if _save(built, directory / f"grammar-{_digest()}.json"):
+            break
+    return built
+
+
+@functools.cache
+def terminals() -> re.Pattern[str]:
+    """One pattern over all terminals of the grammar; the name of the group is the terminal."""
+    return re.compile(tables().pattern)
+
+
+def keywords() -> Mapping[str, str]:
+    """The reserved words, each with its terminal."""
+    return tables().keywords
+
+
 def _digest() -> str:
-    parts = (grammar_text(), __version__, sys.version, START)
+    parts = (grammar_text(), _FORMAT, START)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
@@ -127,25 +174,24 @@ def _cache_directories() -> list[Path]:
 
 
 def _is_private(path: Path) -> bool:
-    """Whether nobody else can have written `path`: the tables are unpickled, which runs code."""
+    """Whether nobody else can have written `path`: other tables would read other programs."""
     if not hasattr(os, "getuid"):
         return True
     status = path.stat()
     return status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
-def _load(file: Path) -> Lark | None:
+def _load(file: Path) -> Tables | None:
     try:
         if not (_is_private(file.parent) and _is_private(file)):
             return None
-        with file.open("rb") as stream:
-            return Lark.load(stream)
+        return Tables.of_json(json.loads(file.read_bytes()))
     except Exception:
         # Missing, truncated or from elsewhere: whatever it is, the tables can be built again.
         return None
 
 
-def _save(built: Lark, file: Path) -> bool:
+def _save(built: Tables, file: Path) -> bool:
     """Write the tables under a passing name first, so that no reader ever sees half a file."""
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -154,7 +200,7 @@ def _save(built: Lark, file: Path) -> bool:
         descriptor, passing = tempfile.mkstemp(dir=file.parent, prefix="grammar-")
         try:
             with os.fdopen(descriptor, "wb") as stream:
-                built.save(stream)
+                stream.write(json.dumps(built.to_json()).encode())
             os.replace(passing, file)
         except BaseException:
             with contextlib.suppress(OSError):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from typing import cast
-
-from lark import Token, Tree
-from lark.exceptions import UnexpectedToken
 
 from lmppl.errors import Diagnostic, InternalError, LmpError
 from lmppl.syntax import ast
+from lmppl.syntax.automaton import END, Automaton
 from lmppl.syntax.building import builder, literal_diagnostics
-from lmppl.syntax.grammar import keywords, parser
+from lmppl.syntax.grammar import keywords, tables
 from lmppl.syntax.remains import remains
 from lmppl.syntax.scanner import Scan, allowances, normalize, scan
+from lmppl.syntax.tokens import Token, Tree
 
 
 def parse(source: str | bytes, path: str | None = None) -> ast.Program:
@@ -101,23 +99,19 @@ def build(scanned: Scan) -> tuple[ast.Program | None, list[Diagnostic]]:
     return program, []
 
 
-def _tree(tokens: list[Token]) -> Tree[Token] | None:
-    """Lark's tree of the tokens; None where they are not a program."""
+def _tree(tokens: list[Token]) -> Tree | None:
+    """The tree of the tokens; None where they are not a program."""
     found = _tree_or_place(tokens)
     return found if isinstance(found, Tree) else None
 
 
-def _tree_or_place(tokens: list[Token]) -> Tree[Token] | int:
-    """Lark's tree of the tokens, or the index of the token (or the end) that does not fit."""
-    interactive = parser().parse_interactive()
-    num_fed = 0
-    try:
-        for token in tokens:
-            interactive.feed_token(token)
-            num_fed += 1
-        return cast("Tree[Token]", interactive.feed_token(Token("$END", "")))
-    except UnexpectedToken:
-        return num_fed
+def _tree_or_place(tokens: list[Token]) -> Tree | int:
+    """The tree of the tokens, or the index of the token (or the end) that does not fit."""
+    automaton = Automaton(tables())
+    for number, token in enumerate([*tokens, Token(END, "")]):
+        if not automaton.feed(token):
+            return number
+    return automaton.tree
 
 
 def _place(diagnostic: Diagnostic) -> tuple[int, int]:

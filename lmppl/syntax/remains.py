@@ -10,10 +10,9 @@ import re
 from collections.abc import Callable, Container, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
-from lark import Token, Tree
-
 from lmppl.errors import Diagnostic
 from lmppl.syntax.scanner import Scan
+from lmppl.syntax.tokens import Token, Tree
 
 _STATEMENTS = frozenset(("FACTOR", "REQUIRE", "OBSERVE", "MOMENT", "EXPECT", "LET", "RETURN"))
 _ITEMS = frozenset(("IMPORT", "REWARD", "EXTERN", "MODEL", "INFER"))
@@ -64,7 +63,7 @@ class Remains:
     was, and perhaps under a name that cannot be read.
     """
 
-    tree: Tree[Token]
+    tree: Tree
     lost: frozenset[str]
     declares: bool
 
@@ -72,7 +71,7 @@ class Remains:
 def remains(
     scanned: Scan,
     diagnostics: Sequence[Diagnostic],
-    parse: Callable[[list[Token]], Tree[Token] | int],
+    parse: Callable[[list[Token]], Tree | int],
     distributions: Container[str] = (),
 ) -> Remains | None:
     """What is left without the statements that the errors are in; None where nothing fits together.
@@ -158,7 +157,7 @@ def _mended(segment: _Segment, codes: Set[str], distributions: Container[str]) -
 
 def _instead(token: Token, kind: str, text: str) -> Token:
     """A token of another kind at the place of this one."""
-    return Token.new_borrow_pos(kind, text, token)
+    return token.as_if(kind, text)
 
 
 def _segments(tokens: Sequence[Token]) -> Iterator[_Segment]:

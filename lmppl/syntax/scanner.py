@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from lark import Token
-
 from lmppl.errors import Diagnostic, Label, LmpError, Span
 from lmppl.syntax.grammar import AFTER_EXTERN, keywords, terminals
+from lmppl.syntax.tokens import Token
 
 # What other languages write, and the token that takes its place; longer signs come first.
 _FOREIGN = {

@@ -16,8 +16,10 @@ from lark import Token
 
 from lmppl.errors import LmpError
 from lmppl.syntax import ast, format_source, parse
-from lmppl.syntax.grammar import build_parser, grammar_text, keywords, parser
+from lmppl.syntax.automaton import END, Automaton
+from lmppl.syntax.grammar import build_parser, grammar_text, keywords, tables
 from lmppl.syntax.scanner import scan
+from lmppl.syntax.tokens import Token as Word
 from lmppl.syntax.trees import dump, walk
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "syntax"
@@ -74,7 +76,7 @@ def test_the_grammar_has_no_conflict_under_strict_mode() -> None:
 
 
 def test_every_terminal_of_the_grammar_is_named() -> None:
-    unnamed = [each.name for each in parser().terminals if each.name.startswith("__")]
+    unnamed = [each.name for each in build_parser().terminals if each.name.startswith("__")]
     assert unnamed == []
 
 
@@ -93,13 +95,43 @@ def test_every_keyword_ends_at_a_word_boundary() -> None:
 @pytest.mark.parametrize("file", GOOD, ids=lambda file: file.stem)
 def test_the_scanner_agrees_with_the_contextual_lexer(file: Path) -> None:
     source = file.read_text(encoding="utf-8")
-    tree = parser().parse(source)
+    tree = build_parser().parse(source)
     theirs = [
         (token.type, token.start_pos, str(token))
         for token in tree.scan_values(lambda value: isinstance(value, Token))
     ]
     ours = [(token.type, token.start_pos, str(token)) for token in scan(source).tokens]
     assert ours == theirs
+
+
+@pytest.mark.parametrize("file", GOOD, ids=lambda file: file.stem)
+def test_the_automaton_makes_the_tree_that_lark_makes(file: Path) -> None:
+    source = file.read_text(encoding="utf-8")
+    automaton = Automaton(tables())
+    assert all(automaton.feed(each) for each in [*scan(source).tokens, Word(END, "")])
+
+    def shape(part: object) -> object:
+        if hasattr(part, "children"):
+            return (str(part.data), [shape(child) for child in part.children])  # type: ignore[attr-defined]
+        return (part.type, str(part))  # type: ignore[attr-defined]
+
+    assert shape(automaton.tree) == shape(build_parser().parse(source))
+
+
+def test_what_the_automaton_accepts_is_what_can_be_fed() -> None:
+    source = 'model m() { x ~ lm("a", max_tokens=f(2) + 1) require x == "a" return x }'
+    tokens = scan(source).tokens
+    kinds = {kind for state in tables().states for kind in state if kind.isupper()}
+    for length in range(len(tokens)):
+        taken = set()
+        for kind in kinds:
+            fresh = Automaton(tables())
+            assert all(fresh.feed(each) for each in tokens[:length])
+            accepted = fresh.accepts()
+            assert fresh.would_take(kind) == (kind in accepted)
+            if fresh.feed(Word(kind, "")):
+                taken.add(kind)
+        assert taken == accepted
 
 
 def test_lm_and_function_are_names_except_after_extern() -> None:
@@ -317,7 +349,7 @@ def test_importing_the_parser_loads_no_tensors_and_builds_nothing() -> None:
         "import sys, lmppl.syntax, lmppl.syntax.grammar as g\n"
         "heavy = {'torch', 'numpy', 'transformers', 'pyro'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
-        "assert g.parser.cache_info().currsize == 0\n"
+        "assert g.tables.cache_info().currsize == 0\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

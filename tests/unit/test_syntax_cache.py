@@ -13,47 +13,47 @@ from pathlib import Path
 
 import pytest
 
-from lmppl.syntax import grammar
+from lmppl.syntax import grammar, parse
 
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty cache directory in force; the parser of the process is put back afterwards."""
+    """An empty cache directory in force; the tables of the process is put back afterwards."""
     place = tmp_path / "cache"
     monkeypatch.setenv("LMPPL_CACHE_DIR", str(place))
     yield place
-    grammar.parser.cache_clear()
+    grammar.tables.cache_clear()
 
 
-def fresh_parser() -> object:
-    grammar.parser.cache_clear()
-    return grammar.parser()
+def fresh_tables() -> object:
+    grammar.tables.cache_clear()
+    return grammar.tables()
 
 
 def test_the_tables_are_written_once_and_read_afterwards(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fresh_parser()
+    fresh_tables()
     (file,) = directory.iterdir()
-    monkeypatch.setattr(grammar, "build_parser", lambda: pytest.fail("built again"))
-    fresh_parser()
+    monkeypatch.setattr(grammar, "build_tables", lambda: pytest.fail("built again"))
+    fresh_tables()
     assert [file] == list(directory.iterdir())
 
 
 def test_a_damaged_cache_is_replaced(directory: Path) -> None:
-    fresh_parser()
+    fresh_tables()
     (file,) = directory.iterdir()
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    built = fresh_parser()
-    assert built.parse("let a = 1")  # type: ignore[attr-defined]
+    fresh_tables()
+    assert parse("let a = 1").lets
     assert grammar._load(file) is not None
 
 
 def test_a_directory_that_others_can_write_is_not_trusted(directory: Path) -> None:
     directory.mkdir()
     directory.chmod(0o777)
-    assert fresh_parser() is not None
+    assert fresh_tables() is not None
     assert list(directory.iterdir()) == []
 
 
@@ -63,13 +63,13 @@ def test_an_unwritable_place_only_costs_time(
     blocked = tmp_path / "file"
     blocked.write_text("not a directory")
     monkeypatch.setenv("LMPPL_CACHE_DIR", str(blocked / "below"))
-    assert fresh_parser() is not None
-    grammar.parser.cache_clear()
+    assert fresh_tables() is not None
+    grammar.tables.cache_clear()
 
 
 def test_readers_never_see_half_a_file(directory: Path) -> None:
-    built = grammar.build_parser()
-    file = directory / "grammar.bin"
+    built = grammar.build_tables()
+    file = directory / "grammar.json"
     assert grammar._save(built, file)
 
     def write(_: int) -> bool:
@@ -82,7 +82,7 @@ def test_readers_never_see_half_a_file(directory: Path) -> None:
         outcomes = [*pool.map(write, range(8)), *pool.map(read, range(8))]
         mixed = [pool.submit(job, 0) for _ in range(6) for job in (write, read)]
         assert all(outcomes) and all(each.result() for each in mixed)
-    assert os.listdir(directory) == ["grammar.bin"]
+    assert os.listdir(directory) == ["grammar.json"]
 
 
 def test_the_name_of_the_file_depends_on_the_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ def test_the_name_of_the_file_depends_on_the_grammar(monkeypatch: pytest.MonkeyP
 
 
 def test_cached_tables_load_within_sixty_milliseconds(directory: Path) -> None:
-    fresh_parser()
+    fresh_tables()
     (file,) = directory.iterdir()
     seconds = []
     for _ in range(5):
@@ -111,7 +111,8 @@ def test_the_grammar_is_found_inside_an_installed_package(tmp_path: Path) -> Non
     installed = tmp_path / "site" / "lmppl"
     for room in ("errors", "syntax"):
         shutil.copytree(source / room, installed / room)
-    shutil.copy(source / "files.py", installed / "files.py")
+    for file in ("files.py", "records.py"):
+        shutil.copy(source / file, installed / file)
     (installed / "__init__.py").write_text("")
     # As the wheel lays it out; see force-include in pyproject.toml.
     (installed / "grammar").mkdir()

@@ -1,4 +1,4 @@
-"""From lark's tree to the frozen classes of `ast`: one function per rule of the grammar."""
+"""From the parser's tree to the frozen classes of `ast`: one function per rule of the grammar."""
 
 from __future__ import annotations
 

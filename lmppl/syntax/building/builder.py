@@ -1,20 +1,17 @@
-"""What every rule of the grammar is built with: parts of lark's tree, spans, reports."""
+"""What every rule of the grammar is built with: parts of the tree, spans, reports."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lark import Token, Tree
-
 from lmppl.errors import Diagnostic, InternalError, Label, Span
 from lmppl.syntax import ast, literals
 from lmppl.syntax.scanner import Scan
+from lmppl.syntax.tokens import Token, Tree
 
 # Deeper trees would overflow the stack of whoever walks them.
 _MAX_DEPTH = 150
-
-Branch = Tree[Token]
 
 
 class _TooDeep(Exception):
@@ -60,7 +57,7 @@ class Builder:
         self.diagnostics: list[Diagnostic] = []
 
     def program(
-        self, tree: Branch, allowances: tuple[tuple[int, tuple[str, ...]], ...]
+        self, tree: Tree, allowances: tuple[tuple[int, tuple[str, ...]], ...]
     ) -> ast.Program | None:
         """The program, or None where it is nested too deeply to be built."""
         source = self.scan.source
@@ -76,7 +73,7 @@ class Builder:
         span = self.scan.span(0, len(source))
         return ast.Program(self.path, source, tuple(items), allowances, span)
 
-    def build(self, tree: Branch) -> Any:
+    def build(self, tree: Tree) -> Any:
         """What a branch becomes by the rule that it is named after."""
         rule = str(tree.data)
         make = self._rules.get(rule)
@@ -89,16 +86,16 @@ class Builder:
         self._depth -= 1
         return built
 
-    def expression(self, child: Branch | Token) -> ast.Expr:
+    def expression(self, child: Tree | Token) -> ast.Expr:
         if isinstance(child, Token):
             raise InternalError(f"a token {child.type} where an expression belongs")
         built: ast.Expr = self.build(child)
         return built
 
-    def trees(self, tree: Branch) -> list[Branch]:
+    def trees(self, tree: Tree) -> list[Tree]:
         return [child for child in tree.children if isinstance(child, Tree)]
 
-    def tokens(self, tree: Branch, kind: str) -> list[Token]:
+    def tokens(self, tree: Tree, kind: str) -> list[Token]:
         return [child for child in tree.children if isinstance(child, Token) and child.type == kind]
 
     def token_span(self, token: Token) -> Span:
@@ -112,11 +109,11 @@ class Builder:
             token.end_column or 1,
         )
 
-    def span(self, tree: Branch) -> Span:
-        first: Branch | Token = tree
+    def span(self, tree: Tree) -> Span:
+        first: Tree | Token = tree
         while isinstance(first, Tree):
             first = first.children[0]
-        last: Branch | Token = tree
+        last: Tree | Token = tree
         while isinstance(last, Tree):
             last = last.children[-1]
         return Span(
@@ -129,31 +126,31 @@ class Builder:
             last.end_column or 1,
         )
 
-    def name(self, tree: Branch, which: int = 0) -> tuple[str, Span]:
+    def name(self, tree: Tree, which: int = 0) -> tuple[str, Span]:
         token = self.tokens(tree, "NAME")[which]
         return str(token), self.token_span(token)
 
-    def optional(self, tree: Branch, rule: str) -> Any:
+    def optional(self, tree: Tree, rule: str) -> Any:
         for child in self.trees(tree):
             if child.data == rule:
                 return self.build(child)
         return None
 
-    def label(self, tree: Branch) -> tuple[ast.TermLabel | None, list[Branch]]:
+    def label(self, tree: Tree) -> tuple[ast.TermLabel | None, list[Tree]]:
         """The label of a statement, if it has one, and its expressions."""
         trees = self.trees(tree)
         if trees and trees[0].data == "label":
             return self.build(trees[0]), trees[1:]
         return None, trees
 
-    def literal_token(self, tree: Branch) -> Token:
+    def literal_token(self, tree: Tree) -> Token:
         token = tree.children[0]
         if not isinstance(token, Token):
             raise InternalError("a literal is missing its token")
         self.diagnostics.extend(literal_diagnostics(token, self.scan, self.reserved))
         return token
 
-    def literal(self, token: Branch | Token) -> ast.String:
+    def literal(self, token: Tree | Token) -> ast.String:
         if not isinstance(token, Token):
             raise InternalError("a string is missing its token")
         self.diagnostics.extend(literal_diagnostics(token, self.scan, self.reserved))
@@ -181,7 +178,7 @@ class Builder:
 
 
 # What a branch of the tree, named after a rule of the grammar, becomes.
-Rule = Callable[[Builder, Branch], Any]
+Rule = Callable[[Builder, Tree], Any]
 
 
 def _too_deep(span: Span) -> Diagnostic:

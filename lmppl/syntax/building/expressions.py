@@ -4,37 +4,36 @@ from __future__ import annotations
 
 from typing import Any
 
-from lark import Token, Tree
-
 from lmppl.errors import InternalError, Label
 from lmppl.syntax import ast, literals
-from lmppl.syntax.building.builder import Branch, Builder, Rule
+from lmppl.syntax.building.builder import Builder, Rule
+from lmppl.syntax.tokens import Token, Tree
 
 
-def _conditional(make: Builder, tree: Branch) -> ast.Conditional:
+def _conditional(make: Builder, tree: Tree) -> ast.Conditional:
     condition, positive, negative = (make.expression(child) for child in make.trees(tree))
     return ast.Conditional(condition, positive, negative, make.span(tree))
 
 
-def _disjunction(make: Builder, tree: Branch) -> ast.Logical:
+def _disjunction(make: Builder, tree: Tree) -> ast.Logical:
     operands = tuple(make.expression(child) for child in make.trees(tree))
     return ast.Logical("or", operands, make.span(tree))
 
 
-def _conjunction(make: Builder, tree: Branch) -> ast.Logical:
+def _conjunction(make: Builder, tree: Tree) -> ast.Logical:
     operands = tuple(make.expression(child) for child in make.trees(tree))
     return ast.Logical("and", operands, make.span(tree))
 
 
-def _negation(make: Builder, tree: Branch) -> ast.Unary:
+def _negation(make: Builder, tree: Tree) -> ast.Unary:
     return ast.Unary("not", make.expression(tree.children[1]), make.span(tree))
 
 
-def _minus(make: Builder, tree: Branch) -> ast.Unary:
+def _minus(make: Builder, tree: Tree) -> ast.Unary:
     return ast.Unary("-", make.expression(tree.children[1]), make.span(tree))
 
 
-def _comparison(make: Builder, tree: Branch) -> ast.Compare:
+def _comparison(make: Builder, tree: Tree) -> ast.Compare:
     left, *operator, right = tree.children
     tokens = [each for each in operator if isinstance(each, Token)]
     words: Any = " ".join(str(each) for each in tokens)
@@ -42,7 +41,7 @@ def _comparison(make: Builder, tree: Branch) -> ast.Compare:
     return ast.Compare(words, make.expression(left), make.expression(right), where, make.span(tree))
 
 
-def _binary(make: Builder, tree: Branch) -> ast.Binary:
+def _binary(make: Builder, tree: Tree) -> ast.Binary:
     # `a + b + c` leans to the left. Going along it, not down it, a sum may have any length.
     chain = [tree]
     while isinstance(left := chain[-1].children[0], Tree) and left.data in ("sum", "product"):
@@ -65,23 +64,23 @@ def _binary(make: Builder, tree: Branch) -> ast.Binary:
     return built
 
 
-def _call(make: Builder, tree: Branch) -> ast.Call:
+def _call(make: Builder, tree: Tree) -> ast.Call:
     function, arguments = make.trees(tree)
     return ast.Call(make.build(function), make.build(arguments), make.span(tree))
 
 
-def _attribute(make: Builder, tree: Branch) -> ast.Attribute:
+def _attribute(make: Builder, tree: Tree) -> ast.Attribute:
     name, name_span = make.name(tree)
     value = make.build(make.trees(tree)[0])
     return ast.Attribute(value, name, name_span, make.span(tree))
 
 
-def _index(make: Builder, tree: Branch) -> ast.Index:
+def _index(make: Builder, tree: Tree) -> ast.Index:
     value, index = make.trees(tree)
     return ast.Index(make.expression(value), make.expression(index), make.span(tree))
 
 
-def _arguments(make: Builder, tree: Branch) -> tuple[ast.Argument, ...]:
+def _arguments(make: Builder, tree: Tree) -> tuple[ast.Argument, ...]:
     built: tuple[ast.Argument, ...] = tuple(make.build(child) for child in make.trees(tree))
     named: ast.Argument | None = None
     for argument in built:
@@ -99,32 +98,32 @@ def _arguments(make: Builder, tree: Branch) -> tuple[ast.Argument, ...]:
     return built
 
 
-def _positional_argument(make: Builder, tree: Branch) -> ast.Argument:
+def _positional_argument(make: Builder, tree: Tree) -> ast.Argument:
     value = make.expression(tree.children[0])
     return ast.Argument(None, None, value, make.span(tree))
 
 
-def _named_argument(make: Builder, tree: Branch) -> ast.Argument:
+def _named_argument(make: Builder, tree: Tree) -> ast.Argument:
     name, name_span = make.name(tree)
     value = make.expression(tree.children[-1])
     return ast.Argument(name, name_span, value, make.span(tree))
 
 
-def _integer(make: Builder, tree: Branch) -> ast.Int:
+def _integer(make: Builder, tree: Tree) -> ast.Int:
     token = make.literal_token(tree)
     return ast.Int(literals.decode_int(token)[0], str(token), make.token_span(token))
 
 
-def _real(make: Builder, tree: Branch) -> ast.Real:
+def _real(make: Builder, tree: Tree) -> ast.Real:
     token = make.literal_token(tree)
     return ast.Real(literals.decode_real(token)[0], str(token), make.token_span(token))
 
 
-def _string(make: Builder, tree: Branch) -> ast.String:
+def _string(make: Builder, tree: Tree) -> ast.String:
     return make.literal(tree.children[0])
 
 
-def _f_string(make: Builder, tree: Branch) -> ast.FString:
+def _f_string(make: Builder, tree: Tree) -> ast.FString:
     token = make.literal_token(tree)
     base = token.start_pos or 0
     pieces, _ = literals.decode_string(token, make.reserved)
@@ -140,21 +139,21 @@ def _f_string(make: Builder, tree: Branch) -> ast.FString:
     return ast.FString(tuple(parts), str(token), make.token_span(token))
 
 
-def _boolean(make: Builder, tree: Branch) -> ast.Bool:
+def _boolean(make: Builder, tree: Tree) -> ast.Bool:
     token = make.literal_token(tree)
     return ast.Bool(token.type == "TRUE", make.token_span(token))
 
 
-def _variable(make: Builder, tree: Branch) -> ast.Name:
+def _variable(make: Builder, tree: Tree) -> ast.Name:
     return ast.Name(*make.name(tree))
 
 
-def _list(make: Builder, tree: Branch) -> ast.List:
+def _list(make: Builder, tree: Tree) -> ast.List:
     items = tuple(make.expression(child) for child in make.trees(tree))
     return ast.List(items, make.span(tree))
 
 
-def _group(make: Builder, tree: Branch) -> ast.Expr:
+def _group(make: Builder, tree: Tree) -> ast.Expr:
     return make.expression(tree.children[1])
 
 

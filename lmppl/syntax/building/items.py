@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from lmppl.syntax import ast
-from lmppl.syntax.building.builder import Branch, Builder, Rule
+from lmppl.syntax.building.builder import Builder, Rule
+from lmppl.syntax.tokens import Tree
 
 
-def _import(make: Builder, tree: Branch) -> ast.Import:
+def _import(make: Builder, tree: Tree) -> ast.Import:
     name, name_span = make.name(tree)
     literal = tree.children[1]
     file = make.literal(literal)
     return ast.Import(file, name, name_span, make.span(tree))
 
 
-def _reward(make: Builder, tree: Branch) -> ast.Reward:
+def _reward(make: Builder, tree: Tree) -> ast.Reward:
     name, name_span = make.name(tree)
     trees = make.trees(tree)
     parameters = make.build(trees[0])
@@ -22,7 +23,7 @@ def _reward(make: Builder, tree: Branch) -> ast.Reward:
     return ast.Reward(name, name_span, parameters, declared, source, make.span(tree))
 
 
-def _extern_reward(make: Builder, tree: Branch) -> ast.Extern:
+def _extern_reward(make: Builder, tree: Tree) -> ast.Extern:
     name, name_span = make.name(tree)
     parameters, options = make.build(make.trees(tree)[0])
     declared = make.optional(tree, "type")
@@ -30,7 +31,7 @@ def _extern_reward(make: Builder, tree: Branch) -> ast.Extern:
     return ast.Extern("reward", name, name_span, parameters, options, declared, span)
 
 
-def _extern_function(make: Builder, tree: Branch) -> ast.Extern:
+def _extern_function(make: Builder, tree: Tree) -> ast.Extern:
     name, name_span = make.name(tree)
     parameters, options = make.build(make.trees(tree)[0])
     declared = make.optional(tree, "type")
@@ -38,12 +39,12 @@ def _extern_function(make: Builder, tree: Branch) -> ast.Extern:
     return ast.Extern("function", name, name_span, parameters, options, declared, span)
 
 
-def _extern_lm(make: Builder, tree: Branch) -> ast.Extern:
+def _extern_lm(make: Builder, tree: Tree) -> ast.Extern:
     name, name_span = make.name(tree)
     return ast.Extern("lm", name, name_span, (), (), None, make.span(tree))
 
 
-def _model(make: Builder, tree: Branch) -> ast.Model:
+def _model(make: Builder, tree: Tree) -> ast.Model:
     head, *body = make.trees(tree)
     name, name_span = make.name(head)
     parameters = make.build(make.trees(head)[0])
@@ -51,7 +52,7 @@ def _model(make: Builder, tree: Branch) -> ast.Model:
     return ast.Model(name, name_span, parameters, statements, make.span(head), make.span(tree))
 
 
-def _infer(make: Builder, tree: Branch) -> ast.Infer:
+def _infer(make: Builder, tree: Tree) -> ast.Infer:
     method, method_span = make.name(tree)
     options = make.optional(tree, "arguments") or ()
     name = name_span = None
@@ -60,12 +61,12 @@ def _infer(make: Builder, tree: Branch) -> ast.Infer:
     return ast.Infer(method, method_span, options, name, name_span, make.span(tree))
 
 
-def _parameters(make: Builder, tree: Branch) -> tuple[ast.Parameter, ...]:
+def _parameters(make: Builder, tree: Tree) -> tuple[ast.Parameter, ...]:
     return tuple(make.build(child) for child in make.trees(tree))
 
 
 def _extern_parameters(
-    make: Builder, tree: Branch
+    make: Builder, tree: Tree
 ) -> tuple[tuple[ast.Parameter, ...], tuple[ast.Argument, ...]]:
     parameters: list[ast.Parameter] = []
     options: list[ast.Argument] = []
@@ -86,7 +87,7 @@ def _extern_parameters(
     return tuple(parameters), tuple(options)
 
 
-def _parameter(make: Builder, tree: Branch) -> ast.Parameter:
+def _parameter(make: Builder, tree: Tree) -> ast.Parameter:
     name, name_span = make.name(tree)
     declared, *default = (make.build(child) for child in make.trees(tree))
     return ast.Parameter(
@@ -94,7 +95,7 @@ def _parameter(make: Builder, tree: Branch) -> ast.Parameter:
     )
 
 
-def _type(make: Builder, tree: Branch) -> ast.TypeExpr:
+def _type(make: Builder, tree: Tree) -> ast.TypeExpr:
     name, name_span = make.name(tree)
     trees = make.trees(tree)
     bounds = tuple(make.build(child) for child in trees if child.data == "bound")
@@ -102,7 +103,7 @@ def _type(make: Builder, tree: Branch) -> ast.TypeExpr:
     return ast.TypeExpr(name, name_span, bounds, dimensions, make.span(tree))
 
 
-def _bound(make: Builder, tree: Branch) -> ast.Bound:
+def _bound(make: Builder, tree: Tree) -> ast.Bound:
     name, name_span = make.name(tree)
     value = make.expression(tree.children[-1])
     return ast.Bound(name, name_span, value, make.span(tree))

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from lmppl.syntax import ast
-from lmppl.syntax.building.builder import Branch, Builder, Rule
+from lmppl.syntax.building.builder import Builder, Rule
+from lmppl.syntax.tokens import Tree
 
 
-def _sample(make: Builder, tree: Branch) -> ast.Sample:
+def _sample(make: Builder, tree: Tree) -> ast.Sample:
     name, name_span = make.name(tree)
     return ast.Sample(name, name_span, make.expression(tree.children[-1]), make.span(tree))
 
 
-def _factor(make: Builder, tree: Branch) -> ast.Factor:
+def _factor(make: Builder, tree: Tree) -> ast.Factor:
     label, (value,) = make.label(tree)
     return ast.Factor(label, make.expression(value), make.span(tree))
 
 
-def _require(make: Builder, tree: Branch) -> ast.Require:
+def _require(make: Builder, tree: Tree) -> ast.Require:
     label, (condition, *guard) = make.label(tree)
     return ast.Require(
         label,
@@ -26,34 +27,34 @@ def _require(make: Builder, tree: Branch) -> ast.Require:
     )
 
 
-def _observe(make: Builder, tree: Branch) -> ast.Observe:
+def _observe(make: Builder, tree: Tree) -> ast.Observe:
     value, distribution = make.trees(tree)
     return ast.Observe(make.expression(value), make.expression(distribution), make.span(tree))
 
 
-def _moment(make: Builder, tree: Branch) -> ast.Moment:
+def _moment(make: Builder, tree: Tree) -> ast.Moment:
     label, (statistic, target) = make.label(tree)
     return ast.Moment(label, make.expression(statistic), make.expression(target), make.span(tree))
 
 
-def _expect(make: Builder, tree: Branch) -> ast.Expect:
+def _expect(make: Builder, tree: Tree) -> ast.Expect:
     label, (claim,) = make.label(tree)
     return ast.Expect(label, make.expression(claim), make.span(tree))
 
 
-def _let(make: Builder, tree: Branch) -> ast.Let:
+def _let(make: Builder, tree: Tree) -> ast.Let:
     name, name_span = make.name(tree)
     declared = make.optional(tree, "type")
     value = make.expression(tree.children[-1])
     return ast.Let(name, name_span, declared, value, make.span(tree))
 
 
-def _return(make: Builder, tree: Branch) -> ast.Return:
+def _return(make: Builder, tree: Tree) -> ast.Return:
     values = tuple(make.expression(child) for child in make.trees(tree))
     return ast.Return(values, make.span(tree))
 
 
-def _term_label(make: Builder, tree: Branch) -> ast.TermLabel:
+def _term_label(make: Builder, tree: Tree) -> ast.TermLabel:
     return ast.TermLabel(*make.name(tree))
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lark import Token
-
 from lmppl.errors import Diagnostic
 from lmppl.syntax.recovery.ends import mend_closer, mend_end
 from lmppl.syntax.recovery.expressions import mend_operand, mend_operator
@@ -22,6 +20,7 @@ from lmppl.syntax.recovery.statements import mend_foreign, mend_place, mend_samp
 from lmppl.syntax.recovery.walk import Walk
 from lmppl.syntax.recovery.words import short, what_may_stand
 from lmppl.syntax.scanner import Scan
+from lmppl.syntax.tokens import Token
 
 # Reports a refused token (the walk, the token, the one before it, the kinds that the parser would
 # take) and changes something so that the walk can go on; False where it is not its case.

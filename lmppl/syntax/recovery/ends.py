@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from lark import Token
-
 from lmppl.errors import Label
 from lmppl.syntax.recovery.walk import Walk
 from lmppl.syntax.recovery.words import CLOSERS, ITEMS, SIGNS, virtual, what_may_stand
+from lmppl.syntax.tokens import Token
 
 
 def mend_end(walk: Walk, token: Token, before: Token | None, accepted: set[str]) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from lark import Token
-
 from lmppl.syntax.recovery.walk import Walk
 from lmppl.syntax.recovery.words import (
     ATOMS,
@@ -16,6 +14,7 @@ from lmppl.syntax.recovery.words import (
     short,
     virtual,
 )
+from lmppl.syntax.tokens import Token
 
 
 def mend_operand(walk: Walk, token: Token, before: Token | None, accepted: set[str]) -> bool:

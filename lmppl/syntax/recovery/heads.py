@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from lark import Token
-
 from lmppl.errors import Label
 from lmppl.syntax.recovery.walk import Walk
 from lmppl.syntax.recovery.words import virtual
+from lmppl.syntax.tokens import Token
 
 
 def mend_model_head(walk: Walk, token: Token, before: Token | None, accepted: set[str]) -> bool:

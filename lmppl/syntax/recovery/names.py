@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from lark import Token
-
 from lmppl.syntax.grammar import keywords
 from lmppl.syntax.recovery.walk import Walk
 from lmppl.syntax.recovery.words import ITEMS, LABELLED, STATEMENTS, retyped
+from lmppl.syntax.tokens import Token
 
 
 def mend_reserved(walk: Walk, token: Token, before: Token | None, accepted: set[str]) -> bool:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from lark import Token
-
 from lmppl.syntax.recovery.walk import Walk
 from lmppl.syntax.recovery.words import INSERTABLE, SIGNS, short, virtual
+from lmppl.syntax.tokens import Token
 
 
 def mend_equals(walk: Walk, token: Token, before: Token | None, accepted: set[str]) -> bool:

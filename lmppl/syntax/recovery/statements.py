@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from lark import Token
-
 from lmppl.errors import Label
 from lmppl.syntax.grammar import keywords
 from lmppl.syntax.recovery.expressions import report_missing_operator
 from lmppl.syntax.recovery.walk import Walk
 from lmppl.syntax.recovery.words import ENDS, ITEMS, STATEMENTS, keyword_meant, retyped, virtual
+from lmppl.syntax.tokens import Token
 
 _LOOP = (
     "there are no loops",

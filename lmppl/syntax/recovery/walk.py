@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
-
-from lark import Token
-from lark.exceptions import UnexpectedToken
 
 from lmppl.errors import Diagnostic, Label, Span
-from lmppl.syntax.grammar import parser
+from lmppl.syntax.automaton import END, Automaton
+from lmppl.syntax.grammar import tables
 from lmppl.syntax.recovery.words import (
     CLOSERS,
     ENDS,
@@ -20,6 +17,7 @@ from lmppl.syntax.recovery.words import (
     virtual,
 )
 from lmppl.syntax.scanner import Scan
+from lmppl.syntax.tokens import Token
 
 # More than this and the rest is noise: the file is probably not a program at all.
 _MOST = 25
@@ -37,7 +35,7 @@ class Walk:
         finish = scan.span(end, end)
         self.tokens = [
             *scan.tokens,
-            Token("$END", "", end, finish.line, finish.column, finish.line, finish.column, end),
+            Token(END, "", end, finish.line, finish.column, finish.line, finish.column, end),
         ]
         self.doubtful = set(scan.doubtful)
         self._attempts: Counter[int] = Counter()
@@ -50,8 +48,7 @@ class Walk:
         self.implied = False
         # Braces of foreign blocks that were stepped over, whose ends are still to come.
         self._strange_braces = 0
-        # Lark's interactive parser has no annotations.
-        self._parser: Any = parser().parse_interactive()
+        self._automaton = Automaton(tables())
 
     def refused(self) -> Token | None:
         """Feed tokens up to one that the parser refuses; None when there is no more to find."""
@@ -76,9 +73,7 @@ class Walk:
 
     def feed(self, token: Token) -> bool:
         """Give the parser one token; False where it refuses."""
-        try:
-            self._parser.feed_token(token)
-        except UnexpectedToken:
+        if not self._automaton.feed(token):
             return False
         self.fed.append(token)
         if token.type in STATEMENTS or token.type in ITEMS:
@@ -96,9 +91,9 @@ class Walk:
 
     def replay(self) -> None:
         """Bring the parser back to before the token it refused, which has disturbed its stack."""
-        self._parser = parser().parse_interactive()
+        self._automaton = Automaton(tables())
         for token in self.fed:
-            self._parser.feed_token(token)
+            self._automaton.feed(token)
 
     def restart(self, index: int) -> None:
         """Go on at a token as at the start of a statement or item."""
@@ -171,17 +166,11 @@ class Walk:
         )
 
     def accepts(self) -> set[str]:
-        return set(self._parser.accepts())
+        return self._automaton.accepts()
 
     def would_take(self, *tokens: Token) -> bool:
         """Whether the parser would take these tokens."""
-        taken = self._parser.copy(deepcopy_values=False)
-        try:
-            for token in tokens:
-                taken.feed_token(token)
-        except UnexpectedToken:
-            return False
-        return True
+        return self._automaton.would_take(*(token.type for token in tokens))
 
     def span(self, token: Token) -> Span:
         return Span(

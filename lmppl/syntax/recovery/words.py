@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from lark import Token
-
 from lmppl.errors import closest
+from lmppl.syntax.tokens import Token
 
 STATEMENTS = {
     "FACTOR": "factor",
