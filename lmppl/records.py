@@ -9,7 +9,8 @@
 
 To a reader and to a type checker that is the `dataclass` of the standard library, and it is one:
 `fields`, `replace`, patterns, copying and pickling work. But the standard one writes and compiles
-six methods for every class, a millisecond of work each; here all classes share them.
+six methods for every class, a millisecond of work each; here all classes share them. What has a
+`span` is shown in one line that ends with its place, without all that is under it.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ def _record(cls: type[_T]) -> type[_T]:
     for name, method in _METHODS.items():
         if name not in own:
             setattr(made, name, method)
+    if "span" in names and "__repr__" not in own:
+        made.__repr__ = brief
     return made  # type: ignore[no-any-return]
 
 
@@ -85,6 +88,42 @@ def _hash(self: Any) -> int:
 def _repr(self: Any) -> str:
     values = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._names)
     return f"{type(self).__qualname__}({values})"
+
+
+def brief(self: Any) -> str:
+    """A dataclass in one line, for whoever meets it in a debugger: small fields are shown, of the
+    others only what and how many they are, and where it stands in the program."""
+    place = getattr(self, "span", None)
+    shown = [
+        f"{field.name}={_in_short(value)}"
+        for field in dataclasses.fields(self)
+        if field.repr and not field.name.endswith(("span", "spans"))
+        if (value := getattr(self, field.name)) is not None
+    ]
+    line = ", ".join(shown)
+    if len(line) > _LONGEST:
+        line = line[: _LONGEST - 1] + "…"
+    where = "" if place is None else f" at {place.line}:{place.column}"
+    return f"{type(self).__qualname__}({line}){where}"
+
+
+# Of a value and of all values of a record, in characters.
+_LONG, _LONGEST = 32, 120
+
+
+def _in_short(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    if shape is not None:
+        return f"{type(value).__name__}{list(shape)}"
+    if isinstance(value, (tuple, list, dict, set, frozenset)) and value:
+        return f"<{len(value)}>"
+    kind: Any = type(value)
+    is_data = dataclasses.is_dataclass(kind)
+    # Data that has words for itself, such as a type, is shown by them.
+    if kind.__repr__ is object.__repr__ or (is_data and kind.__str__ is object.__str__):
+        return f"{kind.__name__}(…)"
+    text = (str(value) if is_data else repr(value)).replace("\n", "\\n")
+    return text if len(text) <= _LONG else text[: _LONG - 1] + "…"
 
 
 def _frozen(self: Any, name: str, *value: object) -> None:

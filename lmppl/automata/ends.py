@@ -21,6 +21,7 @@ from lmppl.automata.predicates import (
     True_,
     reads_only_text,
 )
+from lmppl.records import brief
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class EndRule:
     """
 
     accepts: NDArray[np.bool_]
+
+    __repr__ = brief
 
     @property
     def counts_tokens(self) -> bool:

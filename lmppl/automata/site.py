@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lmppl.automata.predicates import Predicate
 from lmppl.automata.tokens import TokenAutomaton
+from lmppl.records import brief
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class SiteAutomaton:
     parts: tuple[TokenAutomaton, ...]
     is_exact: bool
     left_out: tuple[Predicate, ...] = ()
+
+    __repr__ = brief
 
     @property
     def device(self) -> torch.device:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lmppl.automata.ends import EndRule
 from lmppl.automata.machine import ByteMachine
 from lmppl.automata.tables import TokenTree
+from lmppl.records import brief
 
 Kind = Literal["table", "on demand"]
 BoolArray = NDArray[np.bool_]
@@ -39,6 +40,8 @@ class Steps:
     longest_token: int = 0
     machine: ByteMachine | None = None
     tree: TokenTree | None = None
+
+    __repr__ = brief
 
 
 def ended_rows(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lmppl.automata.ends import EndRule
 from lmppl.automata.steps import BoolArray, Steps
+from lmppl.records import brief
 
 # What a table, or the rows of one that is made on demand, may take in memory, in bytes.
 TABLE_BUDGET = 64 * 2**20
@@ -43,6 +44,8 @@ class TokenAutomaton:
     slots: Tensor = field(init=False)
     num_kept: int = field(init=False, default=0)
     row_cache: OrderedDict[int, Tensor] = field(init=False, default_factory=OrderedDict)
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         steps, device = self.steps, self.device

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
 from lmppl.ir.types import UNBOUNDED, Interval, Type
+from lmppl.records import brief
 
 BuiltinKind = Literal[
     "predicate", "risk", "function", "statistic", "source", "distribution", "constant"
@@ -84,6 +85,8 @@ class Argument:
     upper_is_open: bool = False
     choices: tuple[str, ...] = ()
     named_only: bool = False
+
+    __repr__ = brief
 
     def allows(self, value: float) -> bool:
         """Whether a number is in the range."""

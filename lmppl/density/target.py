@@ -35,6 +35,7 @@ from lmppl.ir.expr import Expr
 from lmppl.ir.model import Model, Potential
 from lmppl.ir.types import Interval
 from lmppl.lm.protocol import LanguageModel, Prompt
+from lmppl.records import brief
 from lmppl.rewards import Scorer
 from lmppl.rewards.scorer import REMEMBERED
 from lmppl.timing import timed
@@ -63,6 +64,8 @@ class Target:
     _called: dict[tuple[object, ...], object] = field(
         default_factory=dict, compare=False, repr=False
     )
+
+    __repr__ = brief
 
     # ------------------------------------------------------------------ structure
 

@@ -27,6 +27,12 @@ class LmpError(Exception):
     def __str__(self) -> str:
         return render(self.diagnostics, self.sources)
 
+    def __repr__(self) -> str:
+        first = [f"{each.code}: {each.message}" for each in self.diagnostics[:1]]
+        rest = [each.code for each in self.diagnostics[1:4]]
+        more = ["…"] if len(self.diagnostics) > 4 else []
+        return f"{type(self).__name__}({', '.join((*first, *rest, *more))})"
+
 
 class InferenceError(LmpError):
     """A refusal to run (4xx) or a failure while running (9xx)."""

@@ -28,6 +28,7 @@ from lmppl.posterior import Estimate, ExpectationResult, Posterior
 from lmppl.posterior.cells import Cells
 from lmppl.posterior.claims import claim_estimates, verdict_on
 from lmppl.posterior.expectation import Statistic
+from lmppl.records import brief
 
 _PACKAGES = ("lmppl", "torch", "transformers", "pyro-ppl", "numpy")
 
@@ -108,6 +109,8 @@ class _Evaluator:
     traces: Traces
     group: int
     parse: ParseExpression
+
+    __repr__ = brief
 
     @fenced
     def __call__(self, source: str) -> np.ndarray:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lmppl.lm.cache import KVStorage
+from lmppl.records import brief
 
 _ARCHITECTURES = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"})
 # Frequencies of other kinds change with the length of the text.
@@ -36,6 +37,8 @@ class _Projection:
 
     weight: Tensor
     bias: Tensor | None
+
+    __repr__ = brief
 
     @classmethod
     def of(cls, *scaled: tuple[Any, float], gain: Tensor | None = None) -> _Projection:
@@ -66,6 +69,8 @@ class _Layer:
     gate: _Projection
     up: _Projection
     down: _Projection
+
+    __repr__ = brief
 
 
 class LlamaDecoder:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from lmppl.lm.protocol import LanguageModel
+from lmppl.records import brief
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ class RowLimit:
 
     asked: int | None
     memory: Memory
+
+    __repr__ = brief
 
     @property
     def value(self) -> int | None:

@@ -12,6 +12,7 @@ import torch
 from torch import LongTensor, Tensor
 
 from lmppl.lm.sizes import TokenSizes
+from lmppl.records import brief
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ class Vocabulary:
     token_bytes: tuple[bytes, ...]
     eos_ids: frozenset[int]
     strips_leading_space: bool = False
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         if len(self.token_bytes) != self.size:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lmppl.records import brief
+
 
 @dataclass(frozen=True, slots=True)
 class TokenSizes:
@@ -30,6 +32,8 @@ class TokenSizes:
     distinct: NDArray[np.int64]
     points: NDArray[np.int64]
     starts: NDArray[np.int64]
+
+    __repr__ = brief
 
     @classmethod
     def of(cls, token_bytes: Iterable[bytes]) -> TokenSizes:

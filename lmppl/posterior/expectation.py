@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from lmppl.posterior.estimate import Estimate
+from lmppl.records import brief
 
 Statistic = Literal["mean", "probability", "quantile", "std"]
 Verdict = Literal["holds", "fails", "undecided"]
@@ -30,6 +31,8 @@ class ExpectationResult:
     operator: str = ">="
     bound: float = math.nan
     reason: str = ""
+
+    __repr__ = brief
 
     def undecided(self, reason: str) -> ExpectationResult:
         """The same estimate without a verdict, for a reason; what is undecided keeps its own, and

@@ -15,6 +15,7 @@ from lmppl.automata.reach import Reach
 from lmppl.errors import Diagnostic, InferenceError, Span
 from lmppl.ir.model import Reward
 from lmppl.ir.types import Interval
+from lmppl.records import brief
 from lmppl.rewards.uncertain import UncertainScores
 
 # One pair per text argument: ids int64 `[batch, length]`, padded, and lengths int64 `[batch]`.
@@ -93,6 +94,8 @@ class Scorer:
     doubts: int = 0
     disagreement: str = ""
     _memory: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    __repr__ = brief
 
     @property
     def name(self) -> str:

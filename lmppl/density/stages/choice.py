@@ -20,6 +20,7 @@ from lmppl.density.stages.run import Step
 from lmppl.density.steering.steered import Steered
 from lmppl.evaluation.columns import Column
 from lmppl.lm.protocol import LanguageModel
+from lmppl.records import brief
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,8 @@ class ChoiceStage:
     tokens_per_step: ClassVar[int] = 0
     text: ClassVar[None] = None
     language_models: ClassVar[tuple[LanguageModel, ...]] = ()
+
+    __repr__ = brief
 
     @property
     def size(self) -> int:

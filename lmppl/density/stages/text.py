@@ -34,6 +34,7 @@ from lmppl.density.steering.automaton import Automata
 from lmppl.density.steering.protocol import Steering
 from lmppl.density.steering.steered import Steered
 from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prefixes, Prompt
+from lmppl.records import brief
 from lmppl.sequences.drawing import IDENTITY_WARP, Warp, draw_tokens
 from lmppl.timing import timed
 
@@ -58,6 +59,8 @@ class TextStage:
     lowered: ClassVar[str] = "lmppl.lowering.texts:LoweredText"
     tokens_per_step: ClassVar[int] = 1
     support: ClassVar[None] = None
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         flags = torch.zeros(self.lm.vocab.size, dtype=torch.bool)

@@ -21,6 +21,7 @@ from lmppl.evaluation.environment import Environment
 from lmppl.evaluation.values import evaluate
 from lmppl.ir.model import Model, Potential
 from lmppl.lm.protocol import Prompt
+from lmppl.records import brief
 
 _MAX_MACHINES = 64
 
@@ -51,6 +52,8 @@ class Requirements:
     _compiled: dict[tuple[object, ...], SiteAutomaton] = field(default_factory=dict)
     # Requirements that no automaton of a stage follows, and why.
     _at_end: dict[int, dict[str, str]] = field(default_factory=dict)
+
+    __repr__ = brief
 
     def automata(self, stage: int, traces: Traces, prompts: Sequence[Prompt]) -> Automata:
         """The automata of a text site for these rows, given their parameters and choices."""

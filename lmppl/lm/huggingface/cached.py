@@ -16,6 +16,7 @@ from lmppl.lm.huggingface.forward_pass import ForwardPass
 from lmppl.lm.huggingface.placement import place
 from lmppl.lm.huggingface.prompts import Prompts
 from lmppl.lm.protocol import Prefixes, Prompt
+from lmppl.records import brief
 
 # A shared prefix shorter than this is cheaper to compute again than to copy.
 _WORTH_SHARING = 8
@@ -33,6 +34,8 @@ class CachedEngine:
     passes: ForwardPass
     prompts: Prompts
     vocab_size: int
+
+    __repr__ = brief
 
     @torch.no_grad()
     def prefill(

@@ -13,6 +13,7 @@ from lmppl.lm.forward import RowLimit
 from lmppl.lm.huggingface.calling import Calling
 from lmppl.lm.kernels import without_plans
 from lmppl.lm.static import StaticStep
+from lmppl.records import brief
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class ForwardPass:
     calling: Calling
     limit: RowLimit
     static: StaticStep | None = None
+
+    __repr__ = brief
 
     @property
     def device(self) -> torch.device:

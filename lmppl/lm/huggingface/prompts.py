@@ -13,6 +13,7 @@ from lmppl.lm.huggingface.anatomy import num_embedded, start_id
 from lmppl.lm.protocol import Prompt, Vocabulary
 from lmppl.lm.refusal import refusal
 from lmppl.lm.tokenization import PromptEncoder
+from lmppl.records import brief
 
 Ids = tuple[int, ...]
 Sequenced = tuple[Ids, Ids]  # the token ids of a prompt, and of what follows it
@@ -29,6 +30,8 @@ class Prompts:
     max_context: int | None
     device: torch.device
     _encoded: dict[Prompt, Ids] = field(default_factory=dict, repr=False)
+
+    __repr__ = brief
 
     @classmethod
     def of(

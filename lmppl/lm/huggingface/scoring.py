@@ -15,6 +15,7 @@ from lmppl.lm.huggingface.engine import Engine
 from lmppl.lm.huggingface.prompts import Prompts, Sequenced, num_shared
 from lmppl.lm.kernels import without_plans
 from lmppl.lm.protocol import Prompt
+from lmppl.records import brief
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Scoring:
     limit: RowLimit
     prompts: Prompts
     vocab_size: int
+
+    __repr__ = brief
 
     @property
     def device(self) -> torch.device:
