@@ -17,8 +17,8 @@ import pytest
 import torch
 
 import lmppl
-from lmppl.density import Target, TextBatch, TextRun, TextStage, Traces
-from lmppl.density.stages.scoring import retrace
+from lmppl.density import ChoiceStage, Target, TextBatch, TextRun, TextStage, Traces
+from lmppl.density.stages.redrawing import Redraw
 from lmppl.inference import moves
 from lmppl.inference.exact import Exact
 from lmppl.inference.exact.engine import ExactEngine
@@ -290,29 +290,40 @@ def exact_states(target: Target, size: int) -> Traces:
     engine = ExactEngine(Exact(num_samples=size), target, Stream.from_seed(21))
     traces = engine.result(run_to_the_end(engine), complete=True)[0].traces
     for number, stage in enumerate(target.stages):
-        if isinstance(stage, TextStage):
-            prompts = target.prompts(number, traces)
-            automata = target.requirements.automata(number, traces, prompts)
-            text, possible = retrace(stage, prompts, automata, traces.values[stage.name])
-            assert bool(possible.all())
-            assert text.token_log_prob is not None
-            traces = traces.with_value(stage.name, text, text.token_log_prob.sum(-1))
+        rows = target.rows(number, traces)
+        value, log_prior = stage.retraced(rows, target.steering(rows), traces.values[stage.name])
+        assert bool((log_prior > -math.inf).all())
+        traces = traces.with_value(stage.name, value, log_prior)
     return traces
 
 
 Kernel = Callable[[Target, Traces, Stream], Traces]
 
 
+def redraw_kernel(
+    target: Target, traces: Traces, stream: Stream, site: int = -1, **how: object
+) -> Traces:
+    number = site % len(target.stages)
+    redraw = Redraw(stream, moves.chains_of(target, traces), **how)  # type: ignore[arg-type]
+    return moves.redraw_move(target, traces, number, redraw).traces
+
+
 def suffix_kernel(target: Target, traces: Traces, stream: Stream) -> Traces:
-    return moves.suffix_move(target, traces, len(target.stages) - 1, stream).traces
+    return redraw_kernel(target, traces, stream)
 
 
 def block_kernel(target: Target, traces: Traces, stream: Stream) -> Traces:
-    return moves.block_move(target, traces, len(target.stages) - 1, stream, 2).traces
+    return redraw_kernel(target, traces, stream, in_block=True, block_size=2)
+
+
+def choice_kernel(target: Target, traces: Traces, stream: Stream) -> Traces:
+    return redraw_kernel(target, traces, stream, site=0)
 
 
 def gibbs_kernel(target: Target, traces: Traces, stream: Stream) -> Traces:
-    return moves.gibbs_move(target, traces, 0, stream).traces
+    every = target.stages[0].alternatives(target.rows(0, traces))
+    assert every is not None
+    return moves.gibbs_move(target, traces, 0, every, stream).traces
 
 
 def restart_kernel(target: Target, traces: Traces, stream: Stream) -> Traces:
@@ -361,6 +372,21 @@ def test_text_moves_leave_the_posterior_invariant_and_are_reversible(
 
 def test_gibbs_leaves_the_posterior_invariant_and_is_reversible() -> None:
     assert invariance_p_value(MIXED, gibbs_kernel) > ALPHA
+
+
+def test_redrawing_a_choice_leaves_the_posterior_invariant_and_is_reversible() -> None:
+    assert invariance_p_value(MIXED, choice_kernel) > ALPHA
+
+
+def test_a_redrawn_choice_that_is_always_taken_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    true_redraw = ChoiceStage.redraw
+
+    def redraw(stage, rows, steering, old, how, memory):  # type: ignore[no-untyped-def]
+        found = true_redraw(stage, rows, steering, old, how, memory)
+        return replace(found, log_ratio=found.log_ratio + math.inf)
+
+    monkeypatch.setattr(ChoiceStage, "redraw", redraw)
+    assert invariance_p_value(MIXED, choice_kernel) < ALPHA
 
 
 @every_case
@@ -477,17 +503,23 @@ def test_chains_that_start_cold_reach_the_posterior(case: Case) -> None:
     assert p_value_of_draws(case, rows) > ALPHA
 
 
+def wrong_redraws(
+    monkeypatch: pytest.MonkeyPatch, gain: Callable[[TextBatch, TextBatch], torch.Tensor]
+) -> None:
+    """Redraws of texts whose log ratio is `gain` (old, new) too large."""
+    true_redraw = TextStage.redraw
+
+    def redraw(stage, rows, steering, old, how, memory):  # type: ignore[no-untyped-def]
+        found = true_redraw(stage, rows, steering, old, how, memory)
+        return replace(found, log_ratio=found.log_ratio + gain(old, found.value))
+
+    monkeypatch.setattr(TextStage, "redraw", redraw)
+
+
 def test_mcmc_without_the_length_term_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    true_decide = moves._decide
-
-    def without_lengths(chains, old, proposal, log_ratio, stream, name, num_tokens, cut):  # type: ignore[no-untyped-def]
-        lengths = (
-            old.values[name].lengths.double().log() - proposal.values[name].lengths.double().log()
-        )
-        log_ratio = log_ratio - lengths
-        return true_decide(chains, old, proposal, log_ratio, stream, name, num_tokens, cut)
-
-    monkeypatch.setattr(moves, "_decide", without_lengths)
+    wrong_redraws(
+        monkeypatch, lambda old, new: new.lengths.double().log() - old.lengths.double().log()
+    )
     assert invariance_p_value(ENDS, suffix_kernel) < ALPHA
 
 
@@ -517,14 +549,7 @@ def test_mcmc_that_accepts_everything_is_rejected() -> None:
 def test_mcmc_that_forgets_the_old_proposal_of_a_block_is_rejected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    true_decide = moves._decide
-
-    def forgetful(chains, old, proposal, log_ratio, stream, name, num_tokens, cut):  # type: ignore[no-untyped-def]
-        gain = proposal.values[name].log_prob() - old.values[name].log_prob()
-        log_ratio = log_ratio + gain
-        return true_decide(chains, old, proposal, log_ratio, stream, name, num_tokens, cut)
-
-    monkeypatch.setattr(moves, "_decide", forgetful)
+    wrong_redraws(monkeypatch, lambda old, new: new.log_prob() - old.log_prob())
     assert invariance_p_value(TILT, block_kernel) < ALPHA
 
 

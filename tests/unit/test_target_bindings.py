@@ -40,7 +40,8 @@ def test_the_mass_of_a_mask_does_not_depend_on_the_other_rows() -> None:
     stream = Stream.from_seed(1)
     few = propose(target, torch.zeros(40, dtype=torch.long), torch.arange(40), stream, record=True)
     traces = few.traces.select(torch.arange(min(2, few.traces.num_rows)))
-    alone = gibbs_move(target, traces, 0, Stream.from_seed(2)).traces
+    every = target.stages[0].alternatives(target.rows(0, traces))
+    alone = gibbs_move(target, traces, 0, every, Stream.from_seed(2)).traces
     prompts = target.prompts(1, alone)
     stage = target.stages[1]
     automata = target.requirements.automata(1, alone, prompts)

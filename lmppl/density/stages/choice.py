@@ -16,6 +16,7 @@ from lmppl.builtins.kinds import ChoiceDistribution
 from lmppl.density.columns import column_of
 from lmppl.density.rows import SiteRows
 from lmppl.density.stages.alternatives import Alternatives, Children
+from lmppl.density.stages.redrawing import Redraw, Redrawn
 from lmppl.density.stages.run import Step
 from lmppl.density.steering.steered import Steered
 from lmppl.evaluation.columns import Column
@@ -250,6 +251,23 @@ class ChoiceStage:
     ) -> tuple[ChoiceBatch, Tensor]:
         """The values, which cost nothing but their prior."""
         return value, self.log_prob(rows, value)
+
+    def memory(self, num_rows: int) -> None:
+        """None: nothing is kept."""
+
+    def redraw(
+        self,
+        rows: SiteRows,
+        steering: tuple[object, ...],
+        value: ChoiceBatch,
+        how: Redraw,
+        memory: None,
+    ) -> Redrawn:
+        """A draw of the prior, whatever the value was: its ratio and that of proposals cancel."""
+        log_probs = self.log_probs(rows)
+        drawn = self.batch(draw_choices(log_probs, how.stream.child("value").uniforms(how.chains)))
+        log_prior = log_probs.gather(1, drawn.index.unsqueeze(-1)).squeeze(-1)
+        return Redrawn(drawn, log_prior, torch.zeros_like(log_prior), 0)
 
     def alternatives(self, rows: SiteRows) -> Alternatives:
         """Every value that each row can have."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lmppl.density.rows import SiteRows
 from lmppl.density.stages.alternatives import Alternatives, Children
+from lmppl.density.stages.redrawing import Redraw, Redrawn
 from lmppl.density.stages.run import Step
 from lmppl.density.stages.text import TextStage
 from lmppl.density.steering.steered import Steered
@@ -173,6 +174,16 @@ class Stage(Protocol):
 
         −inf for a value that could not have been drawn.
         """
+        ...
+
+    def memory(self, num_rows: int) -> Any:
+        """What is kept between redraws of the same rows; None: nothing."""
+        ...
+
+    def redraw(
+        self, rows: SiteRows, steering: tuple[Any, ...], value: Any, how: Redraw, memory: Any
+    ) -> Redrawn:
+        """A part of every row's value drawn again given the rest of it, for Metropolis–Hastings."""
         ...
 
     def alternatives(self, rows: SiteRows) -> Alternatives | None:

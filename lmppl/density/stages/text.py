@@ -20,6 +20,7 @@ from lmppl.automata.predicates import Predicate
 from lmppl.density.rows import SiteRows
 from lmppl.density.stages.alternatives import Children
 from lmppl.density.stages.growing import GrowingStrings
+from lmppl.density.stages.redrawing import Redraw, Redrawn, redraw_block, redraw_suffix
 from lmppl.density.stages.run import Beside, Step, TextRun
 from lmppl.density.stages.scoring import (
     no_numbers,
@@ -122,6 +123,23 @@ class TextStage:
         (automata,) = steering
         text, possible = retrace(self, rows.prompts, automata, value)
         return text, torch.where(possible, text.log_prob(), -math.inf)
+
+    def memory(self, num_rows: int) -> PrefixArchive | None:
+        """What the language model keeps of the texts."""
+        return self.lm.archive(num_rows, self.max_tokens)
+
+    def redraw(
+        self,
+        rows: SiteRows,
+        steering: tuple[Automata, ...],
+        value: TextBatch,
+        how: Redraw,
+        memory: PrefixArchive | None,
+    ) -> Redrawn:
+        """Every text with a block in its middle, or a suffix, drawn again."""
+        (automata,) = steering
+        redraw = redraw_block if how.in_block else redraw_suffix
+        return redraw(self, rows, automata, value, how, memory)
 
     def alternatives(self, rows: SiteRows) -> None:
         """None: texts are too many to be listed."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lmppl.density.stages.text import TextStage
 from lmppl.density.steering.protocol import Steering
 
 if TYPE_CHECKING:
@@ -19,14 +18,14 @@ if TYPE_CHECKING:
 class WithoutEnds(Steering):
     """Excludes end tokens, for texts whose ends are known and are not to be drawn."""
 
-    stage: TextStage
+    is_eos: Tensor  # bool [vocab]
 
     @property
     def is_trivial(self) -> bool:
-        return not self.stage.lm.vocab.eos_ids
+        return not bool(self.is_eos.any())
 
     def begin(self, rows: Tensor) -> Tensor:
         return torch.zeros_like(rows)
 
     def log_next(self, run: TextRun, states: Tensor) -> Tensor:
-        return ~self.stage.is_eos.expand(states.shape[0], -1)
+        return ~self.is_eos.expand(states.shape[0], -1)

@@ -5,28 +5,23 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lmppl.density import ChoiceStage, Target, TextStage, Traces, concatenate
+from lmppl.density import Target, Traces, concatenate
+from lmppl.density.stages.redrawing import Redraw
 from lmppl.inference.bounds import weight_bound
 from lmppl.inference.failures import NoMass, by_binding
 from lmppl.inference.loop import Draws, Info
 from lmppl.inference.mcmc import MCMC
-from lmppl.inference.moves import (
-    Move,
-    block_move,
-    gibbs_move,
-    restart_move,
-    suffix_move,
-)
+from lmppl.inference.moves import Move, chains_of, gibbs_move, redraw_move, restart_move
 from lmppl.inference.proposing import propose
 from lmppl.inference.smc import SMC
 from lmppl.inference.smc.engine import SMCEngine
 from lmppl.inference.zero_mass import zero_mass
-from lmppl.lm.protocol import PrefixArchive
 from lmppl.rng import Stream
 from lmppl.sequences.weights import log_mean_exp, normalise
 
@@ -44,7 +39,8 @@ class State:
     `by_cut` `[2, bins]` counts accepted and proposed suffix moves by relative cut position.
     `log_evidence` `[bindings]` is what the draws that the chains were picked from say of it, and
     `num_looks` `[bindings]` counts these draws, and the moves that proposed another one like them:
-    independent draws of the (masked) prior, of everything that is drawn.
+    independent draws of the (masked) prior, of everything that is drawn. `memories` are what each
+    site keeps between its moves.
     """
 
     traces: Traces
@@ -56,6 +52,7 @@ class State:
     by_cut: Tensor
     log_evidence: Tensor
     num_looks: Tensor
+    memories: tuple[Any, ...]
 
 
 class MCMCEngine:
@@ -75,7 +72,6 @@ class MCMCEngine:
         self.settings, self.target, self.stream = settings, target, stream
         self.num_rows = target.num_groups * settings.num_chains
         self.total = settings.warmup_steps + settings.num_samples * settings.thinning
-        self._archives: dict[int, PrefixArchive | None] = {}
 
     def init(self) -> State:
         traces, log_evidence, num_looks = (
@@ -92,6 +88,7 @@ class MCMCEngine:
             by_cut=torch.zeros((2, _CUT_BINS), dtype=torch.long, device=self.target.device),
             log_evidence=log_evidence,
             num_looks=num_looks,
+            memories=tuple(stage.memory(self.num_rows) for stage in self.target.stages),
         )
 
     def _start_from_smc(self) -> tuple[Traces, Tensor, Tensor]:
@@ -169,11 +166,10 @@ class MCMCEngine:
         stages = self.target.stages
         site = min(int(pick[0] * len(stages)), len(stages) - 1)
         if len(stages) > 1 and pick[2] < _RESTARTS:
-            move, text = restart_move(self.target, state.traces, stream), False
+            move = restart_move(self.target, state.traces, stream)
         else:
-            move = self._move(state.traces, site, pick[1], stream)
-            text = not isinstance(stages[site], ChoiceStage)
-        new = self._record(state, move, text=text)
+            move = self._move(state, site, pick[1], stream)
+        new = self._record(state, move)
         new = replace(new, num_steps=number + 1)
         after = new.num_steps - self.settings.warmup_steps
         if after > 0 and after % self.settings.thinning == 0:
@@ -183,31 +179,26 @@ class MCMCEngine:
         message = f"acceptance {rate:.2f}" if int(new.proposed.sum()) else ""
         return new, Info(stage, new.num_steps, self.total, message, move.num_tokens)
 
-    def _move(self, traces: Traces, site: int, pick: float, stream: Stream) -> Move:
-        if isinstance(self.target.stages[site], ChoiceStage):
-            return gibbs_move(self.target, traces, site, stream)
-        archive = self._archive(site)
-        if pick < self.settings.block_probability:
-            return block_move(self.target, traces, site, stream, self.settings.block_size, archive)
-        return suffix_move(self.target, traces, site, stream, archive)
+    def _move(self, state: State, site: int, pick: float, stream: Stream) -> Move:
+        """A draw from the full conditional where the site's values can be listed, else a redraw."""
+        target, traces = self.target, state.traces
+        every = target.stages[site].alternatives(target.rows(site, traces))
+        if every is not None:
+            return gibbs_move(target, traces, site, every, stream)
+        settings = self.settings
+        in_block = pick < settings.block_probability
+        how = Redraw(stream, chains_of(target, traces), in_block, settings.block_size)
+        return redraw_move(target, traces, site, how, state.memories[site])
 
-    def _archive(self, site: int) -> PrefixArchive | None:
-        """What the language model keeps of the chains' texts between moves."""
-        if site not in self._archives:
-            stage = self.target.stages[site]
-            assert isinstance(stage, TextStage)
-            self._archives[site] = stage.lm.archive(self.num_rows, stage.max_tokens)
-        return self._archives[site]
-
-    def _record(self, state: State, move: Move, *, text: bool) -> State:
+    def _record(self, state: State, move: Move) -> State:
         num_looks = state.num_looks
-        if move.from_start is not None and (len(self.target.stages) == 1 or not text):
+        if move.from_start is not None and (len(self.target.stages) == 1 or not move.is_proposal):
             # With other sites a text that is new is new beside what these are already.
             num_looks = num_looks + move.from_start.view(self.target.num_groups, -1).sum(-1)
         state = replace(
             state, traces=move.traces, moved=state.moved | move.moved, num_looks=num_looks
         )
-        if not text:
+        if not move.is_proposal:
             return state
         by_cut = state.by_cut
         if move.cut is not None:
