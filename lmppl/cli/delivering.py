@@ -37,7 +37,7 @@ def check_destinations(arguments: Arguments) -> None:
     try:
         if arguments.out is not None:
             # With it come numpy and scipy: seconds in which a first word has not been said yet.
-            from lmppl.posterior.directory import check_destination
+            from lmppl.posterior.ownership import check_destination
 
             check_destination(arguments.out)
         for path, starts in ((arguments.jsonl, _DRAWS), (arguments.report, _PAGE)):

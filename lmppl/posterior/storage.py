@@ -17,20 +17,19 @@ from numpy.typing import NDArray
 
 from lmppl.errors import Diagnostic, StorageError
 from lmppl.files import NotPlain, read_plain
-from lmppl.posterior.directory import (
+from lmppl.posterior.directory import rewrite
+from lmppl.posterior.draws import KINDS, WeightedDraws, fields_read
+from lmppl.posterior.estimate import Estimate
+from lmppl.posterior.expectation import ExpectationResult
+from lmppl.posterior.index import (
     FIRST_FORMAT,
     FORMAT,
     JSON,
     MOST_INDEX,
-    check_destination,
     digest_of_file,
     is_sealed,
     read_own,
-    rewrite,
 )
-from lmppl.posterior.draws import KINDS, WeightedDraws, fields_read
-from lmppl.posterior.estimate import Estimate
-from lmppl.posterior.expectation import ExpectationResult
 from lmppl.posterior.unseen import Unseen
 
 _ARRAYS = "draws.safetensors"
@@ -40,8 +39,6 @@ _WITHOUT_DIGESTS = (
     "this result was saved by an older version, which kept no digests: that its numbers belong"
     " together could not be checked"
 )
-
-__all__ = ["check_destination", "load_draws", "save_draws"]
 
 
 def save_draws(draws: WeightedDraws, directory: str | os.PathLike[str]) -> None:

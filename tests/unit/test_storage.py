@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from lmppl.errors import LmpError, StorageError
-from lmppl.posterior import Estimate, Posterior, load_posterior
-from lmppl.posterior import directory as storage_directory
-from lmppl.posterior.directory import check_destination, sealed
+from lmppl.posterior import Estimate, Posterior, index, load_posterior, ownership
+from lmppl.posterior.index import sealed
+from lmppl.posterior.ownership import check_destination
 from lmppl.posterior.storage import save_draws
 
 
@@ -184,7 +184,7 @@ def test_a_place_that_cannot_be_written_to_is_found_out_before(
     def refuse(*arguments: Any, **options: Any) -> str:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(storage_directory.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(ownership.tempfile, "mkdtemp", refuse)
     with pytest.raises(OSError, match="nothing can be written there: Read-only"):
         check_destination(tmp_path / "a" / "b")
     monkeypatch.undo()
@@ -312,7 +312,7 @@ def test_dtypes_and_shapes_are_checked(wrong: str, tmp_path: Path) -> None:
             arrays["log_prior"] = arrays["log_prior"] * np.nan
     save_file(arrays, place / "draws.safetensors")
     document = json.loads((place / "posterior.json").read_text())
-    files = {"draws.safetensors": storage_directory.digest_of_file(place / "draws.safetensors")}
+    files = {"draws.safetensors": index.digest_of_file(place / "draws.safetensors")}
     kept = {k: v for k, v in document.items() if k not in ("format", "digest")}
     (place / "posterior.json").write_bytes(sealed({**kept, "files": files}))
     with pytest.raises(StorageError, match="LMP960"):
@@ -360,7 +360,7 @@ def test_a_result_names_no_file_outside_its_directory(path: str, tmp_path: Path)
     document = json.loads((place / "posterior.json").read_text())
     kept = {k: v for k, v in document.items() if k not in ("format", "digest")}
     kept["files"][path] = kept["files"]["draws.safetensors"]
-    (place / "posterior.json").write_bytes(storage_directory.sealed(kept))
+    (place / "posterior.json").write_bytes(index.sealed(kept))
     with pytest.raises(StorageError, match="outside the directory"):
         load_posterior(place)
 
