@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lmppl.builtins import builtin
 from lmppl.builtins.kinds import PromptMaker
@@ -34,6 +35,11 @@ class SiteRows:
 
     def __repr__(self) -> str:
         return f"<{self.num_rows} executions at {self.site.name}>"
+
+    def select(self, indices: Tensor) -> SiteRows:
+        """The rows `indices`, in that order, with repeats."""
+        traces = self.traces.select(indices)
+        return SiteRows(self.number, self.site, traces, self._environment)
 
     @property
     def num_rows(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,12 +15,9 @@ from torch import Tensor
 from lmppl.builtins.kinds import ChoiceDistribution
 from lmppl.density.columns import column_of
 from lmppl.density.rows import SiteRows
-from lmppl.density.stages.alternatives import Alternatives, Children
-from lmppl.density.stages.redrawing import Redraw, Redrawn
-from lmppl.density.stages.run import Step
-from lmppl.density.steering.steered import Steered
+from lmppl.density.stages.alternatives import Alternatives
+from lmppl.density.stages.at_once import DrawnAtOnce
 from lmppl.evaluation.columns import Column
-from lmppl.lm.protocol import LanguageModel
 from lmppl.records import brief
 
 
@@ -74,71 +71,12 @@ class ChoiceBatch:
         return [self.support[index] for index in self.index.tolist()]
 
 
-@dataclass(frozen=True, slots=True)
-class ChoiceRun:
-    """Executions at a discrete site that is not drawn yet, or is: a `Run` of one step.
-
-    `log_probs` is `[rows, values]`, `index` `[rows]` means nothing before it is drawn.
-    """
-
-    log_probs: Tensor
-    index: Tensor
-    position: int
-
-    @property
-    def num_rows(self) -> int:
-        return self.log_probs.shape[0]
-
-    @property
-    def open(self) -> Tensor:
-        return torch.arange(self.num_open, device=self.index.device)
-
-    @property
-    def num_open(self) -> int:
-        return 0 if self.position else self.num_rows
-
-    @property
-    def log_prior(self) -> Tensor:
-        chosen = self.log_probs.gather(1, self.index.unsqueeze(-1)).squeeze(-1)
-        return chosen if self.position else torch.zeros_like(chosen)
-
-    @property
-    def weighs_tokens(self) -> bool:
-        """No: the value is a draw of the prior."""
-        return False
-
-    @property
-    def steered(self) -> Steered:
-        """By nothing."""
-        return Steered((), (), ())
-
-    def unsteered(self, log_weight: Tensor) -> Tensor:
-        """The log weights: nothing is to be divided out."""
-        return log_weight
-
-    def select(self, indices: Tensor) -> ChoiceRun:
-        """The rows `indices`, in that order, with repeats."""
-        return ChoiceRun(self.log_probs[indices], self.index[indices], self.position)
-
-    def close(self, keep: Tensor) -> ChoiceRun:
-        """The run: no row is given up before its one step."""
-        return self
-
-    def is_whole(self) -> Tensor:
-        """Of all rows alike: nobody is given up."""
-        return torch.full_like(self.index, bool(self.position), dtype=torch.bool)
-
-    def most_steps_left(self) -> int:
-        """One for every row that is not drawn."""
-        return self.num_open
-
-
 # The probabilities of the values in every row, `[rows, values]`.
 Weights = Callable[[SiteRows], np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
-class ChoiceStage:
+class ChoiceStage(DrawnAtOnce):
     """A discrete site; its support is the same for every row, its probabilities need not be."""
 
     name: str
@@ -146,20 +84,12 @@ class ChoiceStage:
     weights: Weights
 
     lowered: ClassVar[str] = "lmppl.lowering.choices:LoweredChoice"
-    num_steps: ClassVar[int] = 1
-    tokens_per_step: ClassVar[int] = 0
-    text: ClassVar[None] = None
-    language_models: ClassVar[tuple[LanguageModel, ...]] = ()
 
     __repr__ = brief
 
     @property
     def size(self) -> int:
         return len(self.support)
-
-    def with_language_models(self, change: Callable[[LanguageModel], LanguageModel]) -> Self:
-        """The stage itself: it has no language model."""
-        return self
 
     def batch(self, index: Tensor) -> ChoiceBatch:
         """The values with these indices, `[rows]`."""
@@ -174,54 +104,11 @@ class ChoiceStage:
         index = [self.support.index(value) for value in values]
         return self.batch(torch.tensor(index, dtype=torch.long))
 
-    # ------------------------------------------------------------------ drawing
-
-    def start(self, rows: SiteRows, *steering: object, record: bool = False) -> ChoiceRun:
-        """Nothing is drawn yet."""
-        nothing = torch.zeros(rows.num_rows, dtype=torch.long, device=rows.device)
-        return ChoiceRun(self.log_probs(rows), nothing, 0)
-
-    def unsteered(self, rows: SiteRows) -> tuple[()]:
-        """None is needed: a value is drawn in one step."""
-        return ()
-
-    def step(
-        self, run: ChoiceRun, uniforms: Tensor, *, masked: bool = True
-    ) -> tuple[ChoiceRun, Step]:
-        """A value of the prior for every row."""
-        new = replace(run, index=draw_choices(run.log_probs, uniforms), position=1)
-        return new, Step(run.open, new.log_prior, torch.zeros_like(new.log_prior))
-
-    def advance(
-        self,
-        run: ChoiceRun,
-        log_mass: Tensor,
-        uniforms: Callable[[Tensor, int], Tensor],
-        number: int,
-        *,
-        masked: bool = True,
-    ) -> tuple[ChoiceRun, Tensor]:
-        """A value of the prior for every row; no mask takes anything from it."""
-        return self.step(run, uniforms(run.open, number))[0], log_mass
-
-    def children(self, run: ChoiceRun) -> tuple[ChoiceRun, Children]:
-        """Every value of positive probability."""
-        rows, value = (run.log_probs > -math.inf).nonzero(as_tuple=True)
-        return run, Children(rows, value, run.log_probs[rows, value])
-
-    def grown(self, run: ChoiceRun, children: Children) -> ChoiceRun:
-        """A row for each value."""
-        return replace(run.select(children.rows), index=children.drawn, position=1)
-
-    def recovered(self, run: ChoiceRun, rows: SiteRows) -> ChoiceRun:
-        """The run: nothing in it can be broken off."""
-        return run
-
-    def finish(self, run: ChoiceRun) -> ChoiceBatch:
-        """The values drawn."""
-        return self.batch(run.index)
-
-    # ------------------------------------------------------------------ densities
+    def draw(self, rows: SiteRows, uniforms: Tensor) -> tuple[ChoiceBatch, Tensor]:
+        """A value for every row, and its log prior."""
+        log_probs = self.log_probs(rows)
+        index = draw_choices(log_probs, uniforms)
+        return self.batch(index), log_probs.gather(1, index.unsqueeze(-1)).squeeze(-1)
 
     def log_probs(self, rows: SiteRows) -> Tensor:
         """log p(value | parents), `[rows, values]` float64.
@@ -245,29 +132,6 @@ class ChoiceStage:
     def log_prob(self, rows: SiteRows, value: ChoiceBatch) -> Tensor:
         """log p(value | parents) of the value of every row, `[rows]` float64."""
         return self.log_probs(rows).gather(1, value.index.unsqueeze(-1)).squeeze(-1)
-
-    def retraced(
-        self, rows: SiteRows, steering: tuple[object, ...], value: ChoiceBatch
-    ) -> tuple[ChoiceBatch, Tensor]:
-        """The values, which cost nothing but their prior."""
-        return value, self.log_prob(rows, value)
-
-    def memory(self, num_rows: int) -> None:
-        """None: nothing is kept."""
-
-    def redraw(
-        self,
-        rows: SiteRows,
-        steering: tuple[object, ...],
-        value: ChoiceBatch,
-        how: Redraw,
-        memory: None,
-    ) -> Redrawn:
-        """A draw of the prior, whatever the value was: its ratio and that of proposals cancel."""
-        log_probs = self.log_probs(rows)
-        drawn = self.batch(draw_choices(log_probs, how.stream.child("value").uniforms(how.chains)))
-        log_prior = log_probs.gather(1, drawn.index.unsqueeze(-1)).squeeze(-1)
-        return Redrawn(drawn, log_prior, torch.zeros_like(log_prior), 0)
 
     def alternatives(self, rows: SiteRows) -> Alternatives:
         """Every value that each row can have."""
