@@ -236,4 +236,14 @@ CLAMP = Function(
     extremes=_largest_of_lower_and_the_rest,
 )
 
-FUNCTIONS = (ABS, EXP, LOG, SQRT, SIGMOID, TANH, MIN, MAX, CLAMP)
+FUNCTIONS = (
+    ABS,
+    EXP,
+    LOG,
+    SQRT,
+    SIGMOID,
+    TANH,
+    MIN,
+    MAX,
+    CLAMP,
+)
