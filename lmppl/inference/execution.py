@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import re
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -20,6 +18,7 @@ from lmppl.inference.listening import listening
 from lmppl.inference.loop import Budget, run
 from lmppl.inference.results import ParseExpression, posterior_of, spent_on_rewards
 from lmppl.inference.settings import Settings
+from lmppl.inference.starting import engine_of
 from lmppl.inference.zero_mass import zero_mass
 from lmppl.lm.forward import ForwardSettings, under
 from lmppl.posterior import Posterior
@@ -60,12 +59,10 @@ def execute(
             next(rest) if group in kept else zero_mass(target, why, group, num_probes=1)
             for group in range(target.num_groups)
         ]
-    module, _, name = settings.engine.partition(":")
-    make_engine: Any = getattr(importlib.import_module(module), name)
     forward = ForwardSettings(settings.max_rows, settings.compile)
     doubts = Doubts.of(target.with_language_models(partial(under, settings=forward)), settings)
     target = doubts.target
-    engine = make_engine(settings, target, Stream.from_seed(seed))
+    engine = engine_of(settings, target, Stream.from_seed(seed))
     before = spent_on_rewards(target)
     with listening(progress) as listener:
         outcome = run(

@@ -72,7 +72,8 @@ class Engine(Protocol[State]):
     """A method at work on a target: `init` and `step` over an explicit state.
 
     The state is what the next step needs; `Info` is what a reader needs. `result` gives one
-    `Draws` per binding of the target, also from a state that is not done.
+    `Draws` per binding of the target, also from a state that is not done. The engine itself holds
+    settings, target and stream, and never changes.
     """
 
     def init(self) -> State: ...
@@ -99,6 +100,36 @@ class Hurrying(Protocol[State]):
 
     def recover(self, state: State) -> State:
         """The state before a step that was broken off, good to be stepped again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The part of a run that is done by itself: number `index` of parts that are alike, each as
+    large as the settings say.
+
+    Random numbers are counted on from part to part, so that parts together draw what one run as
+    large as all of them would.
+    """
+
+    index: int = 0
+
+
+WHOLE = Shard()
+
+
+@runtime_checkable
+class Sharded(Protocol[State]):
+    """An engine whose run can be done in parts. One that is not has nothing to share out: an
+    enumeration finds all there is, and fitted guides are no one guide."""
+
+    def init(self, shard: Shard = WHOLE) -> State: ...
+
+    def merge(self, states: Sequence[State]) -> State:
+        """The state of one run as large as all parts, from the states in which these have ended.
+
+        Whatever is made of it, evidence, errors and what was missed, is made once, as of one run.
+        """
         ...
 
 

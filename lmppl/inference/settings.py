@@ -87,6 +87,11 @@ class Settings:
         return num_draws
 
     @classmethod
+    def small_runs(cls, num_runs: int, size: int) -> Settings:
+        """Settings of so many runs of so many particles, to begin another method with."""
+        raise NotImplementedError
+
+    @classmethod
     def suits(cls, model: Model) -> bool:
         """Whether it is what a file without an `infer` line gets, unless a method before it is."""
         return False

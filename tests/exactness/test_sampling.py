@@ -225,7 +225,7 @@ def rejection_p_value(case: Case, seed: int = 4) -> float:
     engine = RejectionEngine(settings, target, Stream.from_seed(seed))
     state = run_to_the_end(engine)
     rows = rows_of(case, target, state.accepted[0])
-    rate = math.exp(case.log_z - float(engine.log_bound[0]))
+    rate = math.exp(case.log_z - float(state.log_bound[0]))
     if not 0.0 <= rate <= 1.0:
         return 0.0
     attempts = state.attempts[0][-1] + 1

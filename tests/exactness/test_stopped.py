@@ -183,7 +183,7 @@ def run_of_rejection(
         return -math.inf, np.zeros(0, int), np.zeros(0)
     share = len(numbers) / state.num_attempts
     weights = np.full(len(numbers), 1.0 / len(numbers))
-    return math.log(share) + float(engine.log_bound[0]), rows_of(case, target, traces), weights
+    return math.log(share) + float(state.log_bound[0]), rows_of(case, target, traces), weights
 
 
 @pytest.mark.parametrize("case", [TILT, ENDS, HARD, MIXED], ids=lambda case: case.name)

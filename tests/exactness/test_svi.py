@@ -31,9 +31,12 @@ from tests.laws.tiny_models import tiny_lm
 def _trained(
     target: Target, objective: LeaveOneOutELBO | None = None, **settings: object
 ) -> tuple[SVIEngine, State]:
-    engine = SVIEngine(SVI(**settings), target, Stream.from_seed(0))  # type: ignore[arg-type]
-    if objective is not None:
-        engine.objective = objective
+    engine = SVIEngine(
+        SVI(**settings),  # type: ignore[arg-type]
+        target,
+        Stream.from_seed(0),
+        *([objective] if objective is not None else []),
+    )
     state = engine.init()
     while not engine.is_done(state):
         state, _ = engine.step(state)

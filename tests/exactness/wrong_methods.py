@@ -71,9 +71,10 @@ class CountsTwice(ImportanceEngine):
 class FavoursAChoice(ImportanceEngine):
     def result(self, state: Any, *, complete: bool) -> list[Draws]:
         found = super().result(state, complete=complete)
+        favoured = [torch.tensor(d.traces.values["mood"].column() == 1) for d in found]
         return [
-            reweighted(d, d.log_weight + 0.7 * (d.traces.choices["mood"] == 1).double())
-            for d in found
+            reweighted(d, d.log_weight + 0.7 * each.double())
+            for d, each in zip(found, favoured, strict=True)
         ]
 
 
@@ -95,7 +96,7 @@ class WalksThePrior(MCMCEngine):
         new, info = super().step(state)
         if not new.kept:
             return new, info
-        drawn, _, _ = self._start_from_prior()
+        drawn, _, _ = self._start_from_prior(self.stream)
         return replace(new, traces=drawn, kept=(drawn,)), info
 
 

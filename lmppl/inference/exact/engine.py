@@ -42,6 +42,7 @@ class State:
 _FEWEST_DRAWS, _ENOUGH_DRAWS, _MOST_DRAWS = 16, 64, 1000
 
 
+@dataclass(frozen=True, slots=True)
 class ExactEngine:
     """Every execution of positive prior probability, level by level, dead prefixes pruned.
 
@@ -49,8 +50,9 @@ class ExactEngine:
     Where it has to end sooner, draws stand for what is not enumerated yet (see `remainder`).
     """
 
-    def __init__(self, settings: Exact, target: Target, stream: Stream) -> None:
-        self.settings, self.target, self.stream = settings, target, stream
+    settings: Exact
+    target: Target
+    stream: Stream
 
     def init(self) -> State:
         return State(self._prune(self.target.start(torch.arange(self.target.num_groups))), 0, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +14,7 @@ from lmppl.inference.batches import Batch, Hurry, numbers_of
 from lmppl.inference.bounds import weight_bound
 from lmppl.inference.failures import NoMass, by_binding
 from lmppl.inference.importance import Importance
-from lmppl.inference.loop import Draws, Info
+from lmppl.inference.loop import WHOLE, Draws, Info, Shard
 from lmppl.inference.proposing import (
     Proposals,
     Unfinished,
@@ -32,7 +33,8 @@ class State:
     """The batches that are complete, with `num_done` draws of every binding, and the one at work.
 
     `limit` draws are wanted: those that were asked for, or as many as there is time for.
-    `log_certain` is what the mask of the first token took from all weights alike, by binding.
+    `log_certain` is what the mask of the first token took from all weights alike, by binding. The
+    first draw is number `first`.
     """
 
     batches: tuple[Proposals, ...]
@@ -40,8 +42,10 @@ class State:
     limit: int
     batch: Batch | None = None
     log_certain: tuple[float, ...] = ()
+    first: int = 0
 
 
+@dataclass(frozen=True, slots=True)
 class ImportanceEngine:
     """Draws xᵢ ~ q with weights wᵢ = π0(xᵢ)·Πφ(xᵢ) / q(xᵢ).
 
@@ -49,11 +53,23 @@ class ImportanceEngine:
     restricted token by token to what the constraints allow.
     """
 
-    def __init__(self, settings: Importance, target: Target, stream: Stream) -> None:
-        self.settings, self.target, self.stream = settings, target, stream
+    settings: Importance
+    target: Target
+    stream: Stream
 
-    def init(self) -> State:
-        return State((), 0, self.settings.num_samples)
+    def init(self, shard: Shard = WHOLE) -> State:
+        size = self.settings.num_samples
+        return State((), 0, size, first=shard.index * size)
+
+    def merge(self, states: Sequence[State]) -> State:
+        certain = [state.log_certain for state in states if state.log_certain]
+        return State(
+            batches=tuple(batch for state in states for batch in state.batches),
+            num_done=sum(state.num_done for state in states),
+            limit=sum(state.num_done for state in states),
+            log_certain=tuple(map(max, zip(*certain, strict=True))),
+            first=min(state.first for state in states),
+        )
 
     def is_done(self, state: State) -> bool:
         return state.batch is None and state.num_done >= state.limit
@@ -64,7 +80,8 @@ class ImportanceEngine:
         if batch is None:
             size = min(self.settings.batch_size, state.limit - state.num_done)
             groups = tuple(range(target.num_groups))
-            batch = Batch(begin(target, *numbers_of(groups, state.num_done, size)), groups, size)
+            numbers = numbers_of(groups, state.first + state.num_done, size)
+            batch = Batch(begin(target, *numbers), groups, size)
         before = batch.unfinished.num_tokens
         unfinished = batch.unfinished
         if not is_complete(target, unfinished):

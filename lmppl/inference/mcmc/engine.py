@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,12 +16,11 @@ from lmppl.density import Target, Traces, concatenate
 from lmppl.density.stages.redrawing import Redraw
 from lmppl.inference.bounds import weight_bound
 from lmppl.inference.failures import NoMass, by_binding
-from lmppl.inference.loop import Draws, Info
+from lmppl.inference.loop import WHOLE, Draws, Info, Shard
 from lmppl.inference.mcmc import MCMC
 from lmppl.inference.moves import Move, chains_of, gibbs_move, redraw_move, restart_move
 from lmppl.inference.proposing import propose
-from lmppl.inference.smc import SMC
-from lmppl.inference.smc.engine import SMCEngine
+from lmppl.inference.starting import population
 from lmppl.inference.zero_mass import zero_mass
 from lmppl.rng import Stream
 from lmppl.sequences.weights import log_mean_exp, normalise
@@ -40,7 +40,7 @@ class State:
     `log_evidence` `[bindings]` is what the draws that the chains were picked from say of it, and
     `num_looks` `[bindings]` counts these draws, and the moves that proposed another one like them:
     independent draws of the (masked) prior, of everything that is drawn. `memories` are what each
-    site keeps between its moves.
+    site keeps between its moves, and `shard` is the part of the run that it is.
     """
 
     traces: Traces
@@ -53,8 +53,10 @@ class State:
     log_evidence: Tensor
     num_looks: Tensor
     memories: tuple[Any, ...]
+    shard: Shard = WHOLE
 
 
+@dataclass(frozen=True, slots=True)
 class MCMCEngine:
     """Vectorised Metropolis–Hastings chains over executions.
 
@@ -68,14 +70,30 @@ class MCMCEngine:
     there are several sites, a tenth of the steps draw all of them anew.
     """
 
-    def __init__(self, settings: MCMC, target: Target, stream: Stream) -> None:
-        self.settings, self.target, self.stream = settings, target, stream
-        self.num_rows = target.num_groups * settings.num_chains
-        self.total = settings.warmup_steps + settings.num_samples * settings.thinning
+    settings: MCMC
+    target: Target
+    stream: Stream
 
-    def init(self) -> State:
+    @property
+    def num_rows(self) -> int:
+        """The chains of all bindings."""
+        return self.target.num_groups * self.settings.num_chains
+
+    @property
+    def total(self) -> int:
+        """The steps of every chain."""
+        return self.settings.warmup_steps + self.settings.num_samples * self.settings.thinning
+
+    def _stream(self, shard: Shard) -> Stream:
+        return self.stream.child("shard", shard.index) if shard.index else self.stream
+
+    def init(self, shard: Shard = WHOLE) -> State:
+        stream = self._stream(shard)
+        start = self.settings.start
         traces, log_evidence, num_looks = (
-            self._start_from_smc() if self.settings.start == "smc" else self._start_from_prior()
+            self._start_from_prior(stream)
+            if start == "prior"
+            else self._start_from_particles(start, stream)
         )
         zeros = torch.zeros(self.num_rows, dtype=torch.long, device=self.target.device)
         return State(
@@ -89,25 +107,58 @@ class MCMCEngine:
             log_evidence=log_evidence,
             num_looks=num_looks,
             memories=tuple(stage.memory(self.num_rows) for stage in self.target.stages),
+            shard=shard,
         )
 
-    def _start_from_smc(self) -> tuple[Traces, Tensor, Tensor]:
+    def merge(self, states: Sequence[State]) -> State:
+        """All chains of the parts: those of every binding side by side."""
+        if len({len(state.kept) for state in states}) > 1:
+            raise ValueError("the chains of the parts are not equally long")
+
+        num_groups = self.target.num_groups
+        sizes = [state.traces.num_rows for state in states]
+        numbers = torch.split(torch.arange(sum(sizes), device=self.target.device), sizes)
+        order = torch.cat([rows.view(num_groups, -1) for rows in numbers], dim=-1).view(-1)
+
+        def side_by_side(rows: Sequence[Tensor]) -> Tensor:
+            return torch.cat(list(rows))[order]
+
+        def together(traces: Sequence[Traces]) -> Traces:
+            return concatenate([each.light() for each in traces]).select(order)
+
+        share = torch.tensor([size / sum(sizes) for size in sizes], dtype=torch.float64).log()
+        return replace(
+            states[0],
+            traces=together([state.traces for state in states]),
+            kept=tuple(together(step) for step in zip(*(s.kept for s in states), strict=True)),
+            accepted=side_by_side([state.accepted for state in states]),
+            proposed=side_by_side([state.proposed for state in states]),
+            moved=side_by_side([state.moved for state in states]),
+            by_cut=sum((state.by_cut for state in states[1:]), states[0].by_cut),
+            log_evidence=torch.stack(
+                [s.log_evidence + part for s, part in zip(states, share, strict=True)]
+            ).logsumexp(0),
+            num_looks=sum((state.num_looks for state in states[1:]), states[0].num_looks),
+            memories=(),
+        )
+
+    def _start_from_particles(self, method: str, stream: Stream) -> tuple[Traces, Tensor, Tensor]:
         """One particle of an independent small run for every chain, the log evidence, and how many
         first particles were not lost by resampling."""
-        settings = SMC(num_particles=_START_PARTICLES, num_runs=self.settings.num_chains)
-        engine = SMCEngine(settings, self.target, self.stream.child("start"), record=True)
-        state = engine.init()
-        while not engine.is_done(state):
-            state, _ = engine.step(state)
-        runs = state.log_evidence + log_mean_exp(state.log_weight)
-        looked = settings.num_particles - state.unlooked
+        found = population(
+            method,
+            self.target,
+            stream.child("start"),
+            num_runs=self.settings.num_chains,
+            size=_START_PARTICLES,
+        )
         return (
-            self._pick(state.traces, state.log_weight),
-            log_mean_exp(runs.view(self.target.num_groups, -1)),
-            looked.view(self.target.num_groups, -1).sum(-1),
+            self._pick(found.traces, found.log_weight, stream),
+            log_mean_exp(found.log_evidence.view(self.target.num_groups, -1)),
+            found.num_looks.view(self.target.num_groups, -1).sum(-1),
         )
 
-    def _start_from_prior(self) -> tuple[Traces, Tensor, Tensor]:
+    def _start_from_prior(self, stream: Stream) -> tuple[Traces, Tensor, Tensor]:
         size = self.num_rows * _START_PARTICLES
         groups = torch.arange(self.target.num_groups).repeat_interleave(
             self.settings.num_chains * _START_PARTICLES
@@ -116,7 +167,7 @@ class MCMCEngine:
             self.target,
             groups,
             torch.arange(size // self.target.num_groups).repeat(self.target.num_groups),
-            self.stream.child("start"),
+            stream.child("start"),
             record=True,
         )
         if found.rows.numel() == 0:
@@ -127,11 +178,11 @@ class MCMCEngine:
         weight[found.rows] = 0.0
         slot = torch.zeros(size, dtype=torch.long, device=self.target.device)
         slot[found.rows] = torch.arange(found.rows.shape[0], device=self.target.device)
-        picked = self._pick(found.traces.select(slot), weight.view(self.num_rows, -1))
+        picked = self._pick(found.traces.select(slot), weight.view(self.num_rows, -1), stream)
         num_looks = torch.full_like(log_evidence, size // self.target.num_groups, dtype=torch.long)
         return picked, log_evidence, num_looks
 
-    def _pick(self, traces: Traces, log_weight: Tensor) -> Traces:
+    def _pick(self, traces: Traces, log_weight: Tensor, stream: Stream) -> Traces:
         """One row for every chain by weight; a chain without a living one takes another chain's.
 
         Where a binding has no living one, its chains take those of other bindings: they are run
@@ -150,7 +201,7 @@ class MCMCEngine:
             donor[lost] = living[torch.arange(lost.shape[0], device=lost.device) % living.shape[0]]
         weights = normalise(log_weight[donor]).exp().cumsum(-1)
         numbers = torch.arange(self.num_rows, device=weights.device) % self.settings.num_chains
-        points = self.stream.child("pick").uniforms(numbers) * weights[:, -1]
+        points = stream.child("pick").uniforms(numbers) * weights[:, -1]
         chosen = torch.searchsorted(weights, points.unsqueeze(-1), right=True).squeeze(-1)
         size = log_weight.shape[1]
         return traces.select(donor * size + chosen.clamp(max=size - 1))
@@ -160,7 +211,7 @@ class MCMCEngine:
 
     def step(self, state: State) -> tuple[State, Info]:
         number = state.num_steps
-        stream = self.stream.child("step", number)
+        stream = self._stream(state.shard).child("step", number)
         choice = torch.arange(3)
         pick = stream.child("kind").uniforms(choice).tolist()
         stages = self.target.stages
@@ -241,7 +292,7 @@ class MCMCEngine:
     def _of_group(self, state: State, complete: bool, group: int) -> Draws:
         if float(state.log_evidence[group]) == -math.inf:
             raise NoMass("no chain found a start of positive weight")
-        chains, draws = self.settings.num_chains, len(state.kept)
+        chains, draws = state.traces.num_rows // self.target.num_groups, len(state.kept)
         here = torch.arange(group * chains, (group + 1) * chains, device=state.moved.device)
         kept = concatenate([traces.select(here) for traces in state.kept])
         # Kept step by step; the Posterior wants each chain's draws together.

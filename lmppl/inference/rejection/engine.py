@@ -16,7 +16,7 @@ from lmppl.inference.batches import Batch, Hurry, numbers_of
 from lmppl.inference.before import factors_before
 from lmppl.inference.bounds import weight_bound
 from lmppl.inference.failures import by_binding
-from lmppl.inference.loop import Draws, Info
+from lmppl.inference.loop import WHOLE, Draws, Info, Shard
 from lmppl.inference.proposing import advance, begin, completed, is_complete
 from lmppl.inference.rejection import Rejection
 from lmppl.inference.zero_mass import zero_mass
@@ -34,7 +34,9 @@ class State:
     batches, the log probability of acceptance of every attempt and the log potentials of those that
     meet every requirement.
 
-    `num_attempts` are complete, `batch` is at work, and more than `limit` are not made.
+    `num_attempts` are complete, `batch` is at work, and more than `limit` are not made. `wanted`
+    draws are enough. The random numbers of the first attempt are those of number `first`, and
+    `log_bound` `[bindings]` is the upper bound of Σ log φ.
     """
 
     accepted: tuple[Traces, ...]
@@ -43,9 +45,13 @@ class State:
     log_potentials: tuple[tuple[Mapping[str, Tensor], ...], ...]
     num_attempts: int
     limit: int
+    wanted: int
+    first: int
+    log_bound: Tensor
     batch: Batch | None = None
 
 
+@dataclass(frozen=True, slots=True)
 class RejectionEngine:
     """Draws x ~ π0 and keeps it with probability Πφ(x) / exp(B), B an upper bound of Σ log φ.
 
@@ -54,11 +60,9 @@ class RejectionEngine:
     which the share of acceptances is a noisier reading.
     """
 
-    def __init__(self, settings: Rejection, target: Target, stream: Stream) -> None:
-        self.settings, self.target, self.stream = settings, target, stream
-        self.log_bound = torch.tensor(
-            [self._log_bound(group) for group in range(target.num_groups)], dtype=torch.float64
-        ).to(target.device)
+    settings: Rejection
+    target: Target
+    stream: Stream
 
     def _log_bound(self, group: int) -> float:
         bound = weight_bound(self.target, group)
@@ -78,12 +82,45 @@ class RejectionEngine:
             {self.target.model.path: self.target.model.source},
         )
 
-    def init(self) -> State:
+    def init(self, shard: Shard = WHOLE) -> State:
         nothing = self.target.start(torch.zeros(0, dtype=torch.long))
         groups = self.target.num_groups
         most = self.settings.max_attempts
         none = ((),) * groups
-        return State((nothing,) * groups, none, none, none, 0, most)
+        bound = [self._log_bound(group) for group in range(groups)]
+        return State(
+            accepted=(nothing,) * groups,
+            attempts=none,
+            log_ratios=none,
+            log_potentials=none,
+            num_attempts=0,
+            limit=most,
+            wanted=self.settings.num_samples,
+            first=shard.index * most,
+            log_bound=torch.tensor(bound, dtype=torch.float64).to(self.target.device),
+        )
+
+    def merge(self, states: Sequence[State]) -> State:
+        groups = range(self.target.num_groups)
+        attempts: list[tuple[int, ...]] = []
+        for group in groups:
+            # Attempts are counted on from part to part, each up to that of its last draw.
+            numbers, before = [], 0
+            for state in states:
+                numbers += [before + number for number in state.attempts[group]]
+                before += _num_used(state, group)
+            attempts.append(tuple(numbers))
+        kept = [[s.accepted[g] for s in states if s.accepted[g].num_rows] for g in groups]
+        return replace(
+            states[0],
+            accepted=tuple(concatenate(kept[g] or [states[0].accepted[g]]) for g in groups),
+            attempts=tuple(attempts),
+            log_ratios=tuple(sum((s.log_ratios[g] for s in states), ()) for g in groups),
+            log_potentials=tuple(sum((s.log_potentials[g] for s in states), ()) for g in groups),
+            num_attempts=sum(state.num_attempts for state in states),
+            limit=sum(state.limit for state in states),
+            wanted=sum(state.wanted for state in states),
+        )
 
     def is_done(self, state: State) -> bool:
         return state.batch is None and (
@@ -92,8 +129,7 @@ class RejectionEngine:
 
     def _wanting(self, state: State) -> tuple[int, ...]:
         """The bindings that have not enough draws yet."""
-        wanted = self.settings.num_samples
-        return tuple(g for g, numbers in enumerate(state.attempts) if len(numbers) < wanted)
+        return tuple(g for g, numbers in enumerate(state.attempts) if len(numbers) < state.wanted)
 
     def step(self, state: State) -> tuple[State, Info]:
         """One token, or choice, more of every attempt of a batch."""
@@ -101,7 +137,7 @@ class RejectionEngine:
         if batch is None:
             size = min(self.settings.batch_size, state.limit - state.num_attempts)
             groups = self._wanting(state)
-            rows, numbers = numbers_of(groups, state.num_attempts, size)
+            rows, numbers = numbers_of(groups, state.first + state.num_attempts, size)
             batch = Batch(begin(target, rows, numbers), groups, size)
         unfinished = batch.unfinished
         if not is_complete(target, unfinished):
@@ -112,13 +148,13 @@ class RejectionEngine:
         new = self._judged(state, batch) if is_whole else replace(state, batch=batch)
         done = min(len(numbers) for numbers in new.attempts)
         message = f"{new.num_attempts} attempts"
-        return new, Info("draws", done, self.settings.num_samples, message, num_tokens)
+        return new, Info("draws", done, state.wanted, message, num_tokens)
 
     def _judged(self, state: State, batch: Batch) -> State:
         """The state with the attempts of a complete batch, kept or not."""
         proposals, counters = completed(batch.unfinished), batch.unfinished.counters
         at = proposals.rows
-        log_ratio = self._log_ratio(proposals.traces, proposals.log_weight)
+        log_ratio = self._log_ratio(proposals.traces, proposals.log_weight, state.log_bound)
         kept = self._accept(log_ratio, counters[at])
         every = torch.full((proposals.num_rows,), -math.inf, dtype=torch.float64)
         every[at.cpu()] = log_ratio.cpu()
@@ -132,7 +168,7 @@ class RejectionEngine:
             whole = made.group == group
             log_potentials[group] += ({n: x[whole] for n, x in made.log_potential.items()},)
             here = (traces.group == group).nonzero().squeeze(-1)
-            here = here[: self.settings.num_samples - len(attempts[group])]
+            here = here[: state.wanted - len(attempts[group])]
             if here.shape[0]:
                 found = traces.select(here)
                 old = accepted[group]
@@ -163,10 +199,11 @@ class RejectionEngine:
         batch = state.batch
         return state if batch is None else replace(state, batch=batch.recovered(self.target))
 
-    def _log_ratio(self, traces: Traces, log_weight: Tensor) -> Tensor:
+    def _log_ratio(self, traces: Traces, log_weight: Tensor, log_bound: Tensor) -> Tensor:
         """The log probability of acceptance of the executions, `[rows]`."""
-        log_ratio = log_weight - self.log_bound[traces.group]
-        above = log_ratio > _SLACK * (1.0 + self.log_bound[traces.group].abs())
+        bound = log_bound[traces.group]
+        log_ratio = log_weight - bound
+        above = log_ratio > _SLACK * (1.0 + bound.abs())
         if bool(above.any()):
             row = int(above.nonzero()[0])
             raise InferenceError(
@@ -175,7 +212,7 @@ class RejectionEngine:
                         "LMP904",
                         "error",
                         f"a draw has log weight {float(log_weight[row]):.6g}, above the bound"
-                        f" {float(self.log_bound[traces.group[row]]):.6g} that rejection rests on",
+                        f" {float(bound[row]):.6g} that rejection rests on",
                         help="a reward returned more than its declared upper bound: correct the"
                         " declaration, or use smc",
                     )
@@ -206,7 +243,9 @@ class RejectionEngine:
         alike = torch.zeros_like(next(iter(columns.values())))
         return dict(factors_before(self.target, group, columns, alike))
 
-    def _nothing_accepted(self, group: int, attempts: int, upper: float) -> InferenceError:
+    def _nothing_accepted(
+        self, group: int, attempts: int, upper: float, log_bound: float
+    ) -> InferenceError:
         """LMP905; LMP901 where the constraints are what ruled the draws out."""
         what = (
             f"none of {attempts} attempts was accepted (acceptance below {upper:.2g} with 95%"
@@ -223,7 +262,7 @@ class RejectionEngine:
                     what,
                     notes=(
                         "a draw is kept with probability"
-                        f" exp(factors - {float(self.log_bound[group]):.4g}): the bound comes from"
+                        f" exp(factors - {log_bound:.4g}): the bound comes from"
                         " the declared ranges of the rewards, and no draw came near it",
                     ),
                     help="declare tighter ranges, raise max_attempts, or use smc",
@@ -234,14 +273,14 @@ class RejectionEngine:
 
     def _of_group(self, state: State, complete: bool, group: int) -> Draws:
         traces, numbers = state.accepted[group], state.attempts[group]
-        wanted, found = self.settings.num_samples, len(numbers)
+        wanted, found = state.wanted, len(numbers)
         enough = found >= wanted
-        attempts = numbers[-1] + 1 if enough else state.num_attempts
+        attempts = _num_used(state, group)
+        log_bound = float(state.log_bound[group])
         if found == 0 and attempts:
             _, upper = proportion_interval(0, attempts)
-            raise self._nothing_accepted(group, attempts, upper)
+            raise self._nothing_accepted(group, attempts, upper, log_bound)
         lower, upper = proportion_interval(found, attempts) if attempts else (0.0, 1.0)
-        log_bound = float(self.log_bound[group])
         evidence = None
         if found:
             every = torch.cat(state.log_ratios[group]).clamp(max=0.0) + log_bound
@@ -250,7 +289,7 @@ class RejectionEngine:
         if not enough and complete:
             warnings.append(
                 f"only {found} of {wanted} draws were accepted in max_attempts="
-                f"{self.settings.max_attempts} attempts; they are exact draws all the same."
+                f"{state.limit} attempts; they are exact draws all the same."
                 " Raise max_attempts, or use smc"
             )
         return Draws(
@@ -267,3 +306,9 @@ class RejectionEngine:
             warnings=warnings,
             complete=complete and enough,
         )
+
+
+def _num_used(state: State, group: int) -> int:
+    """How many attempts of a binding were made until it had enough draws; all, if it has not."""
+    numbers = state.attempts[group]
+    return numbers[-1] + 1 if len(numbers) >= state.wanted else state.num_attempts

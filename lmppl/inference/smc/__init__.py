@@ -48,6 +48,10 @@ class SMC(Settings):
     lookahead_every: int = option(4, "tokens between two scores of unfinished texts", lower=1)
 
     @classmethod
+    def small_runs(cls, num_runs: int, size: int) -> SMC:
+        return cls(num_particles=size, num_runs=num_runs)
+
+    @classmethod
     def suits(cls, model: Model) -> bool:
         return True
 

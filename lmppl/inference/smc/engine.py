@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lmppl.density import Run, SiteRows, Stage, Target, TextStage, Traces
+from lmppl.density import SiteRows, Stage, Target, TextStage, Traces
 from lmppl.density.steering.protocol import Steering
-from lmppl.inference.bounds import WeightBound, weight_bound
-from lmppl.inference.failures import NoMass, by_binding
-from lmppl.inference.loop import Draws, Info
+from lmppl.inference.failures import by_binding
+from lmppl.inference.loop import WHOLE, Draws, Info, Shard
 from lmppl.inference.proposing import most_tokens_to_come
 from lmppl.inference.smc import LOOKAHEADS, SMC
+from lmppl.inference.smc.findings import draws_of
+from lmppl.inference.smc.state import State, num_families, side_by_side
+from lmppl.inference.starting import Population
 from lmppl.inference.zero_mass import zero_mass
-from lmppl.posterior import Estimate
-from lmppl.posterior.pareto import pareto_tail
 from lmppl.rng import Stream
 from lmppl.sequences.resampling import systematic_resample
 from lmppl.sequences.weights import effective_sample_size, log_mean_exp
@@ -32,49 +31,9 @@ Lookahead = Callable[[Target, int, TextStage, Traces], Steering]
 
 # Fewer than this say nothing about their own error.
 _FEWEST_PARTICLES = 4
-# Resamplings whose weights are judged, the last ones.
-_MAX_TAILS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """Populations of particles, one per binding and run; rows are `[populations, particles]` flat.
-
-    `log_weight` `[populations, particles]` is since the last resampling, whose factors
-    `log_evidence` `[populations]` holds. `eve` `[rows]` is each particle's ancestor at the start,
-    numbered over all populations.
-    `resampled` has, for every resampling, the log weights before it; `given_up` and
-    `given_up_prior` `[populations]` are the logs of what the particles lighter than every one that
-    was kept were worth, with their lookahead score and without it.
-    `unlooked` `[populations]` counts the first particles of which no living descendant was kept at
-    some resampling: those that died by themselves have looked as far as there was anything to see.
-    `log_certain` `[populations]` is what the mask of the first token took from all weights alike.
-    `own_steps` `[populations]` counts the steps of each, without those in which it waited for the
-    texts of others.
-    `is_masked_prior` says that nothing but masks and looking ahead has steered any text.
-    `blind` says why unfinished texts could not be scored, where that happened.
-    """
-
-    traces: Traces
-    stage: int
-    run: Run | None
-    log_weight: Tensor
-    log_evidence: Tensor
-    eve: Tensor
-    given_up: Tensor
-    given_up_prior: Tensor
-    unlooked: Tensor
-    log_certain: Tensor
-    num_resamplings: Tensor
-    num_steps: int
-    own_steps: Tensor
-    ess: tuple[Tensor, ...]
-    num_ancestors: tuple[Tensor, ...] = ()
-    resampled: tuple[Tensor, ...] = ()
-    blind: str | None = None
-    is_masked_prior: bool = True
-
-
 class SMCEngine:
     """A population of texts grown token by token (Doucet and Johansen 2009; Lew et al. 2023,
     arXiv:2306.03081).
@@ -86,23 +45,27 @@ class SMCEngine:
     and never after the last step. The evidence estimate is unbiased.
     """
 
-    def __init__(
-        self, settings: SMC, target: Target, stream: Stream, *, record: bool = False
-    ) -> None:
-        """`record` keeps what each token cost, for methods that go on from the particles."""
-        self.settings, self.target, self.stream = settings, target, stream
-        self.record = record
-        self.num_populations = target.num_groups * settings.num_runs
-        self.shape = (self.num_populations, settings.num_particles)
-        # A binding draws what it would draw alone.
-        one_binding = torch.arange(settings.num_runs * settings.num_particles)
-        self.counters = one_binding.repeat(target.num_groups).to(target.device)
+    settings: SMC
+    target: Target
+    stream: Stream
+    record: bool = False  # keeps what each token cost, for methods that go on from the particles
 
-    def init(self) -> State:
-        device = self.target.device
-        groups = torch.arange(self.target.num_groups).repeat_interleave(
-            self.settings.num_runs * self.settings.num_particles
-        )
+    @property
+    def num_populations(self) -> int:
+        """The runs of all bindings."""
+        return self.target.num_groups * self.settings.num_runs
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.num_populations, self.settings.num_particles
+
+    def init(self, shard: Shard = WHOLE) -> State:
+        device, settings = self.target.device, self.settings
+        per_binding = settings.num_runs * settings.num_particles
+        groups = torch.arange(self.target.num_groups).repeat_interleave(per_binding)
+        first_run = shard.index * settings.num_runs
+        counters = torch.arange(per_binding) + shard.index * per_binding
+        counters = counters.repeat(self.target.num_groups).to(device)
         traces = self.target.start(groups)
         flat = torch.zeros(traces.num_rows, dtype=torch.float64, device=device)
         return State(
@@ -111,7 +74,8 @@ class SMCEngine:
             run=None,
             log_weight=traces.total_log_potential().view(self.shape),
             log_evidence=flat.new_zeros(self.num_populations),
-            eve=self.counters.clone(),
+            counters=counters,
+            eve=counters,
             given_up=flat.new_full((self.num_populations,), -math.inf),
             given_up_prior=flat.new_full((self.num_populations,), -math.inf),
             unlooked=torch.zeros(self.num_populations, dtype=torch.long, device=device),
@@ -120,7 +84,11 @@ class SMCEngine:
             num_steps=0,
             own_steps=torch.zeros(self.num_populations, dtype=torch.long, device=device),
             ess=(),
+            first_run=first_run,
         )
+
+    def merge(self, states: Sequence[State]) -> State:
+        return side_by_side(states, self.target.num_groups)
 
     def is_done(self, state: State) -> bool:
         return state.stage >= len(self.target.stages)
@@ -151,9 +119,7 @@ class SMCEngine:
             run = stage.start(rows, *self.steering(rows), record=self.record)
         # Before the first token of all, every text of a binding is the same.
         first = number == 0 and not run.position and run.num_open == run.num_rows
-        uniforms = self.stream.child("site", number).uniforms(
-            self._counters(state), run.position or 0
-        )
+        uniforms = self.stream.child("site", number).uniforms(state.counters, run.position or 0)
         run, step = stage.step(run, uniforms)
         state = replace(state, run=run)
         changed = False
@@ -267,8 +233,9 @@ class SMCEngine:
             return state
         numbers = torch.arange(self.num_populations, device=ess.device)
         points = torch.zeros(self.num_populations, dtype=torch.float64, device=ess.device)
+        runs = state.first_run + numbers % self.settings.num_runs
         for step in sorted(set(state.own_steps[low].tolist())):
-            drawn = self.stream.child("resample").uniforms(numbers % self.settings.num_runs, step)
+            drawn = self.stream.child("resample").uniforms(runs, step)
             points = torch.where(state.own_steps == step, drawn, points)
         here = low.nonzero().squeeze(-1)
         ancestors = torch.arange(num_particles, device=ess.device).repeat(self.num_populations, 1)
@@ -298,13 +265,6 @@ class SMCEngine:
         found[state.run.open // (state.run.num_rows // num_groups)] = True
         return found.repeat_interleave(self.settings.num_runs)
 
-    def _counters(self, state: State) -> Tensor:
-        """The number of every particle, which names its random numbers, `[rows]`."""
-        size = state.log_weight.shape[1]
-        if size == self.shape[1]:
-            return self.counters
-        return self.counters.view(self.shape)[:, :size].reshape(-1)
-
     def hurry(self, state: State, *, spent: float, left: float) -> State:
         """Fewer particles, as many as can be finished; not before half of the budget is spent.
 
@@ -317,12 +277,16 @@ class SMCEngine:
             return state
         # A step takes longer for each particle, the fewer there are.
         fewer = max(int(0.9 * size * left / needed), min(_FEWEST_PARTICLES, size))
-        return state if fewer >= size else self._shrink(state, fewer)
+        if fewer >= size:
+            return state
+        counters = state.counters.view(-1, size)[:, :fewer].reshape(-1)
+        return replace(self._shrink(state, fewer), counters=counters)
 
     def _shrink(self, state: State, size: int) -> State:
         """Every population with `size` particles, resampled."""
         numbers = torch.arange(self.num_populations, device=state.log_weight.device)
-        points = self.stream.child("shrink").uniforms(numbers, state.num_steps)
+        first = state.first_run * self.target.num_groups
+        points = self.stream.child("shrink").uniforms(first + numbers, state.num_steps)
         alive = (state.log_weight > -math.inf).any(-1)
         ancestors = torch.arange(size, device=numbers.device).repeat(self.num_populations, 1)
         here = alive.nonzero().squeeze(-1)
@@ -373,136 +337,20 @@ class SMCEngine:
             resampled=(*state.resampled, weight),
         )
 
+    def population(self, state: State) -> Population:
+        """All particles of a state that is done."""
+        return Population(
+            state.traces,
+            state.log_weight,
+            state.log_evidence + log_mean_exp(state.log_weight),
+            self.settings.num_particles - state.unlooked,
+        )
+
     @timed("result")
     def result(self, state: State, *, complete: bool) -> list[Draws]:
         if not self.is_done(state):
             nothing = self.target.start(torch.zeros(0, dtype=torch.long))
             return [Draws(nothing, nothing.log_density(), None, complete=False)]
-        return by_binding(self.target, partial(self._of_group, state, complete))
-
-    def _of_group(self, state: State, complete: bool, group: int) -> Draws:
-        runs, size = self.settings.num_runs, state.log_weight.shape[1]
-        here = slice(group * runs, (group + 1) * runs)
-        log_weight = state.log_weight[here]
-        log_z = (state.log_evidence[here] + log_mean_exp(log_weight)).cpu()
-        total = (state.log_evidence[here].unsqueeze(-1) + log_weight).reshape(-1)
-        rows = torch.arange(group * runs * size, (group + 1) * runs * size, device=total.device)
-        alive = (total > -math.inf).nonzero().squeeze(-1)
-        if alive.shape[0] == 0:
-            raise NoMass(f"all {total.shape[0]} particles died")
-        traces = state.traces.select(rows[alive])
-        eve = state.eve[rows].view(runs, size).cpu().numpy()
-        log_final = total.view(runs, size).cpu().numpy()
-        bound = WeightBound(math.inf, elsewhere=True)
-        if state.is_masked_prior:
-            bound = weight_bound(self.target, group, float(state.log_certain[here].max()))
-        log_missing, misled = self._misled(state, here, bound, log_z)
-        first = self.settings.num_particles
-        num_looks = float(first * runs - int(state.unlooked[here].sum()))
-        evidence = Estimate.from_genealogy(
-            log_final,
-            eve % first,
-            num_first=first,
-            num_looks=num_looks,
-            log_bound=bound.log_bound,
-            log_missing=log_missing,
+        return by_binding(
+            self.target, partial(draws_of, self.target, self.settings, state, complete)
         )
-        clusters = eve.reshape(-1)[alive.cpu().numpy()]
-        unseen = bound.unseen(evidence.value, num_looks, log_missing)
-        info = {}
-        if state.ess:
-            info["ess"] = torch.stack([e[here] for e in state.ess]).cpu().numpy()
-            families = torch.stack([n[here] for n in state.num_ancestors]).cpu()
-            info["num_ancestors"] = families.numpy()
-        dead_runs = int((log_z == -math.inf).sum())
-        diagnostics = {
-            "num_particles": size,
-            "num_runs": runs,
-            "num_resamplings": state.num_resamplings[here].tolist(),
-            "num_ancestors": families[-1].tolist() if state.ess else [size] * runs,
-            "num_dead_runs": dead_runs,
-            "log_evidence_runs": log_z.tolist(),
-            **self._tails(state, here),
-        }
-        warnings = [] if misled is None else [misled]
-        if size < self.settings.num_particles:
-            warnings.append(
-                f"only {size} of {self.settings.num_particles} particles"
-                f"{' of each run' if runs > 1 else ''} could be finished in the time there was:"
-                " the others were resampled away, so the result is right, and worth that many"
-            )
-        if dead_runs:
-            warnings.append(
-                f"{dead_runs} of {runs} runs lost all their particles; their evidence counts as"
-                " zero. Use more particles"
-            )
-        if state.blind is not None:
-            warnings.append(
-                f"unfinished texts could not always be scored ({state.blind}), so particles were"
-                ' steered less; the answer is right all the same. Use lookahead="none" where'
-                " the factor makes sense on finished texts only"
-            )
-        return Draws(
-            traces,
-            total[alive],
-            evidence,
-            clusters=clusters,
-            unseen=unseen,
-            diagnostics=diagnostics,
-            warnings=warnings,
-            info=info,
-            complete=complete,
-        )
-
-    def _misled(
-        self, state: State, here: slice, bound: WeightBound, log_z: Tensor
-    ) -> tuple[float, str | None]:
-        """The log of what the lookahead may have thrown away, and a warning where that matters.
-
-        At every resampling less than one particle's share is given up for good. Where that is more
-        than a few particles' shares of the evidence in the end, the lookahead promised more than
-        came of what was kept, and what it gave up can have become as heavy as the bound allows.
-        """
-        given_up = float(log_mean_exp(state.given_up[here]))
-        value = float(log_mean_exp(log_z))
-        resamplings = float(state.num_resamplings[here].double().mean())
-        usual = 3.0 * resamplings / state.log_weight.shape[1]
-        if given_up == -math.inf or given_up - value < math.log(max(usual, 1e-3)):
-            return -math.inf, None
-        prior = float(log_mean_exp(state.given_up_prior[here]))
-        share = math.exp(min(given_up - value, 0.0))
-        if any(potential.kind == "factor" for potential in self.target.model.potentials):
-            words = (
-                f"the lookahead was misled: texts that it gave up were worth {share:.0%} of the"
-                " evidence by its own guess, and more if that was wrong of them too; use"
-                ' lookahead="none", or more particles'
-            )
-        else:
-            words = (
-                f"texts that were given up on the way were worth {share:.0%} of the evidence then:"
-                " most of those that were kept met the requirements only by unlikely words, and"
-                " the others might have met them by likely ones; use more particles"
-            )
-        return prior + bound.log_bound, words
-
-    def _tails(self, state: State, here: slice) -> dict[str, float]:
-        """The worst k-hat and the largest share of one particle over all weights that were used:
-        those before every resampling, and the last."""
-        weights = [*state.resampled[-_MAX_TAILS:], state.log_weight]
-        rows = [row for weight in weights for row in weight[here].cpu().numpy()]
-        living = [row for row in rows if row.max() > -math.inf]
-        found = {"max_weight": max(float(np.exp(row - _log_sum_exp(row)).max()) for row in living)}
-        shapes = [k for row in living if (k := pareto_tail(row).k) is not None]
-        return {**found, "pareto_k": max(shapes)} if shapes else found
-
-
-def _log_sum_exp(row: np.ndarray) -> float:
-    """Log of the sum of weights given in logs."""
-    return float(np.logaddexp.reduce(row))
-
-
-def num_families(eve: Tensor, log_weight: Tensor) -> Tensor:
-    """How many first particles the living ones descend from, `[populations]`."""
-    ordered = eve.masked_fill(log_weight == -math.inf, -1).sort(-1).values
-    new = (ordered[:, 1:] != ordered[:, :-1]).sum(-1) + 1
-    return new - (ordered[:, 0] == -1).long()

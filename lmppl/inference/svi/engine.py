@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import cast
 
@@ -38,7 +38,8 @@ class State:
 
     `elbo` and `elbo_error` hold, for every step so far, the ELBO of each binding `[bindings]`
     before the step and its standard error. `best` is the guide to go back to, `length` that of its
-    parameters at the start, and `diverged` says why the fit was given up, where it was.
+    parameters at the start, `program` the model as Pyro runs it, and `diverged` says why the fit
+    was given up, where it was.
     """
 
     guide: Guide
@@ -48,6 +49,7 @@ class State:
     elbo_error: tuple[Tensor, ...]
     best: Best
     length: float
+    program: PyroModel
     diverged: str = ""
 
     @property
@@ -56,6 +58,7 @@ class State:
         return [p for group in self.optimiser.param_groups for p in group["params"]]
 
 
+@dataclass(frozen=True, slots=True)
 class SVIEngine:
     """Fits a guide q by Adam on the reverse KL divergence KL(q ‖ posterior).
 
@@ -65,10 +68,10 @@ class SVIEngine:
     their importance weights; log evidence is the ELBO, a lower bound.
     """
 
-    def __init__(self, settings: SVI, target: Target, stream: Stream) -> None:
-        self.settings, self.target, self.stream = settings, target, stream
-        self.model = PyroModel(target)
-        self.objective = LeaveOneOutELBO()  # type: ignore[no-untyped-call]
+    settings: SVI
+    target: Target
+    stream: Stream
+    objective: LeaveOneOutELBO = field(default_factory=LeaveOneOutELBO)
 
     def init(self) -> State:
         start = self.target.start(torch.arange(self.target.num_groups))
@@ -88,7 +91,16 @@ class SVIEngine:
             group["initial_lr"] = group["lr"]
         trained = [parameter for group in groups for parameter in group["params"]]
         optimiser = torch.optim.Adam(groups)
-        return State(guide, optimiser, 0, (), (), Best.start(trained), length_of(trained))
+        return State(
+            guide=guide,
+            optimiser=optimiser,
+            num_done=0,
+            elbo=(),
+            elbo_error=(),
+            best=Best.start(trained),
+            length=length_of(trained),
+            program=PyroModel(self.target),
+        )
 
     def is_done(self, state: State) -> bool:
         return bool(state.diverged) or state.num_done >= self.settings.num_steps
@@ -98,7 +110,7 @@ class SVIEngine:
         program = PyroGuide(state.guide, name="guide")
         try:
             batch = isolated(
-                lambda: self.objective.draw(self.model, program, settings.num_particles),
+                lambda: self.objective.draw(state.program, program, settings.num_particles),
                 self.stream.child("step", state.num_done),
             )
         except (RuntimeError, ValueError, InferenceError) as failure:
@@ -110,7 +122,7 @@ class SVIEngine:
             raise
         if state.num_done and not bool(torch.isfinite(batch.log_guide).all()):
             return self._given_up(state, "the guide gave no probabilities any more")
-        self._require_finite(batch)
+        self._require_finite(batch, state.program)
         state.optimiser.zero_grad(set_to_none=True)
         if batch.log_guide.requires_grad:
             self.objective.surrogate(batch).backward()  # type: ignore[no-untyped-call]
@@ -157,7 +169,7 @@ class SVIEngine:
     def _num_tokens(self, batch: Batch) -> int:
         return _execution_of(batch).traces.num_tokens()
 
-    def _require_finite(self, batch: Batch) -> None:
+    def _require_finite(self, batch: Batch, program: PyroModel) -> None:
         """No draw of the guide may have a posterior density of zero.
 
         Raises:
@@ -169,7 +181,7 @@ class SVIEngine:
         row = int((~torch.isfinite(batch.log_weight.reshape(-1))).nonzero()[0])
         broken = []
         for potential in self.target.model.potentials:
-            site = batch.model_trace.nodes[self.model.factor_names[potential.label]]
+            site = batch.model_trace.nodes[program.factor_names[potential.label]]
             if float(site["log_prob"].expand(execution.shape).reshape(-1)[row]) == -math.inf:
                 broken.append(potential)
         raise self._impossible(execution.traces, row, broken)

@@ -1,0 +1,151 @@
+"""What runs of sequential Monte Carlo have found, and whether to trust it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmppl.density import Target
+from lmppl.inference.bounds import WeightBound, weight_bound
+from lmppl.inference.failures import NoMass
+from lmppl.inference.loop import Draws
+from lmppl.inference.smc import SMC
+from lmppl.inference.smc.state import State
+from lmppl.posterior import Estimate
+from lmppl.posterior.pareto import pareto_tail
+from lmppl.sequences.weights import log_mean_exp
+
+# Resamplings whose weights are judged, the last ones.
+_MAX_TAILS = 64
+
+
+def draws_of(target: Target, settings: SMC, state: State, complete: bool, group: int) -> Draws:
+    """What the runs of one binding have found, with what is to be known of it.
+
+    Raises:
+        NoMass: all particles of the binding have died.
+    """
+    populations, size = state.log_weight.shape
+    runs = populations // target.num_groups
+    here = slice(group * runs, (group + 1) * runs)
+    log_weight = state.log_weight[here]
+    log_z = (state.log_evidence[here] + log_mean_exp(log_weight)).cpu()
+    total = (state.log_evidence[here].unsqueeze(-1) + log_weight).reshape(-1)
+    rows = torch.arange(group * runs * size, (group + 1) * runs * size, device=total.device)
+    alive = (total > -math.inf).nonzero().squeeze(-1)
+    if alive.shape[0] == 0:
+        raise NoMass(f"all {total.shape[0]} particles died")
+    traces = state.traces.select(rows[alive])
+    eve = state.eve[rows].view(runs, size).cpu().numpy()
+    log_final = total.view(runs, size).cpu().numpy()
+    bound = WeightBound(math.inf, elsewhere=True)
+    if state.is_masked_prior:
+        bound = weight_bound(target, group, float(state.log_certain[here].max()))
+    log_missing, misled = _misled(target, state, here, bound, log_z)
+    first = settings.num_particles
+    num_looks = float(first * runs - int(state.unlooked[here].sum()))
+    evidence = Estimate.from_genealogy(
+        log_final,
+        eve % first,
+        num_first=first,
+        num_looks=num_looks,
+        log_bound=bound.log_bound,
+        log_missing=log_missing,
+    )
+    clusters = eve.reshape(-1)[alive.cpu().numpy()]
+    unseen = bound.unseen(evidence.value, num_looks, log_missing)
+    info = {}
+    if state.ess:
+        info["ess"] = torch.stack([e[here] for e in state.ess]).cpu().numpy()
+        families = torch.stack([n[here] for n in state.num_ancestors]).cpu()
+        info["num_ancestors"] = families.numpy()
+    dead_runs = int((log_z == -math.inf).sum())
+    diagnostics = {
+        "num_particles": size,
+        "num_runs": runs,
+        "num_resamplings": state.num_resamplings[here].tolist(),
+        "num_ancestors": families[-1].tolist() if state.ess else [size] * runs,
+        "num_dead_runs": dead_runs,
+        "log_evidence_runs": log_z.tolist(),
+        **_tails(state, here),
+    }
+    warnings = [] if misled is None else [misled]
+    if size < settings.num_particles:
+        warnings.append(
+            f"only {size} of {settings.num_particles} particles"
+            f"{' of each run' if runs > 1 else ''} could be finished in the time there was:"
+            " the others were resampled away, so the result is right, and worth that many"
+        )
+    if dead_runs:
+        warnings.append(
+            f"{dead_runs} of {runs} runs lost all their particles; their evidence counts as"
+            " zero. Use more particles"
+        )
+    if state.blind is not None:
+        warnings.append(
+            f"unfinished texts could not always be scored ({state.blind}), so particles were"
+            ' steered less; the answer is right all the same. Use lookahead="none" where'
+            " the factor makes sense on finished texts only"
+        )
+    return Draws(
+        traces,
+        total[alive],
+        evidence,
+        clusters=clusters,
+        unseen=unseen,
+        diagnostics=diagnostics,
+        warnings=warnings,
+        info=info,
+        complete=complete,
+    )
+
+
+def _misled(
+    target: Target, state: State, here: slice, bound: WeightBound, log_z: Tensor
+) -> tuple[float, str | None]:
+    """The log of what the lookahead may have thrown away, and a warning where that matters.
+
+    At every resampling less than one particle's share is given up for good. Where that is more
+    than a few particles' shares of the evidence in the end, the lookahead promised more than
+    came of what was kept, and what it gave up can have become as heavy as the bound allows.
+    """
+    given_up = float(log_mean_exp(state.given_up[here]))
+    value = float(log_mean_exp(log_z))
+    resamplings = float(state.num_resamplings[here].double().mean())
+    usual = 3.0 * resamplings / state.log_weight.shape[1]
+    if given_up == -math.inf or given_up - value < math.log(max(usual, 1e-3)):
+        return -math.inf, None
+    prior = float(log_mean_exp(state.given_up_prior[here]))
+    share = math.exp(min(given_up - value, 0.0))
+    if any(potential.kind == "factor" for potential in target.model.potentials):
+        words = (
+            f"the lookahead was misled: texts that it gave up were worth {share:.0%} of the"
+            " evidence by its own guess, and more if that was wrong of them too; use"
+            ' lookahead="none", or more particles'
+        )
+    else:
+        words = (
+            f"texts that were given up on the way were worth {share:.0%} of the evidence then:"
+            " most of those that were kept met the requirements only by unlikely words, and"
+            " the others might have met them by likely ones; use more particles"
+        )
+    return prior + bound.log_bound, words
+
+
+def _tails(state: State, here: slice) -> dict[str, float]:
+    """The worst k-hat and the largest share of one particle over all weights that were used:
+    those before every resampling, and the last."""
+    weights = [*state.resampled[-_MAX_TAILS:], state.log_weight]
+    rows = [row for weight in weights for row in weight[here].cpu().numpy()]
+    living = [row for row in rows if row.max() > -math.inf]
+    found = {"max_weight": max(float(np.exp(row - _log_sum_exp(row)).max()) for row in living)}
+    shapes = [k for row in living if (k := pareto_tail(row).k) is not None]
+    return {**found, "pareto_k": max(shapes)} if shapes else found
+
+
+def _log_sum_exp(row: np.ndarray) -> float:
+    """Log of the sum of weights given in logs."""
+    return float(np.logaddexp.reduce(row))

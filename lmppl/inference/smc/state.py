@@ -1,0 +1,126 @@
+"""What a run of sequential Monte Carlo has come to, and such runs side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lmppl.density import Run, Traces, concatenate
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Populations of particles, one per binding and run; rows are `[populations, particles]` flat.
+
+    `log_weight` `[populations, particles]` is since the last resampling, whose factors
+    `log_evidence` `[populations]` holds. `eve` `[rows]` is each particle's ancestor at the start,
+    numbered over all populations.
+    `resampled` has, for every resampling, the log weights before it; `given_up` and
+    `given_up_prior` `[populations]` are the logs of what the particles lighter than every one that
+    was kept were worth, with their lookahead score and without it.
+    `unlooked` `[populations]` counts the first particles of which no living descendant was kept at
+    some resampling: those that died by themselves have looked as far as there was anything to see.
+    `log_certain` `[populations]` is what the mask of the first token took from all weights alike.
+    `own_steps` `[populations]` counts the steps of each, without those in which it waited for the
+    texts of others.
+    `is_masked_prior` says that nothing but masks and looking ahead has steered any text.
+    `blind` says why unfinished texts could not be scored, where that happened.
+    `counters` `[rows]` name the random numbers of the particles, and `first_run` those of the first
+    run of a binding: a binding draws what it would draw alone.
+    """
+
+    traces: Traces
+    stage: int
+    run: Run | None
+    log_weight: Tensor
+    log_evidence: Tensor
+    counters: Tensor
+    eve: Tensor
+    given_up: Tensor
+    given_up_prior: Tensor
+    unlooked: Tensor
+    log_certain: Tensor
+    num_resamplings: Tensor
+    num_steps: int
+    own_steps: Tensor
+    ess: tuple[Tensor, ...]
+    num_ancestors: tuple[Tensor, ...] = ()
+    resampled: tuple[Tensor, ...] = ()
+    blind: str | None = None
+    is_masked_prior: bool = True
+    first_run: int = 0
+
+
+def side_by_side(states: Sequence[State], num_groups: int) -> State:
+    """The runs of all states that are done, for every binding those of one after those of another.
+
+    Raises:
+        ValueError: runs are not done, or their populations are not of one size.
+    """
+    first = states[0]
+    sizes = {(state.log_weight.shape[1], state.stage, state.run is None) for state in states}
+    if len(sizes) > 1 or first.run is not None:
+        raise ValueError("the parts have not come to the same end")
+    num_particles = first.log_weight.shape[1]
+    populations = _order([state.log_weight.shape[0] for state in states], num_groups)
+    rows = (populations.unsqueeze(-1) * num_particles + torch.arange(num_particles)).view(-1)
+    device = first.log_weight.device
+
+    def each(tensors: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(tensors))[populations.to(device)]
+
+    def steps(
+        histories: Sequence[tuple[Tensor, ...]], last: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        # Runs that were done sooner stay as they were in the end.
+        length = max(map(len, histories))
+        padded = [
+            (*history, *(end,) * (length - len(history)))
+            for history, end in zip(histories, last, strict=True)
+        ]
+        return tuple(each(tensors) for tensors in zip(*padded, strict=True))
+
+    def history(name: str) -> tuple[Tensor, ...]:
+        found = [getattr(state, name) for state in states]
+        return steps(found, [tensors[-1] for tensors in found]) if all(found) else ()
+
+    return replace(
+        first,
+        traces=concatenate([state.traces for state in states]).select(rows.to(device)),
+        log_weight=each([state.log_weight for state in states]),
+        log_evidence=each([state.log_evidence for state in states]),
+        counters=torch.cat([state.counters for state in states])[rows.to(device)],
+        eve=torch.cat([state.eve for state in states])[rows.to(device)],
+        given_up=each([state.given_up for state in states]),
+        given_up_prior=each([state.given_up_prior for state in states]),
+        unlooked=each([state.unlooked for state in states]),
+        log_certain=each([state.log_certain for state in states]),
+        num_resamplings=each([state.num_resamplings for state in states]),
+        num_steps=max(state.num_steps for state in states),
+        own_steps=each([state.own_steps for state in states]),
+        ess=history("ess"),
+        num_ancestors=history("num_ancestors"),
+        resampled=steps(
+            [state.resampled for state in states], [state.log_weight for state in states]
+        ),
+        blind=next((state.blind for state in states if state.blind is not None), None),
+        is_masked_prior=all(state.is_masked_prior for state in states),
+        first_run=min(state.first_run for state in states),
+    )
+
+
+def _order(sizes: Sequence[int], num_groups: int) -> Tensor:
+    """Where, among parts of these sizes one after another, each binding has its populations."""
+    parts = torch.split(torch.arange(sum(sizes)), list(sizes))
+    return torch.cat([part.view(num_groups, -1) for part in parts], dim=-1).view(-1)
+
+
+def num_families(eve: Tensor, log_weight: Tensor) -> Tensor:
+    """How many first particles the living ones descend from, `[populations]`."""
+    ordered = eve.masked_fill(log_weight == -math.inf, -1).sort(-1).values
+    new = (ordered[:, 1:] != ordered[:, :-1]).sum(-1) + 1
+    return new - (ordered[:, 0] == -1).long()
