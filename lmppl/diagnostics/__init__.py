@@ -10,7 +10,6 @@ from lmppl.diagnostics.assessment import (
 )
 from lmppl.diagnostics.chains import (
     bulk_ess,
-    mean_standard_error,
     r_hat,
     r_hat_limit,
     rank_normalise,
@@ -33,7 +32,6 @@ __all__ = [
     "effective_sample_size",
     "judge",
     "max_weight",
-    "mean_standard_error",
     "num_unique_draws",
     "pareto_tail",
     "r_hat",

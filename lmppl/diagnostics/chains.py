@@ -149,18 +149,6 @@ def tail_ess(chains: ArrayLike) -> float:
     return min(known) if known else math.nan
 
 
-def mean_standard_error(chains: ArrayLike) -> float:
-    """The Monte Carlo standard error of the mean of `[chains, draws]`: sd / √ESS.
-
-    Infinite where the effective sample size is unknown; 0 where the values never change.
-    """
-    x = np.atleast_2d(np.asarray(chains, dtype=np.float64))
-    if np.ptp(x) == 0.0:
-        return 0.0
-    size = autocorrelation_ess(split_chains(x))
-    return math.inf if math.isnan(size) else float(x.std(ddof=1)) / math.sqrt(size)
-
-
 def stuck_chains(chains: ArrayLike) -> int:
     """How many of the chains `[chains, draws]` never move."""
     x = np.atleast_2d(np.asarray(chains, dtype=np.float64))
