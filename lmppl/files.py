@@ -15,8 +15,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
+
+from lmppl.records import dataclass
 
 # A program of 4 MiB has a hundred thousand lines.
 MOST_PROGRAM_BYTES = 4 * 2**20

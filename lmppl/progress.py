@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from dataclasses import dataclass
 from typing import Protocol, TextIO
+
+from lmppl.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

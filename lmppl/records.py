@@ -25,15 +25,18 @@ if TYPE_CHECKING:
     from dataclasses import dataclass as dataclass
 else:
 
-    def dataclass(*, frozen: bool, slots: bool):
+    def dataclass(*, frozen: bool, slots: bool, kw_only=False, eq=True, repr=True):
         """The decorator that makes a frozen class with slots of its annotations."""
         assert frozen and slots
-        return _record
+        left_out = (() if eq else ("__eq__", "__hash__")) + (() if repr else ("__repr__",))
+        return lambda cls: _record(cls, kw_only, left_out)
 
 
-def _record(cls: type[_T]) -> type[_T]:
-    own = vars(cls).keys()
-    made: Any = dataclasses.dataclass(init=False, repr=False, eq=False, slots=True)(cls)
+def _record(cls: type[_T], kw_only: bool, left_out: tuple[str, ...]) -> type[_T]:
+    own = {*vars(cls), *left_out}
+    made: Any = dataclasses.dataclass(
+        init=False, repr=False, eq=False, slots=True, kw_only=kw_only
+    )(cls)
     fields = dataclasses.fields(made)
     names = tuple(field.name for field in fields)
     made._names = names
@@ -58,8 +61,9 @@ def _nothing(record: Any) -> tuple[()]:
 
 def _init(self: Any, *args: object, **kwargs: object) -> None:
     names, put = self._names, object.__setattr__
-    if len(args) > len(names):
-        raise TypeError(f"{type(self).__name__} takes {len(names)} values, not {len(args)}")
+    if len(args) > len(self.__match_args__):
+        taken = len(self.__match_args__)
+        raise TypeError(f"{type(self).__name__} takes {taken} values by place, not {len(args)}")
     for name, value in zip(names, args, strict=False):
         put(self, name, value)
     for name in names[len(args) :]:
@@ -130,8 +134,12 @@ def _frozen(self: Any, name: str, *value: object) -> None:
     raise dataclasses.FrozenInstanceError(f"cannot change the field {name!r}")
 
 
-def _reduce(self: Any) -> tuple[type, tuple[object, ...]]:
-    return type(self), tuple(getattr(self, name) for name in self._names)
+def _reduce(self: Any) -> tuple[Any, tuple[object, ...]]:
+    return _made, (type(self), {name: getattr(self, name) for name in self._names})
+
+
+def _made(cls: type[_T], values: dict[str, object]) -> _T:
+    return cls(**values)
 
 
 _METHODS = {

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from lmppl.builtins.signature import Argument, Builtin, BuiltinKind, Ranges
 from lmppl.ir.types import BOOL, INT, REAL, STRING, UNBOUNDED, Interval, Type
+from lmppl.records import dataclass
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar, Literal, TypeAlias
 
 from lmppl.ir.types import UNBOUNDED, Interval, Type
-from lmppl.records import brief
+from lmppl.records import brief, dataclass
 
 BuiltinKind = Literal[
     "predicate", "risk", "function", "statistic", "source", "distribution", "constant"

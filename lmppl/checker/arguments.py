@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from lmppl.builtins import Argument, Builtin
 from lmppl.builtins.signature import ACCEPTED_IN_WORDS, Accepts
@@ -15,6 +14,7 @@ from lmppl.errors import Label, Span, closest
 from lmppl.evaluation.constants import MOST_CHARACTERS
 from lmppl.ir import expr as ir
 from lmppl.ir.types import UNKNOWN, Interval, Type
+from lmppl.records import dataclass
 from lmppl.syntax import ast
 
 # What gives an expression its type. Calls are within expressions and expressions within calls:

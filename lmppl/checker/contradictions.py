@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from lmppl.automata.dfa import TooManyStates, Work
 from lmppl.automata.language import (
@@ -31,6 +30,7 @@ from lmppl.evaluation.constants import NotConstant, constant_value
 from lmppl.evaluation.constraints import asks_of_text, required_predicate
 from lmppl.ir.expr import Call, Constant, Expr
 from lmppl.ir.model import Model, Potential, Site
+from lmppl.records import dataclass
 
 _ZERO_MASS = "the posterior would have zero mass"
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from lmppl.checker.report import Report
 from lmppl.errors import Label, Span
 from lmppl.ir.expr import Binary, Constant, Reference
 from lmppl.ir.model import Model
+from lmppl.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import hashlib
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from lmppl.checker.operands import unknown
 from lmppl.checker.report import Report, did_you_mean
@@ -16,6 +15,7 @@ from lmppl.files import MOST_PROGRAM_BYTES, NotPlain, Outside, ProgramFiles, Unr
 from lmppl.ir import expr as ir
 from lmppl.ir.types import UNKNOWN
 from lmppl.jsons import read_json
+from lmppl.records import dataclass
 
 _FORMATS = ("lines", "json", "text")
 

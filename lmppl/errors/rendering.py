@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from lmppl.errors.diagnostic import Diagnostic, Label, Span
 from lmppl.errors.plain import BIDIRECTIONAL
+from lmppl.records import dataclass
 
 _TAB_STOP = 4
 # Beyond, a report of what is no program would be as long as what it reports.

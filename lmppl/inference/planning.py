@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from lmppl.errors import Diagnostic
 from lmppl.inference.settings import Settings, Values, option_default
 from lmppl.ir.model import Model
+from lmppl.records import dataclass
 
 _WIDTH = 96
 _WIDEST_HEAD = 40

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, field
 from typing import Any, ClassVar, Literal
 
 from lmppl.errors import Diagnostic
 from lmppl.ir.model import Model, Potential
 from lmppl.ir.types import Interval
 from lmppl.lm.names import STEPPINGS
+from lmppl.records import dataclass
 
 # Draws that are independent and exact, weighted with an unbiased evidence, of Markov chains, or of
 # a fitted guide.

@@ -41,6 +41,14 @@ class Standard:
     parts: list[int] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
+class Named:
+    """A record that is equal to itself only."""
+
+    name: str
+    size: int = 1
+
+
 @dataclass(frozen=True, slots=True)
 class Empty:
     """Nothing."""
@@ -94,6 +102,16 @@ def test_records_are_copied_pickled_and_replaced() -> None:
         assert same == record
     assert replace(record, size=4) == Mine("a", 4, [1])
     assert dataclasses.asdict(record) == {"name": "a", "size": 3, "parts": [1]}
+
+
+def test_keywords_only_and_identity_are_as_in_a_dataclass() -> None:
+    record = Named(name="a")
+    with pytest.raises(TypeError):
+        Named("a")  # type: ignore[misc]
+    assert record != Named(name="a") and len({record, record, Named(name="a")}) == 2
+    assert "object at" in repr(record)
+    assert pickle.loads(pickle.dumps(record)).name == "a"
+    assert replace(record, name="b").size == 1
 
 
 def test_all_records_share_their_methods() -> None:

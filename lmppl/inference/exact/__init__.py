@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 from lmppl.builtins import distribution_of
@@ -13,6 +12,7 @@ from lmppl.errors import Diagnostic
 from lmppl.evaluation.constants import NotConstant, constant_value
 from lmppl.inference.settings import Referee, Settings, Values, option
 from lmppl.ir.model import Model
+from lmppl.records import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

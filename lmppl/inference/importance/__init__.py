@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from lmppl.inference.settings import Referee, Settings, option
+from lmppl.records import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

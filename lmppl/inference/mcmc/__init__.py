@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 from lmppl.errors import Diagnostic
 from lmppl.inference.settings import Referee, Settings, Values, option, refusal
 from lmppl.ir.model import Model
+from lmppl.records import dataclass
 
 _DEFAULT_CHAINS = 32
 _FEWEST_PER_CHAIN = 25

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 from lmppl.errors import Diagnostic
 from lmppl.evaluation.ranges import expr_range
 from lmppl.inference.settings import Referee, Settings, Values, noisy, option, refusal
 from lmppl.ir.model import Model
+from lmppl.records import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

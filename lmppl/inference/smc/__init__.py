@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 from lmppl.errors import Diagnostic
 from lmppl.inference.settings import Referee, Settings, option
 from lmppl.ir.model import Model, Potential
+from lmppl.records import dataclass
 
 # What steers texts besides their requirements, by name of the option `lookahead`: called with the
 # target, the number of the site, its stage and the executions.

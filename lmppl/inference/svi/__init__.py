@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 from lmppl.builtins import builtin
@@ -12,6 +11,7 @@ from lmppl.errors import Diagnostic
 from lmppl.inference.settings import Referee, Settings, Values, noisy, option, refusal
 from lmppl.ir.expr import Call
 from lmppl.ir.model import Model, Potential
+from lmppl.records import dataclass
 
 # Adam moves a weight by about the rate in each step.
 _LARGEST_RATE = 100.0
