@@ -54,7 +54,7 @@ def load_posterior(
     program = _Program(draws, dict(externs or {}), base_dir)
     changes: dict[str, Any] = {"evaluator": program}
     place = guide_directory(directory)
-    if place is not None and draws.method == "svi":
+    if place is not None:
         changes["guide"] = DeferredGuide(place.absolute(), program.guide)
         changes["sampler"] = partial(_sample, program, changes["guide"])
     return Posterior.of(draws.replace(**changes))

@@ -12,6 +12,7 @@ from lmppl.cli.outcome import Exit, UsageError
 from lmppl.cli.parsing import Arguments
 from lmppl.cli.streams import show
 from lmppl.cli.threads import use_threads
+from lmppl.inference.smc import SMC
 from lmppl.timing import Clock, timer
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def profile(
     """
     from lmppl import pipeline
 
-    settings: dict[str, Any] = {"method": "smc", "num_particles": num_particles, **options}
+    settings: dict[str, Any] = {"method": SMC.name, "num_particles": num_particles, **options}
     began = now()
     pipeline.infer(bound, seed=0, progress=False, **settings)
     first = now() - began
