@@ -250,21 +250,44 @@ class Source(Builtin):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
-class TextDistribution(Builtin):
+class Distribution(Builtin):
+    """What a site can be drawn from. A kind of distribution is a subclass.
+
+    `binder` is what makes the stage of a site ("module:function", called as `density.binding` calls
+    it); `is_text` says that its values are texts of a language model.
+    """
+
+    kind: ClassVar[BuiltinKind] = "distribution"
+    binder: ClassVar[str]
+    is_text: ClassVar[bool] = False
+
+    instances: Instances
+
+    def type_of(self, types: Mapping[str, Type]) -> Type:
+        """The type of its values, from the types of the arguments."""
+        return self.result
+
+    def listed(self, **known: object) -> tuple[object, ...] | None:
+        """The values, from the arguments known before anything is drawn; None: not to be listed."""
+        return None
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
+class TextDistribution(Distribution):
     """A distribution of texts: a language model after a prompt.
 
     `load(place, **arguments)` gives the language model.
     """
 
-    kind: ClassVar[BuiltinKind] = "distribution"
+    binder: ClassVar[str] = "lmppl.density.sites:bind_text"
+    is_text: ClassVar[bool] = True
 
     result: Type = STRING
     load: Callable[..., LanguageModel]
-    instances: Instances
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
-class ChoiceDistribution(Builtin):
+class ChoiceDistribution(Distribution):
     """A distribution of one of a few values.
 
     `support(**arguments)` gives the values, from those arguments that are known once parameters
@@ -273,12 +296,14 @@ class ChoiceDistribution(Builtin):
     given. `value_type` is the type of the values, from the types of the arguments.
     """
 
-    kind: ClassVar[BuiltinKind] = "distribution"
+    binder: ClassVar[str] = "lmppl.density.sites:bind_choice"
 
     support: Callable[..., tuple[object, ...]]
     weights: Callable[..., NDArray[np.float64]]
     value_type: Callable[[Mapping[str, Type]], Type]
-    instances: Instances
 
+    def type_of(self, types: Mapping[str, Type]) -> Type:
+        return self.value_type(types)
 
-Distribution: TypeAlias = TextDistribution | ChoiceDistribution
+    def listed(self, **known: object) -> tuple[object, ...]:
+        return self.support(**known)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from lmppl.builtins import EXTERN_LM, PLANNED, Builtin, named
-from lmppl.builtins.kinds import TextDistribution
+from lmppl.builtins import DISTRIBUTIONS, EXTERN_LM, PLANNED, kinds, named
 from lmppl.checker.arguments import formals_of
 from lmppl.checker.declarations import FileChecker
 from lmppl.checker.models import check_model_name
@@ -18,7 +17,7 @@ from lmppl.ir import expr as ir
 from lmppl.ir.model import Distribution
 from lmppl.syntax import ast
 
-_DISTRIBUTIONS = named("distribution")
+_DISTRIBUTIONS = {each.name: each for each in DISTRIBUTIONS}
 _HELP_FOR_TEXTS = {
     "max_tokens": "say how long a text can get: `max_tokens=40`",
     "prompt": 'give it a prompt: `prompt="…"`, or `prompt=""` to start from nothing',
@@ -42,7 +41,7 @@ class DistributionChecker:
             return None
         function = node.function
         extern: str | None = None
-        builtin: Builtin | None = None
+        builtin: kinds.Distribution | None = None
         name = self.report.text(function.span)
         if isinstance(function, ast.Attribute):
             symbol = self.names.member(function)
@@ -110,7 +109,11 @@ class DistributionChecker:
         self.expressions.calls.check_anyway(node)
 
     def _finished(
-        self, builtin: Builtin, extern: str | None, arguments: dict[str, ir.Expr], span: Span
+        self,
+        builtin: kinds.Distribution,
+        extern: str | None,
+        arguments: dict[str, ir.Expr],
+        span: Span,
     ) -> Distribution:
         """The distribution, with what cannot be seen from one argument alone."""
         for argument in builtin.accepting("values"):
@@ -141,8 +144,7 @@ class DistributionChecker:
         stop = arguments.get("stop")
         if stop is not None:
             self._check_stop(stop)
-        is_text = isinstance(builtin, TextDistribution)
-        return Distribution(builtin.name, arguments, span, is_text, extern)
+        return Distribution(builtin.name, arguments, span, builtin.is_text, extern)
 
     def _check_stop(self, written: ir.Expr) -> None:
         stop = self.scope.resolve(written)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lmppl.builtins import distribution_of, named
-from lmppl.builtins.kinds import ChoiceDistribution
 from lmppl.checker.body import Body
 from lmppl.checker.claims import ClaimChecker
 from lmppl.checker.declarations import FileChecker
@@ -17,7 +16,7 @@ from lmppl.checker.typing_rules import in_words
 from lmppl.errors import Label, Span
 from lmppl.ir import expr as ir
 from lmppl.ir.model import Distribution, Let, Output, Site
-from lmppl.ir.types import STRING, UNKNOWN, Type
+from lmppl.ir.types import UNKNOWN, Type
 from lmppl.syntax import ast
 
 _DISTRIBUTIONS = named("distribution")
@@ -159,11 +158,8 @@ class ModelChecker:
             self.body.sites.append(Site(node.name, distribution, symbol.type, node.name_span))
 
     def _site_type(self, distribution: Distribution) -> Type:
-        if distribution.is_text:
-            return STRING
-        builtin = distribution_of(distribution)
-        assert isinstance(builtin, ChoiceDistribution)
-        return builtin.value_type({n: value.type for n, value in distribution.arguments.items()})
+        types = {name: value.type for name, value in distribution.arguments.items()}
+        return distribution_of(distribution).type_of(types)
 
     def _check_let(self, node: ast.Let) -> None:
         symbol = Symbol(node.name, "let", node.name_span)

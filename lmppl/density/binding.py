@@ -6,6 +6,7 @@ before.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,14 +17,10 @@ import numpy as np
 import torch
 
 from lmppl.builtins import distribution_of
-from lmppl.builtins.kinds import ChoiceDistribution
 from lmppl.builtins.loading import Place, load_reward
-from lmppl.builtins.signature import as_words
 from lmppl.density.possible import impossibilities
-from lmppl.density.spelling import ending_at, spelled_tokens
-from lmppl.density.stages.choice import ChoiceStage, weights_of
+from lmppl.density.spelling import spelled_tokens
 from lmppl.density.stages.protocol import Stage
-from lmppl.density.stages.text import TextStage
 from lmppl.density.target import Target
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.evaluation.environment import Environment
@@ -34,7 +31,6 @@ from lmppl.ir.model import Model, Site
 from lmppl.lm.loading import first_device
 from lmppl.progress import ProgressEvent, ProgressListener
 from lmppl.rewards import Scorer
-from lmppl.sequences.drawing import Warp
 
 _log = logging.getLogger(__name__)
 Loaded = TypeVar("Loaded")
@@ -239,24 +235,13 @@ def bind_site(
 
     described = distribution_of(site.distribution)
     known = {each.name: value(each.name) for each in described.arguments if each.known == "bind"}
-    if isinstance(described, ChoiceDistribution):
-        support = described.support(**known)
-        return ChoiceStage(site.name, support, partial(weights_of, described, len(support)))
     host = externs.get(site.distribution.extern or "")
     place = Place(model.base_dir, files_of(model), device, dtype, host=host)
-    stop, top_k, top_p = as_words(known["stop"] or ()), known["top_k"], known["top_p"]
-    lm, stops = ending_at(model, site, described.load(place, **known), stop)
-    return TextStage(
-        name=site.name,
-        lm=lm,
-        max_tokens=int(known["max_tokens"]),  # type: ignore[call-overload]
-        warp=Warp(
-            temperature=float(known["temperature"]),  # type: ignore[arg-type]
-            top_k=None if top_k is None else int(top_k),  # type: ignore[call-overload]
-            top_p=None if top_p is None else float(top_p),  # type: ignore[arg-type]
-        ),
-        stop=stops,
+    module, _, name = described.binder.partition(":")
+    stage: Stage = getattr(importlib.import_module(module), name)(
+        model, site, described, known, place
     )
+    return stage
 
 
 def _digests(

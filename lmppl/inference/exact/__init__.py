@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from lmppl.builtins import distribution_of
-from lmppl.builtins.kinds import ChoiceDistribution
 from lmppl.errors import Diagnostic
 from lmppl.evaluation.constants import NotConstant, constant_value
 from lmppl.inference.settings import Referee, Settings, Values, option
@@ -63,15 +62,15 @@ def _num_executions(model: Model, values: Values) -> float:
     product = 1.0
     for site in model.sites:
         described = distribution_of(site.distribution)
-        if not isinstance(described, ChoiceDistribution):
-            return math.inf
         known = [each.name for each in described.arguments if each.known == "bind"]
         given = {name: site.distribution.argument(name) for name in known}
         try:
-            support = described.support(
+            support = described.listed(
                 **{n: constant_value(e, model, values) for n, e in given.items() if e is not None}
             )
         except (NotConstant, ArithmeticError, ValueError):
+            return math.inf
+        if support is None:
             return math.inf
         product *= len(support)
     return product
