@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 from lmppl.errors import Diagnostic
 from lmppl.inference.settings import Referee, Settings, option
+from lmppl.inference.smc.lookaheads import LOOKAHEADS
 from lmppl.ir.model import Model, Potential
 from lmppl.records import dataclass
-
-# What steers texts besides their requirements, by name of the option `lookahead`: called with the
-# target, the number of the site, its stage and the executions.
-LOOKAHEADS: Mapping[str, str | None] = {
-    "prefix": "lmppl.density.steering.lookahead:PrefixLookahead",
-    "none": None,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
