@@ -51,6 +51,9 @@ class KVArchive:
         self._home: KVStorage | None = None
         self._work: KVStorage | None = None
 
+    def __repr__(self) -> str:
+        return f"<KVArchive: {self._num_rows} rows of up to {self._max_tokens} tokens>"
+
     @torch.no_grad()
     def recall(
         self, rows: Tensor, prompts: Sequence[Prompt], tokens: Tensor, lengths: Tensor

@@ -67,6 +67,9 @@ class SharedPrefix:
     num_columns: int
     layers: tuple[tuple[Tensor, Tensor], ...]
 
+    def __repr__(self) -> str:
+        return f"<SharedPrefix: {self.num_columns} columns, {len(self.layers)} layers>"
+
 
 # Batches of fewer rows have a place of their own on a shelf: every prompt begins as one row.
 _FEW_ROWS = 16
@@ -145,6 +148,10 @@ class KVStorage(Cache):
             PreallocatedLayer(self, window, number) for number, window in enumerate(windows)
         ]
         super().__init__(layers=list(self.kept))
+
+    def __repr__(self) -> str:
+        rows, columns, layers = self.num_rows, self.num_columns, len(self.kept)
+        return f"<KVStorage: {rows} rows, {columns} columns, {layers} layers>"
 
     @property
     def num_shared(self) -> int:
@@ -306,6 +313,9 @@ class CachedPrefixes:
     version: int
     columns: int
     pads: Tensor | None
+
+    def __repr__(self) -> str:
+        return f"<CachedPrefixes: {self.columns} columns of {self.storage!r}>"
 
 
 class PreallocatedLayer(CacheLayerMixin):

@@ -49,6 +49,9 @@ class Memory:
     def __init__(self) -> None:
         self.max_rows: int | None = None
 
+    def __repr__(self) -> str:
+        return f"<Memory: {self.max_rows or 'any number of'} rows>"
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know of it."""

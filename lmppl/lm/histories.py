@@ -26,6 +26,9 @@ class History:
     tokens: Tensor
     starts: Tensor
 
+    def __repr__(self) -> str:
+        return f"<History: {self.tokens.shape[0]} rows, {self.tokens.shape[1]} columns>"
+
 
 class HistoryLM(ABC):
     """A language model whose next-token distribution is computed from the tokens so far.

@@ -97,6 +97,10 @@ class Prefixes:
     identity: bool = False
     one_to_one: bool = False
 
+    def __repr__(self) -> str:
+        after = self.lengths if isinstance(self.lengths, int) else "as many as lengths"
+        return f"<Prefixes: {self.num_rows} rows over {self.num_physical}, after {after} tokens>"
+
     @property
     def num_rows(self) -> int:
         return self.index.shape[0]

@@ -140,6 +140,10 @@ class StaticStep:
         self._addresses: tuple[int, ...] = ()
         self._lock = threading.RLock()
 
+    def __repr__(self) -> str:
+        state = f"{self.num_programs} shapes" if self.failure is None else self.failure
+        return f"<StaticStep of {self._name}: {state}>"
+
     @property
     def num_programs(self) -> int:
         """How many shapes are compiled or captured."""

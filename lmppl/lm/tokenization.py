@@ -239,6 +239,9 @@ class PromptEncoder:
             closing += 1
         self._num_closing = closing
 
+    def __repr__(self) -> str:
+        return f"<PromptEncoder of {type(self._tokenizer).__name__}, from {self._start_id}>"
+
     def __call__(self, prompt: Prompt) -> list[int]:
         """The token ids of one prompt.
 

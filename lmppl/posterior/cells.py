@@ -20,6 +20,9 @@ class Cells:
     upper: Floats
     weight: Floats
 
+    def __repr__(self) -> str:
+        return f"<{len(self.lower)} cells>"
+
     @classmethod
     def of(cls, rows: Sequence[tuple[float, float, float]]) -> Cells:
         """From lower ends, upper ends, and nats below the largest weight."""

@@ -17,6 +17,10 @@ class DeferredGuide:
         self._found: Any = None
         self._lock = threading.Lock()
 
+    def __repr__(self) -> str:
+        state = "not loaded yet" if self._found is None else "loaded"
+        return f"<guide in {self.directory}: {state}>"
+
     def loaded(self) -> Any:
         """The guide."""
         with self._lock:

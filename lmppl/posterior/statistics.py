@@ -42,6 +42,9 @@ class Sample:
     mixing: Callable[[], float]
     cells: tuple[Cells, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<Sample of {len(self.weights)} draws>"
+
     @property
     def alive(self) -> NDArray[np.bool_]:
         """Which draws have positive weight, `[draws]`."""

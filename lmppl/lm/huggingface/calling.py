@@ -60,6 +60,11 @@ class Calling:
         self._static_steps: dict[str, StaticStep] = {}
         self._lock = threading.Lock()
 
+    def __repr__(self) -> str:
+        how = "without a cache" if self.windows is None else f"with a cache as {self.cache_name}"
+        by = "" if self.decoder is None else ", single steps by a decoder"
+        return f"<Calling {self.name} {how}{by}>"
+
     @property
     def attention(self) -> str | None:
         """The name of its attention in transformers."""

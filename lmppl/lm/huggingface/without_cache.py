@@ -26,6 +26,9 @@ class Recomputed:
     tokens: Tensor
     pads: Tensor
 
+    def __repr__(self) -> str:
+        return f"<Recomputed: {self.tokens.shape[0]} rows, {self.tokens.shape[1]} columns>"
+
 
 @dataclass(frozen=True, slots=True)
 class UncachedEngine:
