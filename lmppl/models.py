@@ -141,7 +141,7 @@ def _bound(compiled: CompiledModel, values: Mapping[str, object]) -> BoundModel:
     if not problems:
         problems = [d for d in check_constraints(model, given) if d.severity == "error"]
     if problems:
-        raise LmpError(problems, {model.path: model.source})
+        raise LmpError(problems, model.sources)
     return BoundModel(compiled, given, externs)
 
 

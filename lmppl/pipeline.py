@@ -144,7 +144,7 @@ def _infer_many(
     plans = [plan_method(model, settings, dict(each.values)) for each in bound]
     refusals = list(dict.fromkeys(refusal for plan in plans for refusal in plan.refusals))
     if refusals:
-        raise InferenceError(refusals, {model.path: model.source})
+        raise InferenceError(refusals, model.sources)
 
     _log.info("%s of %s by %s", model.name, model.path or "a text", settings)
     with ExitStack() as ending:

@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
+from lmppl.builtins.domains import within_domain
 from lmppl.builtins.signature import Argument, Builtin, BuiltinKind, Ranges
 from lmppl.ir.types import BOOL, INT, REAL, STRING, UNBOUNDED, Interval, Type
 from lmppl.records import dataclass
@@ -198,14 +199,12 @@ class Rule(Builtin):
 
     def apply(self, scores: UncertainScores, parameter: Any = None) -> NDArray[np.float64]:
         """The value of every row, `[batch]`; without `parameter` the default is used."""
-        from lmppl.builtins.rules import checked
-
         if self.parameter is None:
             return self.compute(scores)
         given = self.parameter.default if parameter is None else parameter
         if given is None:
             raise ValueError(f"{self.name}() needs its argument {self.parameter.name}")
-        return self.compute(scores, checked(self, given, len(scores)))
+        return self.compute(scores, within_domain(self.name, self.parameter, given, len(scores)))
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)

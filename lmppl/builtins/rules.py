@@ -8,7 +8,7 @@ which do import it themselves.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lmppl.builtins.kinds import Rule
 from lmppl.builtins.signature import Argument
@@ -19,24 +19,6 @@ if TYPE_CHECKING:
     from lmppl.rewards.uncertain import Floats, UncertainScores
 
 _REWARD = Argument("r", "uncertain", "an uncertain reward")
-
-
-def checked(rule: Rule, given: Any, num_rows: int) -> Floats:
-    """The parameter as `[rows]`.
-
-    Raises:
-        InferenceError: a value is outside the domain of the parameter (LMP927).
-    """
-    import numpy as np
-
-    parameter = rule.parameter
-    assert parameter is not None
-    values = np.broadcast_to(np.asarray(given, dtype=np.float64), (num_rows,))
-    for value in np.unique(values).tolist():
-        if not parameter.allows(value):
-            message = f"{rule.name}() needs {parameter.name} {parameter.domain}, not {value:g}"
-            raise InferenceError([Diagnostic("LMP927", "error", message)])
-    return values
 
 
 def _mean_bounds(

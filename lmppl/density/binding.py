@@ -105,7 +105,7 @@ def bind(
         device=place,
         digests=_digests(model, stages, called),
     )
-    sources = {model.path: model.source}
+    sources = model.sources
     if spelled := spelled_tokens(target):
         raise InferenceError(spelled, sources)
     found = impossibilities(target)
@@ -215,7 +215,7 @@ def _argument(
                     help="run the bindings one by one, or give them all the same value",
                 )
             ],
-            {model.path: model.source},
+            model.sources,
         )
     return found[0]
 

@@ -76,9 +76,7 @@ def ending_at(
 def _refused(model: Model, site: Site, code: str, message: str, help: str) -> InferenceError:
     argument = site.distribution.argument("stop")
     span = site.span if argument is None else argument.span
-    return InferenceError(
-        [Diagnostic(code, "error", message, span, help=help)], {model.path: model.source}
-    )
+    return InferenceError([Diagnostic(code, "error", message, span, help=help)], model.sources)
 
 
 def spelled_tokens(target: Target) -> list[Diagnostic]:

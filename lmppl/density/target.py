@@ -161,7 +161,7 @@ class Target:
             scorers=self.scorers,
             functions=self.functions,
             lets={let.name: let.expr for let in self.model.lets},
-            sources={self.model.path: self.model.source},
+            sources=self.model.sources,
             called=self._called,
         )
 
@@ -203,7 +203,7 @@ class Target:
                     " certainty",
                 )
             ],
-            {self.model.path: self.model.source},
+            self.model.sources,
         )
 
     def log_potential(self, potential: Potential, environment: Environment) -> Tensor:
@@ -246,7 +246,7 @@ class Target:
                     help="a factor must be a number or −inf; look at the reward on this text",
                 )
             ],
-            {self.model.path: self.model.source},
+            self.model.sources,
         )
 
     # ------------------------------------------------------------------ sites

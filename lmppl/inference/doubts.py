@@ -71,7 +71,7 @@ class Doubts:
                     )
                     for sentence in found
                 ],
-                {self.target.model.path: self.target.model.source},
+                self.target.model.sources,
             )
 
     def warnings(self) -> list[str]:

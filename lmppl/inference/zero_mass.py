@@ -56,5 +56,5 @@ def zero_mass(
                 " relax the constraint or allow more tokens where it is",
             )
         ],
-        {target.model.path: target.model.source},
+        target.model.sources,
     )

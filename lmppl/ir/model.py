@@ -211,6 +211,11 @@ class Model:
     # Real paths of folders beside `base_dir` in which the files that it names may lie.
     allow: tuple[str, ...] = ()
 
+    @property
+    def sources(self) -> Mapping[str | None, str]:
+        """The text by its path, which errors are drawn on; nothing else is read from it."""
+        return {self.path: self.source}
+
     def site(self, name: str) -> Site:
         return next(site for site in self.sites if site.name == name)
 

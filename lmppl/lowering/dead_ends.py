@@ -99,5 +99,5 @@ class DeadEnds:
                     help="use smc, mcmc or rejection for this model",
                 )
             ],
-            {target.model.path: target.model.source},
+            target.model.sources,
         )

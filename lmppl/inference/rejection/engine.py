@@ -79,7 +79,7 @@ class RejectionEngine:
                     " `reward r(t: string): real<lower=-1, upper=1>`",
                 )
             ],
-            {self.target.model.path: self.target.model.source},
+            self.target.model.sources,
         )
 
     def init(self, shard: Shard = WHOLE) -> State:
@@ -268,7 +268,7 @@ class RejectionEngine:
                     help="declare tighter ranges, raise max_attempts, or use smc",
                 )
             ],
-            {self.target.model.path: self.target.model.source},
+            self.target.model.sources,
         )
 
     def _of_group(self, state: State, complete: bool, group: int) -> Draws:

@@ -202,7 +202,7 @@ class SVIEngine:
                     help="use smc, mcmc or rejection; or turn the requirement into a factor",
                 )
             ],
-            {self.target.model.path: self.target.model.source},
+            self.target.model.sources,
         )
 
     def result(self, state: State, *, complete: bool) -> list[Draws]:
