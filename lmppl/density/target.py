@@ -34,7 +34,7 @@ from lmppl.evaluation.values import evaluate
 from lmppl.ir.expr import Expr
 from lmppl.ir.model import Model, Potential
 from lmppl.ir.types import Interval
-from lmppl.lm.protocol import LanguageModel, Prompt
+from lmppl.lm.protocol import LanguageModel
 from lmppl.records import brief
 from lmppl.rewards import Scorer
 from lmppl.rewards.scorer import REMEMBERED
@@ -260,10 +260,6 @@ class Target:
         if self.stages[rows.number].text is None:
             return ()
         return (self.requirements.automata(rows.number, rows.traces, rows.prompts),)
-
-    def prompts(self, stage: int, traces: Traces) -> list[Prompt]:
-        """The prompt of every row at a text site."""
-        return self.rows(stage, traces).prompts
 
     def depends_on(self, later: int, earlier: int) -> bool:
         """Whether the distribution or the automaton of site `later` looks at site `earlier`."""

@@ -153,7 +153,7 @@ def _prompts(target: Target, traces: Traces) -> dict[str, str | list[str]]:
         if stage.text is not None:
             prompts = [
                 prompt.user if isinstance(prompt, Chat) else prompt
-                for prompt in target.prompts(number, traces)
+                for prompt in target.rows(number, traces).prompts
             ]
             found[stage.name] = prompts[0] if len(set(prompts)) == 1 else prompts
     return found

@@ -63,7 +63,7 @@ def site(case: Case, num_rows: int) -> tuple[Target, TextStage, Traces, list[Pro
     stage = target.stages[0]
     assert isinstance(stage, TextStage) and len(target.stages) == 1
     traces = target.start(torch.zeros(num_rows, dtype=torch.long))
-    prompts = target.prompts(0, traces)
+    prompts = target.rows(0, traces).prompts
     return target, stage, traces, prompts, target.requirements.automata(0, traces, prompts)
 
 

@@ -339,7 +339,7 @@ def _drawn_and_scored(target: Target, state: State) -> tuple[np.ndarray, np.ndar
 def _draws(target: Target, stage: TextStage) -> tuple[np.ndarray, list[list[int]]]:
     """log q and tokens of 20 masked draws of a text stage, always with the same numbers."""
     traces = target.start(torch.zeros(20, dtype=torch.long))
-    prompts = target.prompts(0, traces)
+    prompts = target.rows(0, traces).prompts
     automata = target.requirements.automata(0, traces, prompts)
     run, log_mass = stage.generate(prompts, automata, Stream.from_seed(1).uniforms)
     text = stage.finish(run)

@@ -63,7 +63,7 @@ def generated(
     target: Target, stage: TextStage, rows: int, name: Callable[[torch.Tensor], torch.Tensor]
 ) -> tuple[TextBatch, torch.Tensor, torch.Tensor]:
     traces = target.start(torch.zeros(rows, dtype=torch.long))
-    prompts = target.prompts(0, traces)
+    prompts = target.rows(0, traces).prompts
     automata = target.requirements.automata(0, traces, prompts)
     run, log_mass = stage.generate(
         prompts, automata, lambda at, step: draws(name(at), step), record=True
@@ -94,7 +94,7 @@ def test_retracing_a_text_finds_what_each_token_cost() -> None:
     alive = (log_mass > -math.inf).nonzero().squeeze(-1)
     assert len(alive) > 20
     traces = target.start(torch.zeros(len(alive), dtype=torch.long))
-    prompts = target.prompts(0, traces)
+    prompts = target.rows(0, traces).prompts
     automata = target.requirements.automata(0, traces, prompts)
     known = text.select(alive)
     again, possible = retrace(stage, prompts, automata, known)
@@ -110,7 +110,7 @@ def test_a_forbidden_text_cannot_be_retraced() -> None:
     free, free_stage = constrained(SENTENCE.replace("require", "# require"))
     text, _, _ = generated(free, free_stage, 64, lambda at: at)
     traces = target.start(torch.zeros(64, dtype=torch.long))
-    prompts = target.prompts(0, traces)
+    prompts = target.rows(0, traces).prompts
     _, possible = retrace(stage, prompts, target.requirements.automata(0, traces, prompts), text)
     allowed = torch.tensor(
         [
@@ -128,7 +128,7 @@ def test_a_continued_text_costs_what_it_costs_from_the_start() -> None:
     alive = (log_mass > -math.inf).nonzero().squeeze(-1)
     text = text.select(alive)
     traces = target.start(torch.zeros(len(alive), dtype=torch.long))
-    prompts = target.prompts(0, traces)
+    prompts = target.rows(0, traces).prompts
     automata = target.requirements.automata(0, traces, prompts)
     cut = text.lengths // 2
     run = stage.begin(prompts, automata, kept=text, kept_lengths=cut, record=True)
@@ -183,7 +183,7 @@ def test_resampling_moves_texts_states_and_caches_together() -> None:
     """Selecting rows in the middle of a text and going on equals going on and then selecting."""
     target, stage = constrained(SENTENCE)
     traces = target.start(torch.zeros(10, dtype=torch.long))
-    prompts = target.prompts(0, traces)
+    prompts = target.rows(0, traces).prompts
     automata = target.requirements.automata(0, traces, prompts)
     numbers = torch.arange(10)
     chosen = torch.tensor([3, 3, 7, 0, 9, 9, 9, 1])

@@ -42,7 +42,7 @@ def test_the_mass_of_a_mask_does_not_depend_on_the_other_rows() -> None:
     traces = few.traces.select(torch.arange(min(2, few.traces.num_rows)))
     every = target.stages[0].alternatives(target.rows(0, traces))
     alone = gibbs_move(target, traces, 0, every, Stream.from_seed(2)).traces
-    prompts = target.prompts(1, alone)
+    prompts = target.rows(1, alone).prompts
     stage = target.stages[1]
     automata = target.requirements.automata(1, alone, prompts)
     again, possible = retrace(stage, prompts, automata, alone.values["text"])

@@ -33,7 +33,7 @@ def drawn(model: Target, animals: list[int], happy: list[int]) -> Automata:
     traces = model.start(torch.zeros(len(animals), dtype=torch.long))
     for stage, index in zip(model.stages, (animals, happy), strict=False):
         traces = traces.with_value(stage.name, stage.batch(torch.tensor(index)))
-    return model.requirements.automata(2, traces, model.prompts(2, traces))
+    return model.requirements.automata(2, traces, model.rows(2, traces).prompts)
 
 
 def masks(automata: Automata, rows: int) -> torch.Tensor:
