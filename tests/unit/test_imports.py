@@ -115,6 +115,8 @@ def test_checking_loads_few_modules_and_not_what_makes_the_tables_of_the_grammar
     python(check)
     loaded = json.loads(python(f"{check}; import json, sys; print(json.dumps(list(sys.modules)))"))
     assert not {"lark", "regex", "interegular"} & set(loaded)
+    # Neither what is only needed for a mistake, nor what explains one.
+    assert not {"lmppl.syntax.recovery", "lmppl.errors.explanations"} & set(loaded)
     assert len(loaded) < 330
 
 
