@@ -13,7 +13,7 @@ from lmppl.checker.typing_rules import in_words, literal
 from lmppl.errors import Label, Span, closest
 from lmppl.evaluation.constants import MOST_CHARACTERS
 from lmppl.ir import expr as ir
-from lmppl.ir.types import UNKNOWN, Interval, Type
+from lmppl.ir.types import CHAT, STRING, UNKNOWN, Interval, Type
 from lmppl.records import dataclass
 from lmppl.syntax import ast
 
@@ -280,7 +280,7 @@ def _has_accepted_type(accepts: Accepts, type: Type) -> bool:
         case "numbers":
             return flat and type.kind in ("int", "real", "unknown")
         case "prompt":
-            return scalar and type.kind in ("string", "chat")
+            return scalar and type.kind in (STRING.kind, CHAT.kind)
         case "label":
             return scalar and type.kind in ("string", "int")
         case "sources":

@@ -147,8 +147,9 @@ def _check_externs(model: Model, externs: Mapping[str, object]) -> Iterable[Diag
     used = _used_hosts(model)
     for name in _extern_names(model):
         span = model.rewards[name].span if name in model.rewards else model.externs[name].span
-        kind = "reward" if name in model.rewards else model.externs[name].kind
-        words = {"reward": "reward", "function": "function", "lm": "language model"}[kind]
+        extern = model.externs.get(name)
+        is_lm = extern is not None and extern.is_language_model
+        words = "reward" if extern is None else "language model" if is_lm else extern.kind
         if name not in externs:
             if name in used:
                 yield Diagnostic(
@@ -163,7 +164,7 @@ def _check_externs(model: Model, externs: Mapping[str, object]) -> Iterable[Diag
                 )
             continue
         host = externs[name]
-        if kind == "lm" and not all(hasattr(host, method) for method in _LM_METHODS):
+        if is_lm and not all(hasattr(host, method) for method in _LM_METHODS):
             yield Diagnostic(
                 "LMP134",
                 "error",
@@ -173,7 +174,7 @@ def _check_externs(model: Model, externs: Mapping[str, object]) -> Iterable[Diag
                 help="give it anything that keeps the protocol of `lmppl.lm`, or"
                 " `lmppl.FunctionLM(tokens=…, eos=…, next_log_probs=…)`",
             )
-        elif kind != "lm" and not callable(host):
+        elif not is_lm and not callable(host):
             yield Diagnostic(
                 "LMP134",
                 "error",

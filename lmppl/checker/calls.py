@@ -51,7 +51,8 @@ class CallChecker:
             return self._failed(node)
         name = function.name
         declared = self.scope.find(name)
-        if declared is not None and (declared.is_callable or declared.kind in ("lm", "import")):
+        kinds = ("reward", "function", "language model", "import")
+        if declared is not None and declared.kind in kinds:
             self.names.mark(declared, function.span)
             return self._call_symbol(declared, node)
         if name == "file":
@@ -182,7 +183,7 @@ class CallChecker:
         if not symbol.is_callable:
             message = f"`{symbol.name}` is {KIND_IN_WORDS[symbol.kind]}, not a function"
             help = None
-            if symbol.kind == "lm":
+            if symbol.kind == "language model":
                 help = f"draw from it: `x ~ {symbol.name}(…)`"
             self.report.error("LMP112", node.function.span, message, help=help)
             return self._failed(node)

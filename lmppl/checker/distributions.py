@@ -15,6 +15,7 @@ from lmppl.checker.typing_rules import literal
 from lmppl.errors import Label, Span
 from lmppl.ir import expr as ir
 from lmppl.ir.model import Distribution
+from lmppl.ir.types import CHAT
 from lmppl.syntax import ast
 
 _DISTRIBUTIONS = {each.name: each for each in DISTRIBUTIONS}
@@ -48,14 +49,14 @@ class DistributionChecker:
             if symbol is None:
                 self.names.use_all(node)
                 return None
-            if symbol.kind == "lm":
+            if symbol.kind == "language model":
                 builtin, extern = EXTERN_LM, symbol.name
         elif isinstance(function, ast.Name):
             declared = self.scope.find(function.name)
             if declared is not None and declared.kind == "unknown":
                 self.names.use_all(node)
                 return None
-            if declared is not None and declared.kind == "lm":
+            if declared is not None and declared.kind == "language model":
                 declared.used = True
                 builtin, extern = EXTERN_LM, declared.name
             else:
@@ -98,7 +99,7 @@ class DistributionChecker:
                 help="for a value that is not drawn, write `let x = …`",
             )
         else:
-            candidates = [*_DISTRIBUTIONS, *self.scope.names("lm")]
+            candidates = [*_DISTRIBUTIONS, *self.scope.names("language model")]
             self.report.error(
                 "LMP101",
                 node.function.span,
@@ -138,7 +139,7 @@ class DistributionChecker:
                 may_be_builtin=True,
             )
         prompt = arguments.get("prompt")
-        if prompt is not None and prompt.type.kind == "chat":
+        if prompt is not None and prompt.type.kind == CHAT.kind:
             # A prompt is rendered by the language model, so a let of one is no value of its own.
             arguments["prompt"] = self.scope.resolve(prompt)
         stop = arguments.get("stop")

@@ -15,7 +15,7 @@ from lmppl.checker.declarations import FileChecker
 from lmppl.checker.files import Place
 from lmppl.checker.operands import report_uncertain
 from lmppl.checker.report import Report
-from lmppl.checker.scope import Symbol
+from lmppl.checker.scope import KIND_OF_EXTERN, Symbol
 from lmppl.checker.typing_rules import in_words
 from lmppl.errors import LmpError, Span
 from lmppl.files import Folder
@@ -232,7 +232,7 @@ def _checker(model: Model, report: Report) -> FileChecker:
     for name, extern in model.externs.items():
         symbol = Symbol(
             name,
-            extern.kind,
+            KIND_OF_EXTERN[extern.kind],
             extern.span,
             extern.type or REAL,
             extern=extern,

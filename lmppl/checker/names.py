@@ -80,7 +80,7 @@ class NameChecker:
         if symbol.kind in ("reward", "function"):
             arguments = ", ".join(each.name for each in symbol.parameters)
             help = f"call it: `{name}({arguments})`"
-        elif symbol.kind == "lm":
+        elif symbol.kind == "language model":
             help = f"draw from it: `text ~ {name}(max_tokens=40)`"
         else:
             help = f"name what you want of it: `{name}.…`"

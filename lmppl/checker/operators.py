@@ -14,7 +14,7 @@ from lmppl.checker.typing_rules import in_words, join, literal, type_of_value
 from lmppl.errors import Label
 from lmppl.evaluation.constants import apply_binary, apply_unary
 from lmppl.ir import expr as ir
-from lmppl.ir.types import BOOL, INT, REAL, STRING, Interval, Type
+from lmppl.ir.types import BOOL, CHAT, INT, REAL, STRING, Interval, Type
 from lmppl.syntax import ast
 
 
@@ -128,7 +128,7 @@ class OperatorChecker:
             return require_number(self.report, left, wanted) and require_number(
                 self.report, right, wanted
             )
-        if join(left.type, right.type) is None or left.type.is_array or left.type.kind == "chat":
+        if join(left.type, right.type) is None or left.type.is_array or left.type.kind == CHAT.kind:
             self.report.error(
                 "LMP105",
                 node.operator_span,

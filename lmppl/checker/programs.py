@@ -172,7 +172,7 @@ def _with_facts(model: Model) -> Model:
 _UNUSED = {
     "reward": ("LMP201", "the reward `{}` is never used"),
     "function": ("LMP201", "the extern function `{}` is never used"),
-    "lm": ("LMP201", "the extern language model `{}` is never used"),
+    "language model": ("LMP201", "the extern language model `{}` is never used"),
     "parameter": ("LMP202", "the parameter `{}` is never used"),
     "site": ("LMP203", "the choice `{}` is drawn, and nothing depends on it"),
     "let": ("LMP204", "`{}` is never used"),

@@ -13,8 +13,22 @@ from lmppl.ir.model import Extern, Parameter, Reward
 from lmppl.ir.types import Type
 
 SymbolKind = Literal[
-    "constant", "parameter", "site", "let", "reward", "function", "lm", "import", "unknown"
+    "constant",
+    "parameter",
+    "site",
+    "let",
+    "reward",
+    "function",
+    "language model",
+    "import",
+    "unknown",
 ]
+# What the word after `extern` declares.
+KIND_OF_EXTERN: Mapping[str, SymbolKind] = {
+    "reward": "reward",
+    "function": "function",
+    "lm": "language model",
+}
 
 KIND_IN_WORDS: Mapping[SymbolKind, str] = {
     "constant": "a constant",
@@ -23,7 +37,7 @@ KIND_IN_WORDS: Mapping[SymbolKind, str] = {
     "let": "a value",
     "reward": "a reward",
     "function": "a function of the host program",
-    "lm": "a language model of the host program",
+    "language model": "a language model of the host program",
     "import": "an imported file",
     "unknown": "a name",
 }

@@ -9,7 +9,7 @@ from typing import Literal
 from lmppl.checker.expressions import ExpressionChecker
 from lmppl.checker.files import FileReader
 from lmppl.checker.report import did_you_mean
-from lmppl.checker.scope import Symbol, SymbolKind
+from lmppl.checker.scope import KIND_OF_EXTERN, Symbol
 from lmppl.checker.sources import SourceChecker
 from lmppl.checker.types import TypeChecker
 from lmppl.checker.typing_rules import in_words
@@ -117,8 +117,7 @@ class ScoreChecker:
         parameters = self.types.parameters(node.parameters, may_default=False, owner=node.name)
         inputs = self._check_options(node)
         known = all(each.type.kind != "unknown" for each in parameters)
-        kind: SymbolKind = node.kind
-        symbol = Symbol(node.name, kind, node.name_span, parameters=parameters)
+        symbol = Symbol(node.name, KIND_OF_EXTERN[node.kind], node.name_span, parameters=parameters)
         if node.kind == "reward":
             type = Type("real") if node.type is None else self._check_reward_type(node.type)
             if type.kind != "unknown" and known:
@@ -139,7 +138,7 @@ class ScoreChecker:
                 symbol.type = type
                 symbol.extern = Extern(node.name, "function", parameters, type, node.name_span)
         else:
-            symbol.extern = Extern(node.name, "lm", (), None, node.name_span)
+            symbol.extern = Extern(node.name, node.kind, (), None, node.name_span)
         if self.names.declare(node.name, symbol, callable=True):
             if symbol.reward is not None:
                 self.rewards[node.name] = symbol.reward

@@ -16,7 +16,7 @@ from lmppl.checker.typing_rules import in_words
 from lmppl.errors import Label, Span
 from lmppl.ir import expr as ir
 from lmppl.ir.model import Distribution, Let, Output, Site
-from lmppl.ir.types import UNKNOWN, Type
+from lmppl.ir.types import CHAT, UNKNOWN, Type
 from lmppl.syntax import ast
 
 _DISTRIBUTIONS = named("distribution")
@@ -223,7 +223,7 @@ class ModelChecker:
             if value.type.kind == "uncertain":
                 report_uncertain(self.report, value, "`return`")
                 continue
-            if value.type.is_array or value.type.kind == "chat":
+            if value.type.is_array or value.type.kind == CHAT.kind:
                 self.report.error(
                     "LMP105",
                     each.span,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from lmppl.ir.types import BOOL, STRING, UNKNOWN, Interval, Kind, Type
+from lmppl.ir.types import BOOL, CHAT, STRING, UNKNOWN, Interval, Kind, Type
 
 KINDS: tuple[Kind, ...] = ("string", "int", "real", "bool", "uncertain")
 # What people write who come from another language.
@@ -33,7 +33,7 @@ _IN_WORDS: Mapping[Kind, tuple[str, str]] = {
     "bool": ("a condition", "conditions"),
     "uncertain": ("an uncertain reward", "uncertain rewards"),
     "distribution": ("a distribution", "distributions"),
-    "chat": ("a chat prompt", "chat prompts"),
+    CHAT.kind: ("a chat prompt", "chat prompts"),
     "unknown": ("a value", "values"),
 }
 

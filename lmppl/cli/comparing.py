@@ -111,7 +111,7 @@ def _cell(measured: Measured | None) -> str:
         return "—"
     estimate = measured.estimate
     text = str(estimate)
-    if estimate.kind in ("exact", "bracket"):
+    if estimate.is_exact or estimate.kind == "bracket":
         return text
     mark = {"lower bound": "≥ ", "upper bound": "≤ "}.get(estimate.kind, "")
     return mark + text.split(" (")[0]

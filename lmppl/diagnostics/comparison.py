@@ -239,7 +239,7 @@ def _error_towards(estimate: Estimate, other: float) -> float:
     Read off the interval, which is longer on the side of what may have been missed; where that side
     is open, the standard error.
     """
-    if estimate.kind == "exact":
+    if estimate.is_exact:
         return 0.0
     above = other > estimate.value
     reach = estimate.upper - estimate.value if above else estimate.value - estimate.lower

@@ -171,7 +171,7 @@ def _ranges(target: Target, group: int) -> dict[str, tuple[float, float]]:
 def _evidence(target: Target, draws: Draws) -> Estimate | None:
     """The estimate of the engine; where nothing weighs, the evidence is known to be 1."""
     found = draws.log_evidence
-    if found is not None and found.kind != "exact" and not target.model.potentials:
+    if found is not None and not found.is_exact and not target.model.potentials:
         return Estimate.exact(0.0)
     return found
 

@@ -145,6 +145,10 @@ class Extern:
     type: Type | None
     span: Span
 
+    @property
+    def is_language_model(self) -> bool:
+        return self.kind == "lm"
+
 
 @dataclass(frozen=True, slots=True)
 class Let:

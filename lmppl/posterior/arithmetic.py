@@ -40,8 +40,8 @@ def total(a: Estimate, b: Estimate) -> Estimate:
     if math.isnan(value):
         raise ValueError(f"{_shown(a.value)} and {_shown(b.value)} have no sum")
     made = type(a)
-    if "exact" in (a.kind, b.kind):
-        moved, shift = (b, a.value) if a.kind == "exact" else (a, b.value)
+    if a.is_exact or b.is_exact:
+        moved, shift = (b, a.value) if a.is_exact else (a, b.value)
         error, confidence = moved.standard_error, moved.confidence
         lower, upper = moved.lower + shift, moved.upper + shift
         return made(value, error, lower, upper, kind, confidence, moved.drawn_from)

@@ -72,7 +72,7 @@ def verdict_on(
     """
     shown, strict = bases
     verdict, reason = verdict_of(shown, operator, bound), ""
-    if verdict != "undecided" and shown.kind != "exact":
+    if verdict != "undecided" and not shown.is_exact:
         if draws.unseen is not None and draws.unseen.reason:
             reason = draws.unseen.reason
         elif verdict_of(strict, operator, bound) == "undecided":

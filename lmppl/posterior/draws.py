@@ -218,7 +218,7 @@ class WeightedDraws:
     def drawn(self, estimate: Estimate) -> Estimate:
         """The estimate with the name of the random numbers that these draws were made with."""
         seed = self.manifest.get("seed")
-        if seed is None or estimate.kind == "exact":
+        if seed is None or estimate.is_exact:
             return estimate
         return dataclasses.replace(estimate, drawn_from=frozenset({f"seed {seed}"}))
 

@@ -43,11 +43,16 @@ class Estimate:
     confidence: float = 0.95
     drawn_from: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is the true value and not an estimate of it."""
+        return self.kind == "exact"
+
     def __float__(self) -> float:
         return self.value
 
     def __str__(self) -> str:
-        if self.kind == "exact":
+        if self.is_exact:
             return f"{_digits(self.value)} (exact)"
         error = self.standard_error
         # Of an unknown error, three digits of the value.
@@ -305,8 +310,8 @@ class Estimate:
     def error_is_of_interval(self) -> bool:
         """Whether the standard error is half the interval in units of the normal's, or infinite,
         because the spread of the draws is not believed (see `honest_error`)."""
-        if self.kind == "exact" or math.isinf(self.standard_error):
-            return self.kind != "exact"
+        if self.is_exact or math.isinf(self.standard_error):
+            return not self.is_exact
         half = (self.upper - self.lower) / (2.0 * normal_quantile(0.5 + 0.5 * self.confidence))
         return math.isclose(self.standard_error, half, rel_tol=1e-9)
 

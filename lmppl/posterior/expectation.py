@@ -37,7 +37,7 @@ class ExpectationResult:
     def undecided(self, reason: str) -> ExpectationResult:
         """The same estimate without a verdict, for a reason; what is undecided keeps its own, and
         what is exact is no matter of draws."""
-        if self.verdict == "undecided" or self.estimate.kind == "exact":
+        if self.verdict == "undecided" or self.estimate.is_exact:
             return self
         return replace(self, verdict="undecided", reason=reason)
 
@@ -60,7 +60,7 @@ def verdict_of(estimate: Estimate, operator: str, bound: float) -> Verdict:
     lower, upper = estimate.lower, estimate.upper
     if math.isnan(lower) or math.isnan(upper) or math.isnan(bound):
         return "undecided"
-    if estimate.kind == "exact" and math.isclose(lower, bound, rel_tol=1e-9, abs_tol=1e-12):
+    if estimate.is_exact and math.isclose(lower, bound, rel_tol=1e-9, abs_tol=1e-12):
         return "holds" if operator in (">=", "<=", "==") else "fails"
     match operator:
         case ">=":

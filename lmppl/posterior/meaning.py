@@ -37,9 +37,9 @@ def kl_to_prior(draws: WeightedDraws, confidence: float = 0.95) -> Estimate | No
     ranges = [known.get(label, (0.0, 0.0)) for label in draws.log_potentials]
     bounds = math.fsum(low for low, _ in ranges), math.fsum(high for _, high in ranges)
     mean = statistic(draws, draws.total_log_potential, bounds=bounds, confidence=confidence)
-    if mean.kind == evidence.kind == "exact":
+    if mean.is_exact and evidence.is_exact:
         return Estimate.exact(max(0.0, mean.value - evidence.value))
-    missed = sum(1.0 - each.confidence for each in (mean, evidence) if each.kind != "exact")
+    missed = sum(1.0 - each.confidence for each in (mean, evidence) if not each.is_exact)
     return Estimate(
         max(0.0, mean.value - evidence.value),
         _error_of_difference(draws, mean, evidence),
@@ -56,7 +56,7 @@ def _error_of_difference(draws: WeightedDraws, mean: Estimate, evidence: Estimat
     Where the error of one of the two is not believed from the draws, nor is that of the difference:
     errors of numbers that may depend on each other add up at most.
     """
-    if draws.num_chains is not None or evidence.kind == "exact":
+    if draws.num_chains is not None or evidence.is_exact:
         return mean.standard_error + evidence.standard_error
     weights = draws.weights
     on_few = hangs_on_few(cluster_sums(weights, draws.clusters), weights.size)
@@ -118,7 +118,7 @@ def perplexity(draws: WeightedDraws, site: str | None = None, confidence: float 
     influence = (-log_prior - nats * lengths) / num_tokens
     around = statistic(draws, influence, confidence=confidence)
     value = math.exp(nats)
-    if around.kind == "exact":
+    if around.is_exact:
         return Estimate.exact(value)
     return Estimate(
         value,

@@ -208,10 +208,10 @@ def _from_the_prior(draws: WeightedDraws) -> list[tuple[str, str]]:
 
 def _share_that_passes(evidence: Estimate) -> str:
     """How many draws of the prior satisfy every requirement, with the interval of the evidence."""
-    about = "" if evidence.kind == "exact" else "about "
+    about = "" if evidence.is_exact else "about "
     passing = -evidence.value < 0.05
     words = "nearly all satisfy" if passing else f"{about}{one_in(-evidence.value)} satisfies"
-    if evidence.kind == "exact":
+    if evidence.is_exact:
         return f"{words} every require"
     most, fewest = one_in(-min(evidence.upper, 0.0)), one_in(-evidence.lower)
     return f"{words} every require ({100.0 * evidence.confidence:g}%: {fewest} to {most})"

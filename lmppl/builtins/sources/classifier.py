@@ -37,8 +37,8 @@ def score_range(arguments: Arguments) -> Interval:
 
 
 def instances(random: Random, folder: Path) -> dict[str, object]:
-    write_tiny_classifier(folder / "classifier", num_labels=3, seed=random.randrange(1000))
-    return {"model": "classifier", "label": random.randrange(3)}
+    write_tiny_classifier(folder / "classes", num_labels=3, seed=random.randrange(1000))
+    return {"model": "classes", "label": random.randrange(3)}
 
 
 def write_tiny_classifier(directory: Path, *, num_labels: int, seed: int) -> None:
