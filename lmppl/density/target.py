@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
 
 import numpy as np
 import torch
@@ -29,6 +28,7 @@ from lmppl.errors import Diagnostic, InferenceError
 from lmppl.evaluation.columns import TextColumn
 from lmppl.evaluation.environment import Environment
 from lmppl.evaluation.joint import Cell, joint_ranges
+from lmppl.evaluation.memory import HostMemory
 from lmppl.evaluation.ranges import expr_range, range_of
 from lmppl.evaluation.values import evaluate
 from lmppl.ir.expr import Expr
@@ -37,7 +37,6 @@ from lmppl.ir.types import Interval
 from lmppl.lm.protocol import LanguageModel
 from lmppl.records import brief
 from lmppl.rewards import Scorer
-from lmppl.rewards.scorer import REMEMBERED
 from lmppl.timing import timed
 
 
@@ -60,10 +59,7 @@ class Target:
     impossible: Mapping[int, InferenceError] = field(default_factory=dict)
     # By binding, a sentence for each value of a choice with which no text can meet what is asked.
     ruled_out: Mapping[int, Sequence[str]] = field(default_factory=dict)
-    # What host functions returned, by function and arguments.
-    _called: dict[tuple[object, ...], object] = field(
-        default_factory=dict, compare=False, repr=False
-    )
+    memory: HostMemory = field(default_factory=HostMemory, compare=False, repr=False)
 
     __repr__ = brief
 
@@ -151,9 +147,6 @@ class Target:
         for name, value in traces.values.items():
             columns[name] = value.column()
         columns.update(instead or {})
-        # The oldest results of host functions are forgotten first, as scores are.
-        for call in list(islice(self._called, max(len(self._called) - REMEMBERED, 0))):
-            del self._called[call]
         return Environment(
             num_rows=traces.num_rows,
             values=values,
@@ -162,7 +155,7 @@ class Target:
             functions=self.functions,
             lets={let.name: let.expr for let in self.model.lets},
             sources=self.model.sources,
-            called=self._called,
+            memory=self.memory,
         )
 
     @timed("rewards")

@@ -194,22 +194,22 @@ def call_extern(expr: ExternCall, values: Sequence[Value], env: Environment) -> 
     """
     function = env.functions[expr.function]
 
+    def asked(given: tuple[Any, ...]) -> object:
+        lists = [list(item) if isinstance(item, tuple) else item for item in given]
+        try:
+            result = function(*lists)
+        except Exception as error:
+            raise failure(
+                "LMP924",
+                f"the host function `{expr.function}` raised {type(error).__name__}: {error}",
+                expr,
+                env,
+                notes=(f"it was called with {_shown(given)}",),
+            ) from error
+        return _returned(expr, result, given, env)
+
     def call(*given: Any) -> object:
-        key = (expr.function, *given)
-        if key not in env.called:
-            lists = [list(item) if isinstance(item, tuple) else item for item in given]
-            try:
-                result = function(*lists)
-            except Exception as error:
-                raise failure(
-                    "LMP924",
-                    f"the host function `{expr.function}` raised {type(error).__name__}: {error}",
-                    expr,
-                    env,
-                    notes=(f"it was called with {_shown(given)}",),
-                ) from error
-            env.called[key] = _returned(expr, result, given, env)
-        return env.called[key]
+        return env.memory.of((expr.function, *given), lambda: asked(given))
 
     return by_items(call, values, env.num_rows, lambda v: column(v, expr.type))
 

@@ -21,6 +21,7 @@ from lmppl.evaluation.columns import (
     take,
     tidy,
 )
+from lmppl.evaluation.memory import HostMemory
 from lmppl.ir.expr import Expr, Reference, walk
 from lmppl.rewards.scorer import Scorer, shorten
 from lmppl.rewards.uncertain import UncertainScores
@@ -45,7 +46,7 @@ class Environment:
     label: str | None = None
     sources: Mapping[str | None, str] = field(default_factory=dict)
     evaluated: dict[str, Value] = field(default_factory=dict)
-    called: dict[tuple[object, ...], object] = field(default_factory=dict)
+    memory: HostMemory = field(default_factory=HostMemory)
 
     def take(self, rows: Rows) -> Environment:
         """The same names for some of the rows."""

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import lmppl
-from lmppl.density import Automata, Target, target
+from lmppl.density import Automata, Target
 from lmppl.density.stages import text as texts
 from lmppl.density.steering import requirements
+from lmppl.evaluation import memory
 from lmppl.inference.execution import execute
 from lmppl.inference.importance import Importance
 
@@ -106,7 +107,7 @@ def test_a_host_function_is_asked_once_for_each_text(lookahead: str) -> None:
 def test_the_results_of_a_host_function_that_are_kept_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(target, "REMEMBERED", 3)
+    monkeypatch.setattr(memory, "REMEMBERED", 3)
     program = """
     extern function twice(x: int): int
     model m() {
@@ -121,8 +122,7 @@ def test_the_results_of_a_host_function_that_are_kept_are_bounded(
     for _ in range(2):
         found = model.apply_potentials(traces, 0).total_log_potential()
         assert found.tolist() == [x / 5 for x in range(8)]
-    model.environment(traces)
-    assert len(model._called) == 3
+    assert len(model.memory) == 3
 
 
 def test_a_reward_scores_each_text_of_a_run_once() -> None:
