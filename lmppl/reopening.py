@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cached_property, partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from lmppl.posterior.storage import guide_directory, load_draws
 
 if TYPE_CHECKING:
     from lmppl.density import Target
-    from lmppl.inference.svi import SVI
+    from lmppl.inference.settings import Settings
     from lmppl.models import CompiledModel
     from lmppl.posterior.cells import Cells
 
@@ -54,7 +55,7 @@ def load_posterior(
     program = _Program(draws, dict(externs or {}), base_dir)
     changes: dict[str, Any] = {"evaluator": program}
     place = guide_directory(directory)
-    if place is not None:
+    if place is not None and program.has_guide:
         changes["guide"] = DeferredGuide(place.absolute(), program.guide)
         changes["sampler"] = partial(_sample, program, changes["guide"])
     return Posterior.of(draws.replace(**changes))
@@ -195,12 +196,19 @@ class _Program:
         return values.astype(bool) if expr.type.kind == "bool" else values
 
     @cached_property
-    def settings(self) -> SVI:
-        from lmppl.inference.svi import SVI
+    def method(self) -> type[Settings] | None:
+        """The method that the draws were made by; None where this version knows it no more."""
+        from lmppl.inference.methods import method_named
 
-        known = {field.name for field in fields(SVI)}
+        return method_named(self.draws.method)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings of the run, as far as this version knows them."""
+        assert self.method is not None
+        known = {field.name for field in fields(self.method)}
         saved = self.draws.manifest["settings"]
-        return SVI(**{name: value for name, value in saved.items() if name in known})
+        return self.method(**{name: value for name, value in saved.items() if name in known})
 
     @cached_property
     def target(self) -> Target:
@@ -214,20 +222,16 @@ class _Program:
         self._require_same(target.digests)
         return target
 
+    @property
+    def has_guide(self) -> bool:
+        """Whether the method fits guides, and can read them again."""
+        return self.method is not None and bool(self.method.restoring)
+
     def guide(self, directory: Path) -> Any:
         """The fitted guide that was saved in a directory."""
-        from lmppl.lowering import Guide
-        from lmppl.lowering.fitted import restore_guide
-        from lmppl.lowering.isolation import initialised
-        from lmppl.rng import Stream
-
-        settings = self.settings
-        fresh = initialised(
-            lambda: Guide(self.target, kind=settings.guide, lora_rank=settings.lora_rank),
-            Stream.from_seed(settings.seed or 0),
-        )
+        settings, target = self.settings, self.target
         try:
-            return restore_guide(fresh, directory)
+            return self._restoring().restored(settings, target, directory)
         except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
             raise _changed(f"the guide in {directory} is not of this program", (str(error),)) from (
                 error
@@ -235,11 +239,12 @@ class _Program:
 
     def sample(self, guide: Any, n: int, seed: int) -> Posterior:
         """`n` fresh draws of the guide."""
-        from lmppl.inference.svi.engine import SVIEngine
-        from lmppl.rng import Stream
+        found: Posterior = self._restoring().fresh(self.settings, self.target, guide, n, seed)
+        return found
 
-        engine = SVIEngine(self.settings, self.target, Stream.from_seed(self.settings.seed or 0))
-        return engine.fresh(guide, n, seed)
+    def _restoring(self) -> Any:
+        assert self.method is not None
+        return import_module(self.method.restoring)
 
 
 def _changed(message: str, notes: tuple[str, ...]) -> StorageError:

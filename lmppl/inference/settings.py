@@ -48,6 +48,7 @@ class Settings:
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
     engine: ClassVar[str] = ""  # "module:Class", imported when the method runs
+    restoring: ClassVar[str] = ""  # module that reads a saved guide, of methods that fit one
     num_draws_option: ClassVar[str] = "num_samples"  # kept when the method changes
     referee: ClassVar[Referee]  # how tests judge its draws
     is_exact: ClassVar[bool] = False  # independent draws of the posterior, or all of it

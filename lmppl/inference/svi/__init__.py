@@ -24,6 +24,7 @@ class SVI(Settings):
     name: ClassVar[str] = "svi"
     summary: ClassVar[str] = "fits a guide (a tuned copy of the prior) and draws from it"
     engine: ClassVar[str] = "lmppl.inference.svi.engine:SVIEngine"
+    restoring: ClassVar[str] = "lmppl.inference.svi.restoring"
     referee: ClassVar[Referee] = "guide"
     more_draws: ClassVar[str] = "draw more (num_samples)"
 
