@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 NUM_CODE_POINTS = 0x110000
 
@@ -69,12 +70,16 @@ def category(escape: str, ascii_only: bool = False) -> Charset:
     return tuple((m.start(), m.end() - 1) for m in pattern.finditer(scanned))
 
 
+# Ideographs, syllables of Hangul, surrogates and what is for private use lie between these.
+_MAY_HAVE_CASE = (range(0, 0x3400, 256), range(0xA000, 0xAC00, 256), range(0xF900, 0x20000, 256))
+
+
 @lru_cache(maxsize=1)
 def cased_characters() -> str:
     """Every character whose letter case could matter, a superset; others are their own case."""
     scanned = _scanned_characters()
     found: set[str] = set()
-    for start in range(0, _SCANNED, 256):
+    for start in chain(*_MAY_HAVE_CASE):
         block = scanned[start : start + 256]
         if block.lower() == block and block.upper() == block:
             continue
@@ -86,10 +91,16 @@ def cased_characters() -> str:
 
 @lru_cache(maxsize=1)
 def _scanned_characters() -> str:
-    # Surrogates are characters of Python's str too.  Faster than joining chr(i).
-    codes = array("I", range(_SCANNED))
+    # Surrogates are characters of Python's str too. Faster than joining chr(i): from one block of
+    # 256 code points to the next each grows by 256, which is one sum of long integers.
+    first, step = array("I", range(256)), array("I", [256]) * 256
+    block, step_of_all = (int.from_bytes(each.tobytes(), sys.byteorder) for each in (first, step))
+    codes = bytearray()
+    for _ in range(0, _SCANNED, 256):
+        codes += block.to_bytes(4 * 256, sys.byteorder)
+        block += step_of_all
     encoding = "utf-32-le" if sys.byteorder == "little" else "utf-32-be"
-    return codes.tobytes().decode(encoding, "surrogatepass")
+    return codes.decode(encoding, "surrogatepass")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmppl.automata.alphabet import cased_characters, category
+from lmppl.automata.alphabet import (
+    NUM_CODE_POINTS,
+    _scanned_characters,
+    cased_characters,
+    category,
+)
 from lmppl.automata.dfa import (
     TooManyStates,
     complement,
@@ -284,3 +289,15 @@ def test_the_tests_of_the_rust_regex_crate_agree() -> None:
                         agreed_with_rust += 1
     assert compared > 300
     assert agreed_with_rust > 50
+
+
+def test_every_character_that_has_a_case_is_among_the_cased() -> None:
+    every = [chr(code) for code in range(NUM_CODE_POINTS)]
+    cased = {each for each in every if each.lower() != each or each.upper() != each}
+    others = {char for each in cased for char in (*each.lower(), *each.upper())}
+    assert set(cased_characters()) == cased | others
+
+
+def test_the_characters_that_are_scanned_are_the_first_ones_in_order() -> None:
+    scanned = _scanned_characters()
+    assert [ord(each) for each in scanned] == list(range(len(scanned)))
