@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from lmppl.density import Automata, TextBatch, TextStage
+from lmppl.density.stages.completing import generate
 from lmppl.density.stages.scoring import rescore
 from lmppl.density.stages.strings import decode
 from lmppl.lm.protocol import Prompt
@@ -107,7 +108,8 @@ class TokenSequences(TorchDistribution):
         automata = self._stops if self.automata is None else self.automata
         with torch.no_grad():
             stage = self.stage if self._drawing is None else self._drawing(rows)
-            run, log_mass = stage.generate(
+            run, log_mass = generate(
+                stage,
                 [self.prompts[row] for row in rows.tolist()],
                 automata.select(rows),
                 stream.uniforms,

@@ -60,8 +60,7 @@ class Posterior:
         return Posterior.of(self.data.replace(**changes))
 
     def __copy__(self) -> Posterior:
-        # Nothing in it changes, so a copy is no use, and models are not copied.
-        return self
+        return self  # Nothing in it changes, and models are not copied.
 
     def __deepcopy__(self, memo: object) -> Posterior:
         return self

@@ -18,6 +18,7 @@ from torch import Tensor
 
 import lmppl
 from lmppl.density import SiteRows, Target, TextBatch, TextRun, TextStage, Traces
+from lmppl.density.stages.completing import complete, generate
 from lmppl.density.stages.run import Step
 from lmppl.density.steering.protocol import Steering
 from lmppl.errors import InternalError
@@ -183,7 +184,7 @@ def drawn_p_value(case: Case, *twists: Steering, proposal: LanguageModel | None 
     num_runs, size = 300, 60
     target, stage, traces, prompts, automata = site(case, num_runs * size)
     run = stage.begin(prompts, automata, *twists, proposal=proposal)
-    run, log_weight = stage.complete(run, Stream.from_seed(9).uniforms)
+    run, log_weight = complete(stage, run, Stream.from_seed(9).uniforms)
     alive = (log_weight > -math.inf).nonzero().squeeze(-1)
     run = run.select(alive)
     traces = traces.select(alive).with_value(stage.name, stage.finish(run), run.log_prior)
@@ -350,7 +351,7 @@ def test_a_forced_token_that_the_mask_forbids_has_no_weight_and_cannot_be_propos
 def test_an_exact_steering_never_lets_a_text_die() -> None:
     _, stage, _, prompts, automata = site(HARD, 500)
     assert automata.is_exact and not table(HARD, 1.0).is_exact
-    _, log_weight = stage.generate(prompts, automata, Stream.from_seed(6).uniforms)
+    _, log_weight = generate(stage, prompts, automata, Stream.from_seed(6).uniforms)
     assert bool((log_weight > -math.inf).all())
 
 
@@ -359,7 +360,7 @@ def test_steering_that_is_not_a_number_is_an_internal_error(wrong: float) -> Non
     _, stage, _, prompts, _ = site(HARD, 3)
     twist = Table(torch.full((len(HARD.tokens) + 1, len(HARD.tokens)), wrong))
     with pytest.raises(InternalError, match="steering"):
-        stage.generate(prompts, twist, Stream.from_seed(1).uniforms)
+        generate(stage, prompts, twist, Stream.from_seed(1).uniforms)
 
 
 def test_what_is_kept_of_a_text_is_steered_from_there_on() -> None:
@@ -367,8 +368,8 @@ def test_what_is_kept_of_a_text_is_steered_from_there_on() -> None:
     size = 30
     _, stage, _, prompts, automata = site(ENDS, size)
     twist = table(ENDS, 1.0)
-    run, _ = stage.complete(
-        stage.begin(prompts, automata, twist, record=True), Stream.from_seed(5).uniforms
+    run, _ = complete(
+        stage, stage.begin(prompts, automata, twist, record=True), Stream.from_seed(5).uniforms
     )
     text: TextBatch = stage.finish(run)
     lengths = (text.lengths - 1).clamp(max=2)

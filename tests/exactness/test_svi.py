@@ -13,6 +13,7 @@ from torch import Tensor
 
 import lmppl
 from lmppl.density import Target, TextStage
+from lmppl.density.stages.completing import generate
 from lmppl.inference.svi import SVI
 from lmppl.inference.svi.engine import State, SVIEngine
 from lmppl.lm.huggingface import HuggingFaceLM
@@ -341,7 +342,7 @@ def _draws(target: Target, stage: TextStage) -> tuple[np.ndarray, list[list[int]
     traces = target.start(torch.zeros(20, dtype=torch.long))
     prompts = target.rows(0, traces).prompts
     automata = target.requirements.automata(0, traces, prompts)
-    run, log_mass = stage.generate(prompts, automata, Stream.from_seed(1).uniforms)
+    run, log_mass = generate(stage, prompts, automata, Stream.from_seed(1).uniforms)
     text = stage.finish(run)
     rows = [text.tokens[i, : text.lengths[i]].tolist() for i in range(20)]
     return (run.log_prior - log_mass).numpy(), rows

@@ -12,6 +12,7 @@ import torch
 
 import lmppl
 from lmppl.density import Automata, Target, TextBatch, TextStage
+from lmppl.density.stages.completing import complete, generate
 from lmppl.density.stages.scoring import rescore, retrace
 from lmppl.density.stages.strings import strings
 from lmppl.lm.loading import load_language_model
@@ -65,8 +66,8 @@ def generated(
     traces = target.start(torch.zeros(rows, dtype=torch.long))
     prompts = target.rows(0, traces).prompts
     automata = target.requirements.automata(0, traces, prompts)
-    run, log_mass = stage.generate(
-        prompts, automata, lambda at, step: draws(name(at), step), record=True
+    run, log_mass = generate(
+        stage, prompts, automata, lambda at, step: draws(name(at), step), record=True
     )
     return stage.finish(run), run.log_prior, log_mass
 
@@ -75,7 +76,7 @@ def generated(
 def test_the_log_prob_of_a_draw_is_that_of_rescoring_it(warp: Warp) -> None:
     """To 1e-4 nats per text, in float32."""
     stage = stories(warp=warp)
-    run, _ = stage.generate(PROMPTS, Automata((None,)), draws)
+    run, _ = generate(stage, PROMPTS, Automata((None,)), draws)
     text = stage.finish(run)
     assert torch.isfinite(run.log_prior).all()
     torch.testing.assert_close(rescore(stage, PROMPTS, text), run.log_prior, atol=1e-4, rtol=0)
@@ -83,7 +84,7 @@ def test_the_log_prob_of_a_draw_is_that_of_rescoring_it(warp: Warp) -> None:
 
 def test_a_rescoring_at_another_temperature_is_rejected_by_the_same_law() -> None:
     stage = stories(warp=Warp(temperature=0.6))
-    run, _ = stage.generate(PROMPTS, Automata((None,)), draws)
+    run, _ = generate(stage, PROMPTS, Automata((None,)), draws)
     other = rescore(stories(), PROMPTS, stage.finish(run))
     assert float((other - run.log_prior).abs().max()) > 1e-2
 
@@ -132,7 +133,7 @@ def test_a_continued_text_costs_what_it_costs_from_the_start() -> None:
     automata = target.requirements.automata(0, traces, prompts)
     cut = text.lengths // 2
     run = stage.begin(prompts, automata, kept=text, kept_lengths=cut, record=True)
-    run, _ = stage.complete(run, lambda at, step: UNIFORMS.child("more").uniforms(at, step))
+    run, _ = complete(stage, run, lambda at, step: UNIFORMS.child("more").uniforms(at, step))
     new = stage.finish(run)
     again, possible = retrace(stage, prompts, automata, new)
     whole = run.finished | (run.positions == stage.max_tokens)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lmppl.density.rows import SiteRows
+from lmppl.density.stages.completing import complete
 from lmppl.density.stages.scoring import retrace
 from lmppl.density.stages.strings import decode
 from lmppl.density.stages.text_batch import TextBatch
@@ -74,7 +75,7 @@ def redraw_suffix(
         rows.prompts, automata, kept=old, kept_lengths=cut, record=True, archive=archive
     )
     uniforms = how.stream.child("tokens")
-    run, log_mass = stage.complete(run, lambda at, step: uniforms.uniforms(chains[at], step))
+    run, log_mass = complete(stage, run, lambda at, step: uniforms.uniforms(chains[at], step))
     dead = log_mass == -torch.inf
     num_tokens = int((run.positions - cut).sum())
     new = stage.finish(run)

@@ -19,22 +19,20 @@ from lmppl.automata import SiteAutomaton, compile_constraint
 from lmppl.automata.predicates import Predicate
 from lmppl.density.rows import SiteRows
 from lmppl.density.stages.alternatives import Children
-from lmppl.density.stages.growing import GrowingStrings
+from lmppl.density.stages.completing import finished, recovered, resumed
 from lmppl.density.stages.redrawing import Redraw, Redrawn, redraw_block, redraw_suffix
 from lmppl.density.stages.run import Beside, Step, TextRun
 from lmppl.density.stages.scoring import (
-    no_numbers,
     require_numbers,
     require_sums,
     rescore,
     retrace,
 )
-from lmppl.density.stages.strings import strings
 from lmppl.density.stages.text_batch import TextBatch
 from lmppl.density.steering.automaton import Automata
 from lmppl.density.steering.protocol import Steering
 from lmppl.density.steering.steered import Steered
-from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prefixes, Prompt
+from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prompt
 from lmppl.records import brief
 from lmppl.sequences.drawing import IDENTITY_WARP, Warp, draw_tokens
 from lmppl.timing import timed
@@ -262,20 +260,15 @@ class TextStage:
                 run = replace(run, beside=Beside(proposal, proposed))
             return replace(run, prefixes=prefixes)
         if archive is None:
-            prefixes = self._resumed(self.lm, prompts, kept.tokens, kept_lengths)
+            prefixes = resumed(self, self.lm, prompts, kept.tokens, kept_lengths)
         else:
             at = every if archived is None else archived
             prefixes = archive.recall(at, prompts, kept.tokens, kept_lengths)
         if proposal is not None:
-            proposed = self._resumed(proposal, prompts, kept.tokens, kept_lengths)
+            proposed = resumed(self, proposal, prompts, kept.tokens, kept_lengths)
             run = replace(run, beside=Beside(proposal, proposed))
         run = replace(run, prefixes=prefixes, archive=archive if archived is None else None)
         return run.resumed(kept, kept_lengths)
-
-    def _resumed(
-        self, lm: LanguageModel, prompts: Sequence[Prompt], tokens: Tensor, lengths: Tensor
-    ) -> Prefixes:
-        return lm.resume(prompts, tokens, lengths, max_new_tokens=self.max_tokens)
 
     def step(
         self,
@@ -362,71 +355,12 @@ class TextStage:
         return run.placed(tokens, log_prob, log_mass, steered, ended, stopped)
 
     def recovered(self, run: TextRun, rows: SiteRows) -> TextRun:
-        """The run with what its open rows have in caches computed anew from their tokens.
-
-        A step that was broken off leaves caches behind that are neither before it nor after it.
-        """
-        if not run.num_open:
-            return run
-        prompts = rows.prompts
-        own = [prompts[row] for row in run.open.tolist()]
-        tokens, lengths = run.tokens[run.open], run.positions[run.open]
-        if run.beside is not None:
-            lm = run.beside.lm
-            run = replace(run, beside=Beside(lm, self._resumed(lm, own, tokens, lengths)))
-        return replace(
-            run,
-            prefixes=self._resumed(self.lm, own, tokens, lengths),
-            pending=None,
-            archive=None,
-            growing=GrowingStrings(),
-        )
+        """The run with what its open rows have in caches computed anew from their tokens."""
+        return recovered(self, run, rows.prompts)
 
     def finish(self, run: TextRun) -> TextBatch:
         """The texts of a run in which no row is open any more."""
-        if run.undefined is not None and bool(run.undefined):
-            raise no_numbers(self)
-        lengths = run.positions
-        num_tokens = lengths - self._ended_by_token(run).long()
-        return TextBatch(
-            tokens=run.tokens,
-            lengths=lengths,
-            finished=run.finished,
-            num_tokens=num_tokens,
-            strings=tuple(strings(self, run)),
-            token_log_prob=run.token_log_prob,
-            token_log_mass=run.token_log_mass,
-        )
-
-    def _ended_by_token(self, run: TextRun) -> Tensor:
-        last = run.tokens.gather(1, (run.positions - 1).clamp(min=0).unsqueeze(-1)).squeeze(-1)
-        return self.is_eos[last] & run.finished & (run.positions > 0)
-
-    def generate(
-        self,
-        prompts: Sequence[Prompt],
-        steering: Steering,
-        uniforms: Uniforms,
-        *,
-        masked: bool = True,
-        record: bool = False,
-    ) -> tuple[TextRun, Tensor]:
-        """Complete texts and the log of prior over proposal, `[rows]` float64, −inf for dead ones.
-
-        The texts are draws of the prior (of the steered prior where `masked`).
-        """
-        return self.complete(self.begin(prompts, steering, record=record), uniforms, masked=masked)
-
-    def complete(
-        self, run: TextRun, uniforms: Uniforms, *, masked: bool = True
-    ) -> tuple[TextRun, Tensor]:
-        """Draws until no row is open; returns the log of prior over proposal, `[rows]`."""
-        log_weight = torch.zeros(run.num_rows, dtype=torch.float64, device=self.device)
-        number = 0
-        while run.num_open:
-            run, log_weight = self.advance(run, log_weight, uniforms, number, masked=masked)
-            number += 1
-        return run, run.unsteered(log_weight)
+        return finished(self, run)
 
     def advance(
         self,
