@@ -14,13 +14,16 @@ from lmppl.ir.types import Type
 _T = TypeVar("_T")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Annotations:
     """What stands where: the symbol of every name where it is declared or used, and the type of
     every expression."""
 
     symbols: dict[Span, Symbol] = field(default_factory=dict)
     types: dict[Span, Type] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<Annotations of {len(self.symbols)} names and {len(self.types)} expressions>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +74,9 @@ class Analysis:
         return tuple(sorted(found, key=lambda span: (span.path or "", span.start)))
 
     def __repr__(self) -> str:
-        model = "no model" if self.model is None else f"model {self.model.name}"
-        return f"<Analysis {model}: {len(self.errors)} errors, {len(self.warnings)} warnings>"
+        of = "no model" if self.model is None else f"model {self.model.name}"
+        counts = f"errors: {len(self.errors)}, warnings: {len(self.warnings)}"
+        return f"<Analysis of {of}, {counts}>"
 
 
 def _innermost(found: Mapping[Span, _T], offset: int, path: str | None) -> _T | None:

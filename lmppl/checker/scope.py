@@ -42,8 +42,11 @@ KIND_IN_WORDS: Mapping[SymbolKind, str] = {
     "unknown": "a name",
 }
 
+# Names that are shown of many.
+_FEW = 6
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, repr=False)
 class Symbol:
     """One declared name.
 
@@ -72,6 +75,12 @@ class Symbol:
     def is_callable(self) -> bool:
         return self.kind in ("reward", "function")
 
+    def __repr__(self) -> str:
+        type = "" if self.type is None else f": {self.type}"
+        unused = "" if self.used else ", not used"
+        place = f"{self.span.line}:{self.span.column}"
+        return f"<Symbol {self.name}{type}, {KIND_IN_WORDS[self.kind]} at {place}{unused}>"
+
 
 class Scope:
     """The names of a file and, inside a model, those of the model. Nothing shadows anything."""
@@ -80,6 +89,10 @@ class Scope:
         self.symbols: dict[str, Symbol] = dict(symbols or {})
         # Choices and lets of the model by name that stand further down, with their spans.
         self.later: dict[str, Span] = {}
+
+    def __repr__(self) -> str:
+        first = ", ".join([*self.symbols][:_FEW]) + (", …" if len(self.symbols) > _FEW else "")
+        return f"<Scope of {len(self.symbols)} names: {first}>"
 
     def __iter__(self) -> Iterator[Symbol]:
         return iter(self.symbols.values())

@@ -215,6 +215,10 @@ class Model:
     # Real paths of folders beside `base_dir` in which the files that it names may lie.
     allow: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        counts = f"choices: {len(self.sites)}, terms: {len(self.potentials)}"
+        return f"<Model {self.name} from {self.path or 'a text'}, {counts}>"
+
     @property
     def sources(self) -> Mapping[str | None, str]:
         """The text by its path, which errors are drawn on; nothing else is read from it."""

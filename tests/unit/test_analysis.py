@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from lmppl.checker import Analysis, analyse, analyse_text, check, program_files
+from lmppl.checker.analysis import Annotations
+from lmppl.checker.scope import Scope
 from lmppl.errors import LmpError
 from lmppl.files import Edited, Folder, NotPlain, Outside
 from lmppl.syntax import parse
@@ -108,6 +110,19 @@ def test_names_of_an_imported_file_lead_to_that_file(tmp_path: Path) -> None:
     assert symbols[1] is not None and symbols[1].span.path == "shared.lmp"
 
 
+def test_what_is_met_in_a_debugger_says_in_one_line_what_it_is() -> None:
+    found = analysed(TEXT)
+    symbol = found.symbol_at(TEXT.index("score"))
+    assert repr(symbol) == "<Symbol score: real, a value at 4:7>"
+    assert repr(found.model) == "<Model m from a text, choices: 1, terms: 1>"
+    assert repr(found) == "<Analysis of model m, errors: 0, warnings: 0>"
+    assert repr(Annotations(dict(found.symbols), dict(found.types))) == (
+        "<Annotations of 9 names and 16 expressions>"
+    )
+    scope = Scope({str(number): each for number, each in enumerate(found.symbols.values())})
+    assert repr(scope) == "<Scope of 9 names: 0, 1, 2, 3, 4, 5, …>"
+
+
 # -- wrong programs ------------------------------------------------------------------------------
 
 
@@ -137,7 +152,7 @@ def test_nothing_is_raised_of_a_damaged_program(path: Path) -> None:
     for damaged in _damaged(source, random.Random(path.stem)):
         found = analysed(damaged, path.parent, path.name)
         assert found.model is not None or found.errors
-        assert repr(found).startswith("<Analysis ")
+        assert repr(found).startswith("<Analysis of ")
 
 
 def test_nothing_is_raised_of_bytes_that_are_no_text() -> None:
