@@ -44,6 +44,7 @@ def describe(model: Model) -> dict[str, Any]:
                 "parameters": [_parameter(each, model) for each in reward.parameters],
                 "type": str(reward.type),
                 "inputs": reward.inputs,
+                "noise": reward.noise,
                 "source": _source(reward.source),
             }
             for reward in model.rewards.values()
@@ -102,7 +103,6 @@ def _potential(potential: Potential, model: Model) -> dict[str, Any]:
             "range": _range(facts.range),
             "decidable": facts.decidable,
             "noise": facts.noise,
-            "gradient": facts.gradient,
             "cost": facts.cost,
         },
     }

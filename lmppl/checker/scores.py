@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal
+from typing import Any
 
 from lmppl.checker.expressions import ExpressionChecker
 from lmppl.checker.files import FileReader
@@ -18,6 +18,9 @@ from lmppl.ir import expr as ir
 from lmppl.ir.model import EXTERN, Extern, Reward, RewardSource
 from lmppl.ir.types import UNKNOWN, Interval, Type
 from lmppl.syntax import ast
+
+# What an extern reward may say of itself beside its parameters and type.
+_REWARD_OPTIONS = {"inputs": ("text", "tokens"), "noise": ("none", "unbiased")}
 
 
 class ScoreChecker:
@@ -115,7 +118,7 @@ class ScoreChecker:
     def extern(self, node: ast.Extern) -> None:
         """Declares what the host program gives."""
         parameters = self.types.parameters(node.parameters, may_default=False, owner=node.name)
-        inputs = self._check_options(node)
+        options = self._check_options(node)
         known = all(each.type.kind != "unknown" for each in parameters)
         symbol = Symbol(node.name, KIND_OF_EXTERN[node.kind], node.name_span, parameters=parameters)
         if node.kind == "reward":
@@ -123,7 +126,9 @@ class ScoreChecker:
             if type.kind != "unknown" and known:
                 symbol.type = type
                 source = RewardSource(EXTERN, {}, (), node.span)
-                symbol.reward = Reward(node.name, parameters, type, source, node.name_span, inputs)
+                symbol.reward = Reward(
+                    node.name, parameters, type, source, node.name_span, **options
+                )
         elif node.kind == "function":
             assert node.type is not None
             type = self.types.check(node.type)
@@ -145,21 +150,25 @@ class ScoreChecker:
             if symbol.extern is not None:
                 self.externs[node.name] = symbol.extern
 
-    def _check_options(self, node: ast.Extern) -> Literal["text", "tokens"]:
-        inputs: Literal["text", "tokens"] = "text"
+    def _check_options(self, node: ast.Extern) -> dict[str, Any]:
+        """The options that follow the parameters, where they are words that they may be."""
+        known = _REWARD_OPTIONS if node.kind == "reward" else {}
+        found: dict[str, Any] = {}
         for option in node.options:
             assert option.name is not None and option.name_span is not None
             value = self.expressions.check(option.value)
-            if option.name != "inputs" or node.kind != "reward":
-                allowed = ("inputs",) if node.kind == "reward" else ()
+            if option.name not in known:
                 self.report.error(
                     "LMP109",
                     option.name_span,
                     f"an extern {node.kind} has no option `{option.name}`",
-                    help=did_you_mean(option.name, allowed),
+                    help=did_you_mean(option.name, tuple(known)),
                 )
-            elif not isinstance(value, ir.Constant) or value.value not in ("text", "tokens"):
-                self.report.error("LMP115", option.value.span, '`inputs` is "text" or "tokens"')
-            elif value.value == "tokens":
-                inputs = "tokens"
-        return inputs
+                continue
+            words = known[option.name]
+            if not isinstance(value, ir.Constant) or value.value not in words:
+                listed = " or ".join(f'"{word}"' for word in words)
+                self.report.error("LMP115", option.value.span, f"`{option.name}` is {listed}")
+            else:
+                found[option.name] = value.value
+        return found

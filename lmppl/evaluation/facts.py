@@ -1,4 +1,4 @@
-"""What is known of a potential before anything is run: range, when decidable, cost."""
+"""What is known of a potential before anything is run: range, when decidable, noise, cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lmppl.builtins import source_of
 from lmppl.evaluation.constants import NotConstant, constant_value
 from lmppl.evaluation.ranges import expr_range
 from lmppl.ir.expr import ExternCall, RewardCall
-from lmppl.ir.model import Decidable, Facts, Model, Potential, RewardSource
+from lmppl.ir.model import Decidable, Facts, Model, Noise, Potential, RewardSource
 from lmppl.ir.types import Interval, Type
 
 
@@ -20,7 +20,18 @@ def facts_of(model: Model, potential: Potential, values: Mapping[str, object]) -
         range = expr_range(potential.expr, model, values)
     else:
         range = Interval(-math.inf, 0.0)
-    return Facts(range, _decidable(model, potential, values), cost=_cost(model, potential))
+    return Facts(
+        range,
+        _decidable(model, potential, values),
+        noise=_noise(model, potential),
+        cost=_cost(model, potential),
+    )
+
+
+def _noise(model: Model, potential: Potential) -> Noise:
+    called = (n for n in model.nodes(potential.expr, potential.when) if isinstance(n, RewardCall))
+    noisy = any(model.rewards[call.reward].noise != "none" for call in called)
+    return "unbiased" if noisy else "none"
 
 
 def _decidable(model: Model, potential: Potential, values: Mapping[str, object]) -> Decidable:

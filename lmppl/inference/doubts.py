@@ -35,7 +35,7 @@ class Doubts:
         doubts = cls(target.with_language_models(_doubted), settings.is_exact)
         target = doubts.target
         for scorer in target.scorers.values():
-            if scorer.reward.source.is_extern:
+            if scorer.reward.source.is_extern and not scorer.is_noisy:
                 scorer.doubts, scorer.disagreement = _BATCHES, ""
         doubts._functions = {name: _Function(name, f) for name, f in target.functions.items()}
         if doubts._functions:

@@ -128,13 +128,13 @@ def refusal(code: str, message: str, potential: Potential | None, help_: str) ->
 
 
 def noisy(model: Model, method: str) -> tuple[Diagnostic, ...]:
-    """Potentials whose value changes when they are evaluated again."""
+    """Potentials of which only estimates are known, for a method that needs their values."""
     return tuple(
         refusal(
             "LMP418",
-            f"{method} would exponentiate a noisy estimate of {p.label}: the result is biased",
+            f"{p.title} is scored with noise, and {method} needs the score itself",
             p,
-            "give a deterministic score, or one that is an unbiased estimate of exp(factor)",
+            "use smc or importance, which an estimate that is right on average is enough for",
         )
         for p in model.potentials
         if p.facts.noise != "none"

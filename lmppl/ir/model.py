@@ -14,7 +14,8 @@ from lmppl.records import dataclass
 
 # What stands for the name of a built-in where the host program gives something instead.
 EXTERN = "extern"
-Decidable = Literal["constant", "safety", "automaton", "liveness", "additive", "end"]
+Noise = Literal["none", "unbiased"]
+Decidable = Literal["constant", "safety", "automaton", "liveness", "end"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +66,13 @@ class Facts:
 
     `range` bounds the log potential in nats. `decidable` says when its value is known (see
     docs/reference, "Staged checks"); `constant` means that no text is involved: it is known once
-    the choices before its stage are drawn. `noise` says whether two evaluations on the same draw
-    agree.
+    the choices before its stage are drawn. `noise` is `unbiased` where a reward says that its score
+    is another one every time, and the exponential of the log potential right on average.
     """
 
     range: Interval
     decidable: Decidable
-    noise: Literal["none", "seeded", "unbiased"] = "none"
-    gradient: bool = False
+    noise: Noise = "none"
     cost: Literal["free", "cheap", "model"] = "cheap"
 
 
@@ -133,6 +133,7 @@ class Reward:
     source: RewardSource
     span: Span
     inputs: Literal["text", "tokens"] = "text"
+    noise: Noise = "none"
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,8 @@ class Scorer:
     Remembering hides a reward that gives another score each time. `doubts` is how many of the next
     batches have a few of their rows scored again, twice, in a batch of their own and in another
     order: a score is of its row and not of the batch. Those are counted in `num_rescored` alone.
-    `disagreement` is what that found: a sentence, or "".
+    `disagreement` is what that found: a sentence, or "". A reward that says of itself that it is
+    noisy is not doubted, and nothing of it is remembered: every row has a score of its own.
     """
 
     reward: Reward
@@ -104,6 +105,10 @@ class Scorer:
     @property
     def inputs(self) -> Literal["text", "tokens"]:
         return self.reward.inputs
+
+    @property
+    def is_noisy(self) -> bool:
+        return self.reward.noise != "none"
 
     @property
     def is_uncertain(self) -> bool:
@@ -139,6 +144,9 @@ class Scorer:
         columns = tuple(
             column.tolist() if isinstance(column, np.ndarray) else column for column in columns
         )
+        if self.is_noisy:
+            rows = list(range(len(columns[0])))
+            return self._assembled(self._scored(columns, tokens, rows) if rows else [])
         keys = _keys(columns, tokens)
         fresh: dict[Hashable, int] = {}
         for row, key in enumerate(keys):

@@ -9,7 +9,7 @@ from typing import ClassVar
 from lmppl.builtins import distribution_of
 from lmppl.errors import Diagnostic
 from lmppl.evaluation.constants import NotConstant, constant_value
-from lmppl.inference.settings import Referee, Settings, Values, option
+from lmppl.inference.settings import Referee, Settings, Values, noisy, option
 from lmppl.ir.model import Model
 from lmppl.records import dataclass
 
@@ -42,6 +42,9 @@ class Exact(Settings):
     @classmethod
     def is_random(cls, options: Mapping[str, object]) -> bool:
         return "num_samples" in options
+
+    def unsupported(self, model: Model, values: Values) -> tuple[Diagnostic, ...]:
+        return noisy(model, self.name)
 
     def unknowns(self, model: Model, values: Values) -> tuple[Diagnostic, ...]:
         if _num_executions(model, values) <= self.max_sequences:

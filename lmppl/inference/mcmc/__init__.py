@@ -54,7 +54,7 @@ class MCMC(Settings):
                 f"{p.title} changes when it is evaluated again, and mcmc has no"
                 " pseudo-marginal rule for it",
                 p,
-                "use smc or importance, or make the score deterministic",
+                "use smc or importance, or give the same score for the same text",
             )
             for p in model.potentials
             if p.facts.noise != "none"
