@@ -636,6 +636,25 @@ def test_a_summary_is_coloured_on_a_terminal_and_says_the_same(
     assert terminal.written == text
 
 
+def test_the_page_of_a_code_is_coloured_on_a_terminal_and_says_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert main(["explain", "LMP119"]) == 0
+    plain = capsys.readouterr().out
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert main(["explain", "LMP119"]) == 0
+    for styled in (
+        "\x1b[1;31mWrong\x1b[0m:",
+        "\x1b[1;32mRight\x1b[0m:",
+        "\x1b[1mwords.txt\x1b[0m:",
+    ):
+        assert styled in terminal.written
+    assert re.sub(r"\x1b\[[0-9;]*m", "", terminal.written) == plain
+
+
 # compare
 
 
