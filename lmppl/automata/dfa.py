@@ -56,6 +56,10 @@ class Dfa:
     rows: tuple[tuple[int, ...], ...]
     outputs: tuple[int, ...]
 
+    def __repr__(self) -> str:
+        classes = self.alphabet.num_classes
+        return f"<Dfa of {self.num_states} states over {classes} classes of characters>"
+
     @property
     def num_states(self) -> int:
         return len(self.rows)

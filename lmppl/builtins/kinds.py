@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from lmppl.builtins.domains import within_domain
@@ -19,6 +17,9 @@ from lmppl.ir.types import BOOL, INT, REAL, STRING, UNBOUNDED, Interval, Type
 from lmppl.records import dataclass
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from random import Random
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
     from lmppl.rewards.scorer import Source as ScoreSource
     from lmppl.rewards.uncertain import UncertainScores
 
+    # A small random example for the tests: the arguments of a call but for the text, and the files
+    # that they name, which are written into the folder.
+    Instances: TypeAlias = Callable[[Random, Path], dict[str, object]]
+
 Arguments: TypeAlias = Mapping[str, object]
-# A small random example for the tests: the arguments of a call but for the text, and the files that
-# they name, which are written into the folder.
-Instances: TypeAlias = Callable[[Random, Path], dict[str, object]]
 
 
 def _never_quick(**arguments: Any) -> bool:

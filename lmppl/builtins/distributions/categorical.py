@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING
 
 from lmppl.builtins.kinds import ChoiceDistribution
@@ -12,6 +10,9 @@ from lmppl.builtins.signature import Argument
 from lmppl.ir.types import STRING, UNKNOWN, Type
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from random import Random
+
     import numpy as np
     from numpy.typing import NDArray
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 from lmppl.builtins.arguments import DRAWING, NO_PROMPT
@@ -11,6 +9,9 @@ from lmppl.builtins.kinds import TextDistribution
 from lmppl.ir.model import EXTERN
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from random import Random
+
     from lmppl.builtins.loading import Place
     from lmppl.lm.protocol import LanguageModel
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 from lmppl.builtins.arguments import DRAWING
@@ -12,6 +9,9 @@ from lmppl.builtins.kinds import TextDistribution
 from lmppl.builtins.signature import Argument
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from random import Random
+
     from lmppl.builtins.loading import Place
     from lmppl.lm.protocol import LanguageModel
 
@@ -23,6 +23,8 @@ def load(place: Place, path: str, **drawing: Any) -> LanguageModel:
 
 
 def instances(random: Random, folder: Path) -> dict[str, object]:
+    import json
+
     tokens = ["a", "b ", ".", "<eos>"]
     chain = {
         "tokens": tokens,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 from lmppl.builtins.arguments import DRAWING, NO_PROMPT
@@ -12,6 +10,9 @@ from lmppl.builtins.signature import Argument
 from lmppl.ir.types import Interval
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from random import Random
+
     from lmppl.builtins.loading import Place
     from lmppl.lm.protocol import LanguageModel
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING
 
 from lmppl.builtins.arguments import IGNORE_CASE, TEXT, WHOLE_WORDS, WORDS
 from lmppl.builtins.kinds import Predicate
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from random import Random
+
     from lmppl.automata.regular import Language
 
 # So few words are looked for one by one.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from random import Random
+from typing import TYPE_CHECKING
 
 from lmppl.builtins.kinds import Predicate
 from lmppl.builtins.signature import Argument
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from random import Random
 
 
 def holds(ended: bool) -> bool:

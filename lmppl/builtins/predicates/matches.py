@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING
 
 from lmppl.builtins.arguments import IGNORE_CASE, TEXT
@@ -12,6 +10,9 @@ from lmppl.builtins.kinds import Predicate
 from lmppl.builtins.signature import Argument
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from random import Random
+
     from lmppl.automata.regular import Language
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING
 
 from lmppl.builtins.arguments import IGNORE_CASE, TEXT, WORDS
@@ -12,6 +10,9 @@ from lmppl.builtins.kinds import Predicate
 from lmppl.builtins.predicates.contains import some_words, words_pattern
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from random import Random
+
     from lmppl.automata.regular import Language
 
 

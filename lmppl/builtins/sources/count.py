@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
-from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING
 
 from lmppl.builtins.arguments import IGNORE_CASE
@@ -15,6 +13,9 @@ from lmppl.builtins.signature import Argument
 from lmppl.ir.types import INT, Interval
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from random import Random
+
     from lmppl.automata.dfa import Dfa
     from lmppl.automata.predicates import Reads
     from lmppl.builtins.loading import Place

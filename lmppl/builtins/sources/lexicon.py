@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING
 
 from lmppl.builtins.kinds import Source
@@ -12,6 +9,9 @@ from lmppl.builtins.signature import Argument
 from lmppl.ir.types import REAL
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from random import Random
+
     from lmppl.builtins.loading import Place
     from lmppl.rewards.texts import LexiconSource
 
@@ -23,6 +23,8 @@ def load(place: Place, path: str, reduce: str, ignore_case: bool) -> LexiconSour
 
 
 def instances(random: Random, folder: Path) -> dict[str, object]:
+    import json
+
     words = {word: random.choice([-1.5, -1.0, 0.5, 2.0]) for word in ("good", "bad", "a", "b")}
     (folder / "lexicon.json").write_text(json.dumps(words), encoding="utf-8")
     return {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING
 
 from lmppl.builtins.arguments import REVISION, TRUNCATE
@@ -13,6 +11,9 @@ from lmppl.builtins.sources.classifier import write_tiny_classifier
 from lmppl.ir.types import REAL
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from random import Random
+
     from lmppl.builtins.loading import Place
     from lmppl.rewards.huggingface import ClassifierSource
 

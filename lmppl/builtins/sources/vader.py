@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING
 
 from lmppl.builtins.kinds import Arguments, Source
@@ -11,6 +9,9 @@ from lmppl.builtins.signature import Argument
 from lmppl.ir.types import REAL, Interval
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from random import Random
+
     from lmppl.builtins.loading import Place
     from lmppl.rewards.vader import VaderSource
 
