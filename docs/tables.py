@@ -21,7 +21,10 @@ from lmppl.inference import METHODS, Settings
 from lmppl.inference.settings import option_default
 
 DOCS = Path(__file__).parent
-_TABLE = re.compile(r"(<!-- table: ([^\n]+?) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+# At the start of a line: what is indented is shown as code.
+_TABLE = re.compile(
+    r"(^<!-- table: ([^\n]+?) -->\n).*?(^<!-- end of table -->)", re.DOTALL | re.MULTILINE
+)
 
 _BANDS = {
     "0": "Syntax",
