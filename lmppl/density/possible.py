@@ -21,6 +21,7 @@ from lmppl.automata.predicates import (
 )
 from lmppl.density.stages.choice import ChoiceBatch
 from lmppl.density.stages.text import TextStage
+from lmppl.density.steering.automaton import automaton_of
 from lmppl.density.target import Target
 from lmppl.density.traces import Traces
 from lmppl.errors import Diagnostic, Label
@@ -151,7 +152,7 @@ def _rows_of(
 def _is_impossible(stage: TextStage, predicates: Sequence[Predicate]) -> bool:
     # Where a leading space is stripped hangs on the prompt: both cases must be impossible.
     strips = (False, True) if stage.lm.vocab.strips_leading_space else (False,)
-    return all(stage.automaton(predicates, strip).is_impossible for strip in strips)
+    return all(automaton_of(stage, predicates, strip).is_impossible for strip in strips)
 
 
 def _impossible(stage: TextStage, required: _Required) -> _Required | None:
@@ -250,7 +251,7 @@ def _fewest_tokens(stage: TextStage, predicates: list[Predicate]) -> int | None:
     else:
         largest = max(_LARGEST_BUDGET, 4 * stage.max_tokens)
         for budget in (8 * stage.max_tokens, largest):
-            fewest = stage.automaton(predicates, max_tokens=budget).min_tokens
+            fewest = automaton_of(stage, predicates, max_tokens=budget).min_tokens
             if fewest is not None:
                 break
         else:
@@ -267,4 +268,4 @@ def _fewest_tokens(stage: TextStage, predicates: list[Predicate]) -> int | None:
 
 
 def _is_met(stage: TextStage, predicates: list[Predicate], max_tokens: int) -> bool:
-    return not stage.automaton(predicates, max_tokens=max_tokens).is_impossible
+    return not automaton_of(stage, predicates, max_tokens=max_tokens).is_impossible

@@ -16,6 +16,7 @@ from lmppl.density import Automata, TextBatch, TextStage
 from lmppl.density.stages.completing import generate
 from lmppl.density.stages.scoring import rescore
 from lmppl.density.stages.strings import decode
+from lmppl.density.steering.automaton import stop_automata
 from lmppl.lm.protocol import Prompt
 from lmppl.lowering.isolation import generator
 from lmppl.rng import Stream
@@ -67,7 +68,7 @@ class TokenSequences(TorchDistribution):
         self._drawing, self._scorer = drawing, scorer
         self._on_dead_end = on_dead_end
         self.marks = marks
-        self._stops = stage.stop_automata(self.prompts)
+        self._stops = stop_automata(stage, self.prompts)
         super().__init__(self.index.shape, torch.Size([stage.max_tokens]), validate_args=False)
 
     @property

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lmppl.density import SiteRows, TextBatch, TextStage
+from lmppl.density.steering.automaton import stop_automata
 from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lowering.distribution import TokenSequences, padding_token, read_tokens
 from lmppl.lowering.sites import Batch, SiteValues
@@ -28,7 +29,7 @@ class LoweredText:
 
     def read(self, rows: SiteRows, value: Tensor) -> TextBatch:
         """The texts in padded token ids `[rows, max_tokens]`."""
-        stops = self.stage.stop_automata(rows.prompts)
+        stops = stop_automata(self.stage, rows.prompts)
         return read_tokens(self.stage, rows.prompts, value, stops)[0]
 
     def written(self, value: TextBatch) -> Tensor:

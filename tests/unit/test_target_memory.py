@@ -9,7 +9,7 @@ import torch
 
 import lmppl
 from lmppl.density import Automata, Target
-from lmppl.density.stages import text as texts
+from lmppl.density.steering import automaton as automata
 from lmppl.density.steering import requirements
 from lmppl.evaluation import memory
 from lmppl.inference.execution import execute
@@ -203,9 +203,9 @@ def test_a_result_says_how_its_constraints_were_followed() -> None:
 
 
 def test_automata_without_a_table_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    compile_constraint = texts.compile_constraint
+    compile_constraint = automata.compile_constraint
     monkeypatch.setattr(
-        texts,
+        automata,
         "compile_constraint",
         lambda *arguments, **options: compile_constraint(*arguments, **options, table_budget=50),
     )

@@ -67,6 +67,39 @@ class TextRun:
     undefined: Tensor | None = None
     growing: GrowingStrings = field(default_factory=GrowingStrings, compare=False)
 
+    @classmethod
+    def empty(
+        cls,
+        rows: Tensor,
+        max_tokens: int,
+        steered: Steered,
+        strip: Tensor | None,
+        *,
+        record: bool,
+    ) -> TextRun:
+        """Texts of no tokens, before a language model has read their prompts.
+
+        `rows` is 0 … n-1; `record` keeps what each token cost.
+        """
+        shape = (rows.shape[0], max_tokens)
+        zeros = torch.zeros(rows.shape[0], dtype=torch.float64, device=rows.device)
+        none = torch.zeros_like(rows, dtype=torch.bool)
+        return cls(
+            tokens=rows.new_zeros(shape),
+            positions=torch.zeros_like(rows),
+            position=0,
+            finished=none,
+            stopped=none,
+            steered=steered,
+            open=rows,
+            prefixes=None,
+            pending=None,
+            log_prior=zeros,
+            token_log_prob=zeros.new_zeros(shape) if record else None,
+            token_log_mass=zeros.new_zeros(shape) if record else None,
+            strip=strip,
+        )
+
     @property
     def num_rows(self) -> int:
         return self.tokens.shape[0]

@@ -15,8 +15,6 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from lmppl.automata import SiteAutomaton, compile_constraint
-from lmppl.automata.predicates import Predicate
 from lmppl.density.rows import SiteRows
 from lmppl.density.stages.alternatives import Children
 from lmppl.density.stages.completing import finished, recovered, resumed
@@ -29,10 +27,10 @@ from lmppl.density.stages.scoring import (
     retrace,
 )
 from lmppl.density.stages.text_batch import TextBatch
-from lmppl.density.steering.automaton import Automata
+from lmppl.density.steering.automaton import Automata, stop_automata
 from lmppl.density.steering.protocol import Steering
 from lmppl.density.steering.steered import Steered
-from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prompt
+from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prefixes, Prompt
 from lmppl.records import brief
 from lmppl.sequences.drawing import IDENTITY_WARP, Warp, draw_tokens
 from lmppl.timing import timed
@@ -87,7 +85,7 @@ class TextStage:
 
     def unsteered(self, rows: SiteRows) -> tuple[Automata, ...]:
         """What watches for the stop strings."""
-        return (self.stop_automata(rows.prompts),)
+        return (stop_automata(self, rows.prompts),)
 
     def children(self, run: TextRun) -> tuple[TextRun, Children]:
         """Every token that may follow every open text."""
@@ -174,36 +172,6 @@ class TextStage:
         lm = change(self.lm)
         return self if lm is self.lm else replace(self, lm=lm)
 
-    def automaton(
-        self,
-        predicates: Sequence[Predicate],
-        strip_leading_space: bool = False,
-        device: torch.device | str = "cpu",
-        max_tokens: int | None = None,
-    ) -> SiteAutomaton:
-        """What follows these predicates, and the stop strings, while a text of this site grows."""
-        return compile_constraint(
-            tuple(predicates),
-            self.lm.vocab,
-            stop=self.stop,
-            max_tokens=self.max_tokens if max_tokens is None else max_tokens,
-            strip_leading_space=strip_leading_space,
-            device=device,
-        )
-
-    def stop_automata(self, prompts: Sequence[Prompt]) -> Automata:
-        """What watches for the stop strings in texts after these prompts, and for nothing else."""
-        if not self.stop:
-            return Automata((None,))
-        strips = self.lm.vocab.strips_leading_space
-        which = [strips and prompt == "" for prompt in prompts]
-        kinds = sorted(set(which))
-        machines = tuple(self.automaton((), strip, self.device) for strip in kinds)
-        if len(machines) == 1:
-            return Automata(machines)
-        numbers = [kinds.index(strip) for strip in which]
-        return Automata(machines, torch.tensor(numbers, device=self.device))
-
     @property
     def device(self) -> torch.device:
         return self.lm.device
@@ -230,43 +198,28 @@ class TextStage:
         cost, which suffix moves need. What is kept is recalled from an `archive`: from its rows
         `archived` `[rows]`, or from those of the same number, and the texts are then filed there.
         """
-        num_rows, device = len(prompts), self.device
-        shape = (num_rows, self.max_tokens)
-        every = torch.arange(num_rows, device=device)
-        zeros = torch.zeros(num_rows, dtype=torch.float64, device=device)
+        every = torch.arange(len(prompts), device=self.device)
         strip = None
         if self.lm.vocab.strips_leading_space:
             bare = [prompt == "" for prompt in prompts]
-            strip = torch.tensor(bare, device=device) if any(bare) else None
-        run = TextRun(
-            tokens=torch.zeros(shape, dtype=torch.long, device=device),
-            positions=torch.zeros(num_rows, dtype=torch.long, device=device),
-            position=0,
-            finished=torch.zeros(num_rows, dtype=torch.bool, device=device),
-            stopped=torch.zeros(num_rows, dtype=torch.bool, device=device),
-            steered=Steered.begin(steering, every if rows is None else rows),
-            open=every,
-            prefixes=None,
-            pending=None,
-            log_prior=zeros,
-            token_log_prob=zeros.new_zeros(shape) if record else None,
-            token_log_mass=zeros.new_zeros(shape) if record else None,
-            strip=strip,
-        )
+            strip = torch.tensor(bare, device=self.device) if any(bare) else None
+        steered = Steered.begin(steering, every if rows is None else rows)
+        run = TextRun.empty(every, self.max_tokens, steered, strip, record=record)
+
+        def opened(lm: LanguageModel) -> Prefixes:
+            if kept is None or kept_lengths is None:
+                return lm.start(prompts, max_new_tokens=self.max_tokens)
+            return resumed(self, lm, prompts, kept.tokens, kept_lengths)
+
+        if proposal is not None:
+            run = replace(run, beside=Beside(proposal, opened(proposal)))
         if kept is None or kept_lengths is None:
-            prefixes = self.lm.start(prompts, max_new_tokens=self.max_tokens)
-            if proposal is not None:
-                proposed = proposal.start(prompts, max_new_tokens=self.max_tokens)
-                run = replace(run, beside=Beside(proposal, proposed))
-            return replace(run, prefixes=prefixes)
+            return replace(run, prefixes=opened(self.lm))
         if archive is None:
-            prefixes = resumed(self, self.lm, prompts, kept.tokens, kept_lengths)
+            prefixes = opened(self.lm)
         else:
             at = every if archived is None else archived
             prefixes = archive.recall(at, prompts, kept.tokens, kept_lengths)
-        if proposal is not None:
-            proposed = resumed(self, proposal, prompts, kept.tokens, kept_lengths)
-            run = replace(run, beside=Beside(proposal, proposed))
         run = replace(run, prefixes=prefixes, archive=archive if archived is None else None)
         return run.resumed(kept, kept_lengths)
 

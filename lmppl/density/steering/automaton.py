@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from lmppl.automata import SiteAutomaton
+from lmppl.automata import SiteAutomaton, compile_constraint
+from lmppl.automata.predicates import Predicate
 from lmppl.density.steering.protocol import Steering
+from lmppl.lm.protocol import Prompt
 
 if TYPE_CHECKING:
     from lmppl.density.stages.run import TextRun
+    from lmppl.density.stages.text import TextStage
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +110,35 @@ class Automata(Steering):
                 at = (which == number).nonzero().squeeze(-1)
                 found.append((machine, at, own[at]))
         return found
+
+
+def automaton_of(
+    stage: TextStage,
+    predicates: Sequence[Predicate],
+    strip_leading_space: bool = False,
+    device: torch.device | str = "cpu",
+    max_tokens: int | None = None,
+) -> SiteAutomaton:
+    """What follows these predicates, and the stop strings, while a text of this site grows."""
+    return compile_constraint(
+        tuple(predicates),
+        stage.lm.vocab,
+        stop=stage.stop,
+        max_tokens=stage.max_tokens if max_tokens is None else max_tokens,
+        strip_leading_space=strip_leading_space,
+        device=device,
+    )
+
+
+def stop_automata(stage: TextStage, prompts: Sequence[Prompt]) -> Automata:
+    """What watches for the stop strings in texts after these prompts, and for nothing else."""
+    if not stage.stop:
+        return Automata((None,))
+    strips = stage.lm.vocab.strips_leading_space
+    which = [strips and prompt == "" for prompt in prompts]
+    kinds = sorted(set(which))
+    machines = tuple(automaton_of(stage, (), strip, stage.device) for strip in kinds)
+    if len(machines) == 1:
+        return Automata(machines)
+    numbers = [kinds.index(strip) for strip in which]
+    return Automata(machines, torch.tensor(numbers, device=stage.device))

@@ -14,7 +14,7 @@ from lmppl.automata.ends import conjuncts
 from lmppl.automata.predicates import Predicate
 from lmppl.density.stages.protocol import Stage
 from lmppl.density.stages.text import TextStage
-from lmppl.density.steering.automaton import Automata
+from lmppl.density.steering.automaton import Automata, automaton_of
 from lmppl.density.traces import Traces
 from lmppl.evaluation.constraints import asks_of_text, required_predicate
 from lmppl.evaluation.environment import Environment
@@ -153,7 +153,7 @@ class Requirements:
         # Rows that differ in what no constraint looks at share one automaton.
         shared = (stage, tuple(parts), strip)
         if shared not in self._compiled:
-            self._compiled[shared] = text_stage.automaton(parts, strip, self.device)
+            self._compiled[shared] = automaton_of(text_stage, parts, strip, self.device)
             while len(self._compiled) > _MACHINES_KEPT:
                 del self._compiled[next(iter(self._compiled))]
         machine = self._compiled[shared]
