@@ -10,6 +10,7 @@ bound, `OneOf` a text with others. The rest of this room knows `And`, `Or` and `
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from lmppl.records import dataclass
@@ -84,9 +85,13 @@ class Asked:
     def reads(self) -> Reads:
         return self.asking.reads
 
+    def definition(self) -> Callable[[Any], bool]:
+        """What says of what it reads whether it holds."""
+        return partial(self.asking.holds, **dict(self.arguments))
+
     def holds(self, read: Any) -> bool:
         """Whether it holds of what it reads."""
-        return self.asking.holds(read, **dict(self.arguments))
+        return self.definition()(read)
 
     @property
     def is_quick(self) -> bool:
@@ -115,6 +120,10 @@ class Compared:
     @property
     def reads(self) -> Reads:
         return self.counting.reads(**dict(self.arguments))
+
+    def definition(self) -> Callable[[Any], bool]:
+        """What says of what it reads whether it holds."""
+        return self.holds
 
     def admits(self, count: int) -> bool:
         """Whether a text that counts so many passes."""
@@ -148,6 +157,10 @@ class OneOf:
     words: tuple[str, ...]
     reads: ClassVar[Reads] = "text"
     is_quick: ClassVar[bool] = True
+
+    def definition(self) -> Callable[[Any], bool]:
+        """What says of what it reads whether it holds."""
+        return self.holds
 
     def holds(self, read: Any) -> bool:
         """Whether it holds of what it reads."""

@@ -41,12 +41,12 @@ def recognise(predicate: Leaf, texts: Sequence[str]) -> NDArray[np.bool_]:
 def _recogniser(predicate: Leaf) -> Recogniser:
     language = None if predicate.is_quick else predicate.language()
     if language is None:
-        return _one_by_one(predicate.holds)
+        return _one_by_one(predicate.definition())
     try:
         dfa = predicate_dfa(predicate)
     except TooManyStates:
         lazy = None if language.nfa is None else _Lazy(language)
-        return _one_by_one(predicate.holds if lazy is None else lazy.accepts)
+        return _one_by_one(predicate.definition() if lazy is None else lazy.accepts)
     return _Table(dfa)
 
 

@@ -47,8 +47,8 @@ class Predicate(Builtin):
     """A condition on a text, which is its first argument.
 
     `holds(text, **arguments)` is the definition, in plain Python on the finished text; everything
-    else must agree with it. What reads `tokens` or the `ending` is given their number, or whether
-    the text ended by itself, instead of the text.
+    else must agree with it. What reads the `ending` is given instead whether the text ended by
+    itself, and what reads `tokens` their number, or a column of numbers.
 
     With `automaton(**arguments)` the condition is decided from prefixes: it masks the tokens that
     lead nowhere, and the checker finds contradictions. Without, it is judged on finished texts.
@@ -112,10 +112,10 @@ class Function(Builtin):
 class Countable:
     """A number of things in a text, from 0 up, that an automaton can follow.
 
-    `count(text, **arguments)` is the definition (of the number of tokens where `reads` says
-    `tokens`). `automaton(admits, budget, **arguments)` accepts the texts whose count is admitted:
-    `admits[count]`, and counts beyond the last entry are as the last. `require` raises a ValueError
-    where there is no such automaton.
+    `count(text, **arguments)` is the definition (of the number of tokens, or a column of such
+    numbers, where `reads` says `tokens`). `automaton(admits, budget, **arguments)` accepts the
+    texts whose count is admitted: `admits[count]`, and counts beyond the last entry are as the
+    last. `require` raises a ValueError where there is no such automaton.
     """
 
     name: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lmppl.builtins.arguments import TEXT
 from lmppl.builtins.kinds import Countable, Measure
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 _TOKENS, _WORDS, _CHARACTERS = UNITS = ("tokens", "words", "characters")
 
 
-def count(read: str | int, unit: str) -> int:
+def count(read: Any, unit: str) -> Any:
     """The length of the text in a unit; words are maximal runs of what is not white space.
 
     Tokens are the tokens generated, without end-of-text tokens; those that complete a stop string
-    count. Their number is given instead of the text.
+    count. Their number is given instead of the text, or a column of such numbers.
     """
-    if isinstance(read, int):
+    if unit == _TOKENS:
         return read
     return len(read.split()) if unit == _WORDS else len(read)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial, reduce
+from functools import cache, partial
 from importlib import import_module
 from typing import Any, cast
 
@@ -82,7 +82,7 @@ def _predicate(
     (_, text), *others = given.items()
     if described.reads != "text":
         condition = described.asked(**dict(others))
-        return _by_end(condition.holds, _read(expr, text, described.reads), bool)
+        return _by_end(condition.definition(), _read(expr, text, described.reads))
     names = [name for name, _ in others]
     is_column = any(is_by_row(value) for value in given.values())
     columns = [items(value, env.num_rows) if is_column else [value] for value in given.values()]
@@ -108,7 +108,7 @@ def _measure(described: Measure, expr: Call, given: Mapping[str, Value], env: En
     reads = described.countable.reads(**arguments)
     count = partial(described.countable.count, **arguments)
     if reads != "text":
-        return _by_end(count, _read(expr, text, reads), np.int64)
+        return _by_end(count, _read(expr, text, reads))
     return by_items(count, [text], env.num_rows, ints)
 
 
@@ -119,28 +119,17 @@ def _read(expr: Call, text: Value, reads: Reads) -> NDArray[Any]:
     return np.asarray(text.finished if reads == "ending" else text.num_tokens)
 
 
-def _by_end(function: Callable[[Any], Any], read: NDArray[Any], dtype: Any) -> NDArray[Any]:
-    """The function of every entry, each distinct one computed once."""
-    distinct, which = np.unique(read, return_inverse=True)
-    return np.array([function(each) for each in distinct.tolist()], dtype=dtype)[which]
+def _by_end(function: Callable[[Any], Any], read: NDArray[Any]) -> NDArray[Any]:
+    """The function of how each text ended, or of how many tokens it has."""
+    if read.dtype == bool:
+        return np.asarray(np.where(read, function(True), function(False)))
+    return np.asarray(function(read))
 
 
 def _function(described: Function, expr: Call, values: list[Value], env: Environment) -> Value:
     arrays = [numbers(value) for value in values]
-    domain = described.domain
-    # Not `<`: a NaN is in no domain.
-    outside = [~((each >= domain.lower) & (each <= domain.upper)) for each in arrays]
-    if described.remedy is not None and any(map(np.any, outside)):
-        row = first_row(reduce(np.logical_or, outside), env)
-        shown = ", ".join(format_value(items(value, env.num_rows)[row]) for value in values)
-        raise failure(
-            "LMP920",
-            f"{expr.function}({shown}) has no value",
-            expr,
-            env,
-            row,
-            help=described.remedy,
-        )
+    if described.remedy is not None:
+        _require_domain(described, expr, values, env)
     with np.errstate(all="ignore"):
         result = np.asarray(_on_arrays(described)(*arrays))
     if expr.type.kind == "int" and result.dtype.kind == "f":
@@ -149,6 +138,19 @@ def _function(described: Function, expr: Call, values: list[Value], env: Environ
             raise failure("LMP920", "the result is too large for an int", expr, env, row)
         result = result.astype(np.int64)
     return finite(expr, result, [result] if described.may_be_zero_mass else values, env)
+
+
+def _require_domain(described: Function, expr: Call, values: list[Value], env: Environment) -> None:
+    """Raises: InferenceError, LMP920, an argument is where the function has no value."""
+    domain = described.domain
+    for value in values:
+        # Not `<`: a NaN is in no domain.
+        inside = (numbers(value) >= domain.lower) & (numbers(value) <= domain.upper)
+        if not np.all(inside):
+            row = first_row(~inside, env)
+            shown = ", ".join(format_value(items(each, env.num_rows)[row]) for each in values)
+            message = f"{expr.function}({shown}) has no value"
+            raise failure("LMP920", message, expr, env, row, help=described.remedy)
 
 
 @cache
