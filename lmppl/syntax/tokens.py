@@ -31,6 +31,11 @@ class Token(str):
         made.end_line, made.end_column = end_line, end_column
         return made
 
+    def __getnewargs__(self) -> tuple[str, str, *tuple[int | None, ...]]:  # type: ignore[override]
+        # What an error shows of a program goes from process to process.
+        places = (self.start_pos, self.line, self.column)
+        return self.type, str(self), *places, self.end_line, self.end_column, self.end_pos
+
     type: str
     start_pos: int | None
     line: int | None

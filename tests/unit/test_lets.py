@@ -153,7 +153,7 @@ def test_every_node_is_given_once_however_often_a_let_is_named() -> None:
 _AS_WRITTEN = {
     "ir/expr.py": "defines it",
     "checker/scope.py": "the symbol of a let knows the choices behind it",
-    "evaluation/values.py": "says what the names in an expression stood for",
+    "evaluation/environment.py": "says what the names in an expression stood for",
     "evaluation/joint.py": "counts how much is written",
 }
 
