@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import field
 from typing import Literal
 
@@ -215,6 +215,10 @@ class Model:
     span: Span
     # Real paths of folders beside `base_dir` in which the files that it names may lie.
     allow: tuple[str, ...] = ()
+    # The values of lets by name, once somebody has looked.
+    _let_values: dict[str, Expr] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     def __repr__(self) -> str:
         counts = f"choices: {len(self.sites)}, terms: {len(self.potentials)}"
@@ -237,22 +241,16 @@ class Model:
 
     def nodes(self, *exprs: Expr | None) -> Iterator[Expr]:
         """Every node that the expressions depend on, through lets, each once."""
-        return walk_through((expr for expr in exprs if expr is not None), self._value_of())
+        return walk_through((expr for expr in exprs if expr is not None), self._value_of)
 
     def resolve(self, expr: Expr) -> Expr:
         """The expression that a chain of `let a = b` stands for."""
-        return resolved(expr, self._value_of())
+        return resolved(expr, self._value_of)
 
-    def _value_of(self) -> Callable[[str], Expr]:
-        lets: dict[str, Expr] = {}
-
-        def value_of(name: str) -> Expr:
-            # Most expressions name no let.
-            if not lets:
-                lets.update((let.name, let.expr) for let in self.lets)
-            return lets[name]
-
-        return value_of
+    def _value_of(self, name: str) -> Expr:
+        if not self._let_values:
+            self._let_values.update({let.name: let.expr for let in self.lets})
+        return self._let_values[name]
 
     @property
     def expressions(self) -> tuple[Expr, ...]:

@@ -50,6 +50,14 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
+class Remembering:
+    """A record that remembers what it found out."""
+
+    name: str
+    known: dict[str, int] = field(default_factory=dict, init=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Empty:
     """Nothing."""
 
@@ -94,6 +102,14 @@ def test_equal_records_have_equal_hashes_and_say_what_they_hold() -> None:
     assert Base("a") != Mine("a") and Base("a") == Base("a")
     assert Empty() == Empty() and hash(Empty()) == hash(Empty())
     assert repr(Mine("a", 3)) == "Mine(name='a', size=3, parts=[])"
+
+
+def test_what_is_not_compared_makes_no_difference_and_is_not_taken_over() -> None:
+    first, second = Remembering("a"), Remembering("a")
+    first.known["b"] = 1
+    assert first == second and hash(first) == hash(second)
+    assert replace(first, name="c").known == {}
+    assert pickle.loads(pickle.dumps(first)).known == {"b": 1}
 
 
 def test_records_are_copied_pickled_and_replaced() -> None:
