@@ -48,5 +48,5 @@ def test_every_room_is_described() -> None:
 
 
 def test_the_layers_are_those_that_are_checked() -> None:
-    (checked,) = (each["layers"] for each in CONTRACTS if each["type"] == "layers")
+    (checked,) = (each["layers"] for each in CONTRACTS if each.get("containers") == ["lmppl"])
     assert "".join(f"    {line}\n" for line in checked) in PAGE
