@@ -27,12 +27,13 @@ else:
 
     def dataclass(*, frozen: bool, slots: bool, kw_only=False, eq=True, repr=True):
         """The decorator that makes a frozen class with slots of its annotations."""
-        assert frozen and slots
+        assert frozen and slots, "records have slots and cannot be changed"
         left_out = (() if eq else ("__eq__", "__hash__")) + (() if repr else ("__repr__",))
         return lambda cls: _record(cls, kw_only, left_out)
 
 
 def _record(cls: type[_T], kw_only: bool, left_out: tuple[str, ...]) -> type[_T]:
+    assert not hasattr(cls, "__post_init__"), f"{cls.__name__}: nothing runs after a record is made"
     own = {*vars(cls), *left_out}
     made: Any = dataclasses.dataclass(
         init=False, repr=False, eq=False, slots=True, kw_only=kw_only

@@ -133,3 +133,14 @@ def test_keywords_only_and_identity_are_as_in_a_dataclass() -> None:
 def test_all_records_share_their_methods() -> None:
     for method in ("__init__", "__eq__", "__hash__", "__repr__", "__setattr__"):
         assert getattr(Mine, method) is getattr(Interval, method)
+
+
+def test_a_record_that_would_run_something_once_it_is_made_is_refused() -> None:
+    class Checked:
+        x: int
+
+        def __post_init__(self) -> None:
+            raise ValueError
+
+    with pytest.raises(AssertionError, match="Checked"):
+        dataclass(frozen=True, slots=True)(Checked)
