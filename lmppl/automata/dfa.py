@@ -175,22 +175,33 @@ def minimise(dfa: Dfa) -> Dfa:
     Hopcroft's algorithm after merging classes that act alike; states are numbered in breadth-first
     order, so equal languages over one partition give equal automata.
     """
-    return _canonical(_merge_states(_merge_classes(_trim(dfa))))
+    merged = _merge_states(_merge_classes(_trim(dfa)))
+    return _numbered(merged, _reached(merged))
+
+
+def _reached(dfa: Dfa) -> list[int]:
+    """The states that some text reaches, in breadth-first order."""
+    order = [0]
+    known = {0}
+    for state in order:
+        for target in dfa.rows[state]:
+            if target not in known:
+                known.add(target)
+                order.append(target)
+    return order
+
+
+def _numbered(dfa: Dfa, order: Sequence[int]) -> Dfa:
+    """Only the states in `order`, which lead to no other, numbered as they stand there."""
+    numbers = {state: number for number, state in enumerate(order)}
+    rows = tuple(tuple(numbers[target] for target in dfa.rows[state]) for state in order)
+    return Dfa(dfa.alphabet, rows, tuple(dfa.outputs[state] for state in order))
 
 
 def _trim(dfa: Dfa) -> Dfa:
     """Only states that some text reaches."""
-    order = [0]
-    numbers = {0: 0}
-    for state in order:
-        for target in dfa.rows[state]:
-            if target not in numbers:
-                numbers[target] = len(order)
-                order.append(target)
-    if len(order) == dfa.num_states:
-        return dfa
-    rows = tuple(tuple(numbers[target] for target in dfa.rows[state]) for state in order)
-    return Dfa(dfa.alphabet, rows, tuple(dfa.outputs[state] for state in order))
+    order = _reached(dfa)
+    return dfa if len(order) == dfa.num_states else _numbered(dfa, order)
 
 
 def _merge_classes(dfa: Dfa) -> Dfa:
@@ -263,18 +274,6 @@ def _merge_states(dfa: Dfa) -> Dfa:
         rows[rename[number]] = tuple(rename[block_of[target]] for target in dfa.rows[member])
         outputs[rename[number]] = dfa.outputs[member]
     return _merge_classes(Dfa(dfa.alphabet, tuple(rows), tuple(outputs)))
-
-
-def _canonical(dfa: Dfa) -> Dfa:
-    order = [0]
-    numbers = {0: 0}
-    for state in order:
-        for target in dfa.rows[state]:
-            if target not in numbers:
-                numbers[target] = len(order)
-                order.append(target)
-    rows = tuple(tuple(numbers[target] for target in dfa.rows[state]) for state in order)
-    return Dfa(dfa.alphabet, rows, tuple(dfa.outputs[state] for state in order))
 
 
 def shortest_accepted(dfa: Dfa) -> str | None:
