@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +45,10 @@ def _mix_int(word: int) -> int:
 def fresh_seed() -> int:
     """A seed from the operating system, for runs that name none; recorded in the manifest."""
     return secrets.randbits(31)
+
+
+# The uniform numbers of rows `[n]` at a step, float64 `[n]`.
+Uniforms = Callable[[Tensor, int], Tensor]
 
 
 @dataclass(frozen=True, slots=True)

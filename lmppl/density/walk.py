@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lmppl.density.rows import SiteRows
+from lmppl.density.stages.completing import complete
 from lmppl.density.target import Target
 from lmppl.density.traces import Traces
 from lmppl.rng import Stream
@@ -65,11 +65,7 @@ def from_prior(target: Target, counters: Tensor, stream: Stream) -> Choose:
 
         # What follows requirements is dead, and deaf to stop strings, once one is broken.
         run = stage.start(rows, *stage.unsteered(rows))
-        log_mass = torch.zeros(rows.num_rows, dtype=torch.float64, device=rows.device)
-        number = 0
-        while run.num_open:
-            run, log_mass = stage.advance(run, log_mass, of_rows, number, masked=False)
-            number += 1
+        run, _ = complete(stage, run, of_rows, masked=False)
         return Chosen(stage.finish(run), run.log_prior)
 
     return choose

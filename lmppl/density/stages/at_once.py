@@ -17,6 +17,7 @@ from lmppl.density.stages.redrawing import Redraw, Redrawn
 from lmppl.density.stages.run import Step
 from lmppl.density.steering.steered import Steered
 from lmppl.lm.protocol import LanguageModel
+from lmppl.rng import Uniforms
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ class DrawnAtOnce(ABC):
         self,
         run: AtOnceRun,
         log_mass: Tensor,
-        uniforms: Callable[[Tensor, int], Tensor],
+        uniforms: Uniforms,
         number: int,
         *,
         masked: bool = True,

@@ -1,10 +1,10 @@
-"""Texts taken up where they are, drawn to their end, and finished."""
+"""Runs drawn to their end; texts taken up where they are, and finished."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,11 +16,11 @@ from lmppl.density.stages.strings import strings
 from lmppl.density.stages.text_batch import TextBatch
 from lmppl.density.steering.protocol import Steering
 from lmppl.lm.protocol import LanguageModel, Prefixes, Prompt
+from lmppl.rng import Uniforms
 
 if TYPE_CHECKING:
+    from lmppl.density.stages.protocol import Stage
     from lmppl.density.stages.text import TextStage
-
-Uniforms = Callable[[Tensor, int], Tensor]  # (rows [n], step) -> float64 [n]
 
 
 def generate(
@@ -40,10 +40,13 @@ def generate(
 
 
 def complete(
-    stage: TextStage, run: TextRun, uniforms: Uniforms, *, masked: bool = True
-) -> tuple[TextRun, Tensor]:
-    """Draws until no row is open; returns the log of prior over proposal, `[rows]`."""
-    log_weight = torch.zeros(run.num_rows, dtype=torch.float64, device=stage.device)
+    stage: Stage, run: Any, uniforms: Uniforms, *, masked: bool = True
+) -> tuple[Any, Tensor]:
+    """A `Run` of any site drawn until no row is open, and the log of prior over proposal, `[rows]`.
+
+    −inf for rows that are dead. Draws are the prior's where not `masked`.
+    """
+    log_weight = torch.zeros_like(run.log_prior)
     number = 0
     while run.num_open:
         run, log_weight = stage.advance(run, log_weight, uniforms, number, masked=masked)

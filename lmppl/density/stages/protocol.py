@@ -14,9 +14,7 @@ from lmppl.density.stages.run import Step
 from lmppl.density.stages.text import TextStage
 from lmppl.density.steering.steered import Steered
 from lmppl.lm.protocol import LanguageModel
-
-# (rows [n], step) -> float64 uniforms [n]
-Uniforms = Callable[[Tensor, int], Tensor]
+from lmppl.rng import Uniforms
 
 
 class Run(Protocol):

@@ -32,10 +32,9 @@ from lmppl.density.steering.protocol import Steering
 from lmppl.density.steering.steered import Steered
 from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prefixes, Prompt
 from lmppl.records import brief
+from lmppl.rng import Uniforms
 from lmppl.sequences.drawing import IDENTITY_WARP, Warp, draw_tokens
 from lmppl.timing import timed
-
-Uniforms = Callable[[Tensor, int], Tensor]  # (rows [n], step) -> float64 [n]
 
 
 @dataclass(frozen=True, slots=True)
