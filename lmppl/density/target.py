@@ -25,7 +25,7 @@ from lmppl.density.steering.automaton import Automata
 from lmppl.density.steering.requirements import Requirements
 from lmppl.density.traces import Traces
 from lmppl.errors import Diagnostic, InferenceError
-from lmppl.evaluation.columns import TextColumn
+from lmppl.evaluation.columns import Column, TextColumn
 from lmppl.evaluation.environment import Environment
 from lmppl.evaluation.joint import Cell, joint_ranges
 from lmppl.evaluation.memory import HostMemory
@@ -133,7 +133,7 @@ class Target:
     ) -> Environment:
         """What expressions are evaluated against: a column per parameter and drawn site."""
         values: dict[str, object] = {}
-        columns: dict[str, object] = {}
+        columns: dict[str, Column] = {}
         if self.num_groups == 1:
             values.update(self.bindings[0])
         else:
@@ -150,7 +150,7 @@ class Target:
         return Environment(
             num_rows=traces.num_rows,
             values=values,
-            columns=columns,  # type: ignore[arg-type]
+            columns=columns,
             scorers=self.scorers,
             functions=self.functions,
             lets={let.name: let.expr for let in self.model.lets},

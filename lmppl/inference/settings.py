@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, field
 from typing import Any, ClassVar, Literal
 
-from lmppl.errors import Diagnostic
+from lmppl.errors import Diagnostic, InternalError
 from lmppl.ir.model import Model, Potential
 from lmppl.ir.types import Interval
 from lmppl.lm.names import STEPPINGS
@@ -91,7 +91,7 @@ class Settings:
     @classmethod
     def small_runs(cls, num_runs: int, size: int) -> Settings:
         """Settings of so many runs of so many particles, to begin another method with."""
-        raise NotImplementedError
+        raise InternalError(f"{cls.name} has no small runs that another method could begin with")
 
     @classmethod
     def suits(cls, model: Model) -> bool:
