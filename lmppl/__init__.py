@@ -7,13 +7,11 @@ nor pyro.
 from __future__ import annotations
 
 import importlib
-import logging
-from typing import TYPE_CHECKING, Any
+
+# As type checkers read it; `typing` and `logging` cost more than all of this module.
+TYPE_CHECKING = False
 
 __version__ = "0.1.0"
-
-# Nothing is logged unless the host program, or `lmppl --verbose`, listens.
-logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOME = {
     "load": "lmppl.pipeline",
@@ -34,6 +32,8 @@ _HOME = {
 __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from lmppl.errors import InferenceError, InternalError, LmpError
     from lmppl.lm.function import FunctionLM
     from lmppl.models import BoundModel, CompiledModel

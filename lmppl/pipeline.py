@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from lmppl.progress import ProgressListener
 
 _log = logging.getLogger(__name__)
+# Nothing is shown unless the host program, or `lmppl --verbose`, listens.
+logging.getLogger("lmppl").addHandler(logging.NullHandler())
 
 
 def load(

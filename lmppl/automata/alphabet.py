@@ -83,9 +83,11 @@ def cased_characters() -> str:
         block = scanned[start : start + 256]
         if block.lower() == block and block.upper() == block:
             continue
-        for char in block:
-            if char.lower() != char or char.upper() != char:
-                found.update(char, *char.lower(), *char.upper())
+        for char, lower, upper in zip(
+            block, map(str.lower, block), map(str.upper, block), strict=True
+        ):
+            if lower != char or upper != char:
+                found.update(char, *lower, *upper)
     return "".join(sorted(found))
 
 
