@@ -4,7 +4,7 @@ from lmppl.posterior.absent import NoPosterior
 from lmppl.posterior.draw import Draw, TextDraw
 from lmppl.posterior.estimate import Estimate, log_mean_exp
 from lmppl.posterior.expectation import ExpectationResult, verdict_of
-from lmppl.posterior.posterior import Posterior, load_posterior
+from lmppl.posterior.posterior import Posterior
 from lmppl.posterior.unseen import Unseen
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "Posterior",
     "TextDraw",
     "Unseen",
-    "load_posterior",
     "log_mean_exp",
     "verdict_of",
 ]

@@ -21,7 +21,7 @@ from lmppl.posterior.expectation import ExpectationResult, Statistic
 from lmppl.posterior.plain import ReadOnly, readable
 from lmppl.posterior.questions import Question
 from lmppl.posterior.statistics import Range
-from lmppl.posterior.storage import load_draws, save_draws
+from lmppl.posterior.storage import save_draws
 from lmppl.posterior.summary import summarise
 from lmppl.posterior.unseen import Unseen
 
@@ -385,11 +385,3 @@ class Posterior:
         Raises: FileExistsError where lmppl did not write all that is in the directory.
         """
         save_draws(self.data, directory)
-
-
-def load_posterior(directory: str | os.PathLike[str]) -> Posterior:
-    """The posterior that `Posterior.save` wrote, without its program.
-
-    Raises: as `lmppl.posterior.storage.load_draws`.
-    """
-    return Posterior.of(load_draws(directory))

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from lmppl.posterior import Posterior, load_posterior
+from lmppl import load_posterior
+from lmppl.posterior import Posterior
 
 _CALLS = (
     "open close chmod fsync rename replace mkdir rmdir unlink listdir scandir lstat stat read write"

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import lmppl
+from lmppl import load_posterior
 from lmppl.cli import main
 from lmppl.errors import InferenceError
-from lmppl.posterior import NoPosterior, Posterior, load_posterior
+from lmppl.posterior import NoPosterior, Posterior
 
 PRIOR = {"tokens": ["a", "b"], "initial": [1, 1], "transition": [[1, 2], [2, 1]], "eos": None}
 PROGRAM = """\

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lmppl import __version__
+from lmppl import __version__, load_posterior
 from lmppl.cli import main
 from lmppl.cli.arguments import COMMANDS
 from lmppl.cli.outcome import UsageError
@@ -23,7 +23,6 @@ from lmppl.cli.streams import has_colour, say_diagnostics, show_summary
 from lmppl.cli.values import read_options, read_value, split_pair
 from lmppl.inference import METHODS
 from lmppl.ir.types import BOOL, INT, REAL, STRING
-from lmppl.posterior import load_posterior
 
 PRIOR = {
     "tokens": ["a", "b", "c"],

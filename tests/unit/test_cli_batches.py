@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from lmppl import load_posterior
 from lmppl.cli import main
-from lmppl.posterior import load_posterior
 
 PRIOR = {"tokens": ["a", "b"], "initial": [1, 1], "transition": [[1, 2], [2, 1]], "eos": None}
 PROGRAM = """\

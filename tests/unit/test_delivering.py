@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from lmppl import load_posterior
 from lmppl.cli import main
 from lmppl.cli.delivering import deliver
 from lmppl.cli.parsing import Arguments
-from lmppl.posterior import Posterior, load_posterior
+from lmppl.posterior import Posterior
 
 PROGRAM = """\
 model coin() {

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import lmppl
-from lmppl.posterior import Estimate, Posterior, load_posterior
+from lmppl import load_posterior
+from lmppl.posterior import Estimate, Posterior
 from lmppl.posterior.meaning import one_in
 
 # Two tokens: "a" with 3/4, then the other one with 2/3.

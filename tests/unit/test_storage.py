@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lmppl import load_posterior
 from lmppl.errors import LmpError, StorageError
-from lmppl.posterior import Estimate, Posterior, index, load_posterior, ownership
+from lmppl.posterior import Estimate, Posterior, index, ownership
 from lmppl.posterior.index import sealed
 from lmppl.posterior.ownership import check_destination
 from lmppl.posterior.storage import save_draws
