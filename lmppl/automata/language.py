@@ -183,8 +183,10 @@ def contradiction(
             continue
         if not any(dfas[index].outputs):
             return (index,)
-    # Most lists of requirements forbid something, and the empty text has nothing of it.
-    if all(dfa.outputs[0] for dfa in dfas.values()):
+    # Most lists of requirements forbid something, and the shortest text that one of them allows has
+    # nothing of it: no product is needed where one text is accepted by all.
+    texts = (shortest_accepted(dfa) for dfa in dfas.values())
+    if any(all(dfa.accepts(text) for dfa in dfas.values()) for text in texts if text is not None):
         return None
     for pair in combinations(dfas, 2):
         if all(dfas[index].outputs[0] for index in pair):
