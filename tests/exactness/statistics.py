@@ -49,10 +49,11 @@ def rows_of(case: Case, target: Target, traces: Traces) -> np.ndarray:
     numbers = {e.key: number for number, e in enumerate(case.table)}
     text = traces.values["text"]
     tokens, lengths = text.tokens.tolist(), text.lengths.tolist()
+    choices = [traces.values[name].listed() for name in case.choice_names]
     found = []
     for row in range(traces.num_rows):
-        choices = tuple(traces.values[name].listed()[row] for name in case.choice_names)
-        found.append(numbers[(*choices, tuple(tokens[row][: lengths[row]]))])
+        chosen = tuple(column[row] for column in choices)
+        found.append(numbers[(*chosen, tuple(tokens[row][: lengths[row]]))])
     return np.array(found)
 
 
