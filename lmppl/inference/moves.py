@@ -24,13 +24,14 @@ class Move:
     `is_proposal` says whether a part of a site was proposed, which may be refused: acceptance rates
     count those. `cut` is the relative position in [0, 1) where a text was cut, None for other
     moves. `from_start` says which kept no token and drew the whole text, or everything anew; None
-    for moves that never do.
+    for moves that never do. `num_tokens` were drawn and `num_computed` read by language models.
     """
 
     traces: Traces
     accepted: Tensor
     moved: Tensor
     num_tokens: int
+    num_computed: int = 0
     is_proposal: bool = False
     cut: Tensor | None = None
     from_start: Tensor | None = None
@@ -51,7 +52,7 @@ def redraw_move(target: Target, traces: Traces, site: int, how: Redraw, memory: 
     old = traces.values[stage.name]
     redrawn = stage.redraw(rows, target.steering(rows), old, how, memory)
     proposal = traces.with_value(stage.name, redrawn.value, redrawn.log_prior)
-    proposal, log_rest = _rescored_later(target, traces, proposal, site)
+    proposal, log_rest = rescored_later(target, traces, proposal, site)
     log_ratio = redrawn.log_ratio + log_rest
     accepted = how.stream.child("accept").uniforms(how.chains).log() < log_ratio
     if redrawn.settle is not None:
@@ -61,6 +62,7 @@ def redraw_move(target: Target, traces: Traces, site: int, how: Redraw, memory: 
         accepted,
         accepted & old.differs(redrawn.value),
         redrawn.num_tokens,
+        redrawn.num_computed,
         is_proposal=True,
         cut=redrawn.cut,
         from_start=redrawn.from_start,
@@ -75,7 +77,7 @@ def gibbs_move(
     rows = torch.arange(num_rows, device=traces.group.device)
     many = traces.select(rows.repeat_interleave(every.size))
     proposal = many.with_value(name, every.value, every.log_prob)
-    proposal, log_rest = _rescored_later(target, many, proposal, site)
+    proposal, log_rest = rescored_later(target, many, proposal, site)
     log_joint = (every.log_prob + log_rest).view(num_rows, every.size)
     uniforms = stream.child("gibbs").uniforms(chains_of(target, traces))
     drawn = draw_choices(log_joint.log_softmax(-1), uniforms)
@@ -95,7 +97,14 @@ def restart_move(target: Target, traces: Traces, stream: Stream) -> Move:
     accepted = torch.zeros_like(chains, dtype=torch.bool)
     everything = torch.ones_like(accepted)
     if drawn.rows.numel() == 0:
-        return Move(traces, accepted, accepted, drawn.num_tokens, from_start=everything)
+        return Move(
+            traces,
+            accepted,
+            accepted,
+            drawn.num_tokens,
+            drawn.num_tokens,
+            from_start=everything,
+        )
     slot = torch.zeros_like(chains).index_copy(
         0, drawn.rows, torch.arange(drawn.rows.shape[0], device=chains.device)
     )
@@ -108,10 +117,17 @@ def restart_move(target: Target, traces: Traces, stream: Stream) -> Move:
     accepted = stream.child("accept").uniforms(chains).log() < log_weight - own
     changed = traces.differs(new)
     merged = traces.merge(new, accepted)
-    return Move(merged, accepted, accepted & changed, drawn.num_tokens, from_start=everything)
+    return Move(
+        merged,
+        accepted,
+        accepted & changed,
+        drawn.num_tokens,
+        drawn.num_tokens,
+        from_start=everything,
+    )
 
 
-def _rescored_later(target: Target, old: Traces, new: Traces, site: int) -> tuple[Traces, Tensor]:
+def rescored_later(target: Target, old: Traces, new: Traces, site: int) -> tuple[Traces, Tensor]:
     """What a new value of `site` changes after it: log prior of later sites, and potentials.
 
     Returns the new executions with everything recomputed, and the log ratio new / old, `[rows]`.

@@ -18,6 +18,7 @@ import torch
 
 import lmppl
 from lmppl.density import ChoiceStage, Target, TextBatch, TextRun, TextStage, Traces
+from lmppl.density.stages import redrawing
 from lmppl.density.stages.redrawing import Redraw
 from lmppl.inference import moves
 from lmppl.inference.exact import Exact
@@ -316,6 +317,10 @@ def block_kernel(target: Target, traces: Traces, stream: Stream) -> Traces:
     return redraw_kernel(target, traces, stream, in_block=True, block_size=2)
 
 
+def resized_kernel(target: Target, traces: Traces, stream: Stream) -> Traces:
+    return redraw_kernel(target, traces, stream, in_block=True, block_size=2, resized=True)
+
+
 def choice_kernel(target: Target, traces: Traces, stream: Stream) -> Traces:
     return redraw_kernel(target, traces, stream, site=0)
 
@@ -363,7 +368,11 @@ def symmetry_p_value(before: np.ndarray, after: np.ndarray) -> float:
 
 
 @every_case
-@pytest.mark.parametrize("kernel", [suffix_kernel, block_kernel], ids=["suffix", "block"])
+@pytest.mark.parametrize(
+    "kernel",
+    [suffix_kernel, block_kernel, resized_kernel],
+    ids=["suffix", "block", "resized"],
+)
 def test_text_moves_leave_the_posterior_invariant_and_are_reversible(
     case: Case, kernel: Kernel
 ) -> None:
@@ -551,6 +560,34 @@ def test_mcmc_that_forgets_the_old_proposal_of_a_block_is_rejected(
 ) -> None:
     wrong_redraws(monkeypatch, lambda old, new: new.log_prob() - old.log_prob())
     assert invariance_p_value(TILT, block_kernel) < ALPHA
+
+
+def test_blocks_of_another_size_that_forget_how_many_there_are_are_rejected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A longer text has more places for a block."""
+    monkeypatch.setattr(redrawing, "_log_choices", lambda inner, *of: torch.zeros_like(inner))
+    assert invariance_p_value(ENDS, resized_kernel) < ALPHA
+
+
+def test_blocks_of_another_size_that_forget_what_was_pushed_out_are_rejected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only the old block counts, and not the tokens that a longer one pushes over the end."""
+    true_replaced = redrawing._replaced
+    monkeypatch.setattr(
+        redrawing,
+        "_replaced",
+        lambda old, start, size, shift: true_replaced(old, start, size, 0 * shift),
+    )
+    assert invariance_p_value(TILT, resized_kernel) < ALPHA
+
+
+def test_blocks_of_another_size_that_are_weighed_by_their_prior_are_rejected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wrong_redraws(monkeypatch, lambda old, new: old.log_prob() - new.log_prob())
+    assert invariance_p_value(TILT, resized_kernel) < ALPHA
 
 
 def test_a_kernel_that_never_cuts_at_the_start_is_seen_from_a_cold_start(

@@ -18,7 +18,13 @@ from torch import Tensor
 from lmppl.density.rows import SiteRows
 from lmppl.density.stages.alternatives import Children
 from lmppl.density.stages.completing import finished, recovered, resumed
-from lmppl.density.stages.redrawing import Redraw, Redrawn, redraw_block, redraw_suffix
+from lmppl.density.stages.redrawing import (
+    Redraw,
+    Redrawn,
+    redraw_block,
+    redraw_resized,
+    redraw_suffix,
+)
 from lmppl.density.stages.run import Beside, Step, TextRun
 from lmppl.density.stages.scoring import (
     require_numbers,
@@ -131,9 +137,10 @@ class TextStage:
         how: Redraw,
         memory: PrefixArchive | None,
     ) -> Redrawn:
-        """Every text with a block in its middle, or a suffix, drawn again."""
+        """Every text with a part in its middle, or a suffix, drawn again."""
         (automata,) = steering
-        redraw = redraw_block if how.in_block else redraw_suffix
+        in_block = redraw_resized if how.resized else redraw_block
+        redraw = in_block if how.in_block else redraw_suffix
         return redraw(self, rows, automata, value, how, memory)
 
     def alternatives(self, rows: SiteRows) -> None:
