@@ -191,7 +191,8 @@ class _Program:
         target = evaluating_target(model, self.values, self.externs, rewards, functions)
         self._require_same(target.digests)
         draws = self.draws
-        traces = traces_of(target, draws.sites, draws.tokens, self.kept["texts"], len(draws))
+        texts, costs = self.kept["texts"], draws.log_priors
+        traces = traces_of(target, draws.sites, draws.tokens, texts, costs, len(draws))
         values = target.evaluate(expr, traces)
         return values.astype(bool) if expr.type.kind == "bool" else values
 

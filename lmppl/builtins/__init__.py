@@ -19,6 +19,7 @@ from lmppl.builtins.distributions.ngram import NGRAM
 from lmppl.builtins.functions import FUNCTIONS
 from lmppl.builtins.kinds import Distribution, Source
 from lmppl.builtins.length import LENGTH
+from lmppl.builtins.log_prob import LOG_PROB
 from lmppl.builtins.predicates.contains import CONTAINS
 from lmppl.builtins.predicates.ends_with import ENDS_WITH
 from lmppl.builtins.predicates.finished import FINISHED
@@ -80,6 +81,7 @@ DISTRIBUTIONS = (
 FACTORS: tuple[Builtin, ...] = (
     *PREDICATES,
     LENGTH,
+    LOG_PROB,
     *FUNCTIONS,
     *RULES,
     *STATISTICS,

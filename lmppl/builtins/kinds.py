@@ -8,7 +8,7 @@ special. The checker reads these, so that whatever is heavy is imported where it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from lmppl.builtins.domains import within_domain
@@ -155,6 +155,21 @@ class Measure(Builtin):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
+class PriorScore(Builtin):
+    """How likely a choice, its one argument, was under its own distribution: a log probability.
+
+    What the choice cost when it was drawn, so that nothing is computed for it.
+    """
+
+    kind: ClassVar[BuiltinKind] = "function"
+
+    result: Type = REAL
+
+    def range(self, ranges: Ranges) -> Interval:
+        return Interval(-math.inf, 0.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
 class PromptMaker(Builtin):
     """What makes a prompt of a language model of strings: `make(**arguments)`."""
 
@@ -272,6 +287,10 @@ class Distribution(Builtin):
         """The values, from the arguments known before anything is drawn; None: not to be listed."""
         return None
 
+    def log_masses(self, arguments: Arguments) -> Interval | None:
+        """What the log probability of a value can be, from all arguments; None: any below 0."""
+        return None
+
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
 class TextDistribution(Distribution):
@@ -295,6 +314,8 @@ class ChoiceDistribution(Distribution):
     are; `weights(num_rows, size, **arguments)` their probabilities in each row, `[rows, values]`,
     from the others by row: `[rows]` for a number, `[rows, n]` for an array, None where it is not
     given. `value_type` is the type of the values, from the types of the arguments.
+    `masses(**arguments)` gives the probabilities from plain values of all arguments, so that their
+    logs have a range before anything is run; without it that is not known.
     """
 
     binder: ClassVar[str] = "lmppl.density.sites:bind_choice"
@@ -302,9 +323,21 @@ class ChoiceDistribution(Distribution):
     support: Callable[..., tuple[object, ...]]
     weights: Callable[..., NDArray[np.float64]]
     value_type: Callable[[Mapping[str, Type]], Type]
+    masses: Callable[..., Sequence[float]] | None = None
 
     def type_of(self, types: Mapping[str, Type]) -> Type:
         return self.value_type(types)
 
     def listed(self, **known: object) -> tuple[object, ...]:
         return self.support(**known)
+
+    def log_masses(self, arguments: Arguments) -> Interval | None:
+        """From that of the rarest value that can be drawn to that of the likeliest."""
+        if self.masses is None:
+            return None
+        given = {each.name: arguments.get(each.name, each.default) for each in self.arguments}
+        found = [float(mass) for mass in self.masses(**given) if mass > 0.0]
+        total = math.fsum(found)
+        if not 0.0 < total < math.inf:
+            return None
+        return Interval(math.log(min(found) / total), math.log(max(found) / total))

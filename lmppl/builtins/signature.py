@@ -19,11 +19,13 @@ BuiltinKind = Literal[
 ]
 
 # What an argument may be. `text` is any string, `generated` must be the text of a site itself,
+# `site` the value of any site itself,
 # `words` is a string or an array of them, `regex` a string known before anything is drawn, `path`
 # one that names a file beside the program, `model` one that names a language model or classifier.
 Accepts = Literal[
     "text",
     "generated",
+    "site",
     "string",
     "words",
     "regex",
@@ -43,6 +45,7 @@ Accepts = Literal[
 ACCEPTED_IN_WORDS: Mapping[Accepts, str] = {
     "text": "a string",
     "generated": "the text of a site",
+    "site": "a choice",
     "string": "a string",
     "words": "a string or an array of strings",
     "regex": "a string with a regular expression",

@@ -158,6 +158,9 @@ class ArgumentChecker:
         if argument.accepts == "generated" and not scope.is_text_site(value):
             self.report_not_generated(value, owner)
             return None
+        if argument.accepts == "site" and not scope.is_site(value):
+            self._report_no_site(value, owner)
+            return None
         if argument.known == "file" and not isinstance(value, ir.Constant):
             self.report.error(
                 "LMP114",
@@ -188,6 +191,19 @@ class ArgumentChecker:
             value.span,
             f"`{owner}` asks how a text was generated, and this is not the text of a choice",
             help="give it the name of a text that is drawn with `~`",
+        )
+
+    def _report_no_site(self, value: ir.Expr, owner: str) -> None:
+        sites = sorted(self.scope.sites_of(value))
+        text = self.report.text(value.span)
+        self.report.error(
+            "LMP227",
+            value.span,
+            f"`{owner}` asks how likely a choice was, and `{text}` is not one",
+            label=f"computed from `{sites[0]}`" if sites else "not drawn",
+            help=f"ask about what is drawn: `{owner}({sites[0]})`"
+            if sites
+            else "give it the name of what is drawn with `~`",
         )
 
     def _report_type(self, argument: Argument, value: ir.Expr, owner: str) -> None:
@@ -283,5 +299,7 @@ def _has_accepted_type(accepts: Accepts, type: Type) -> bool:
             return scalar and type.kind in (STRING.kind, CHAT.kind)
         case "label":
             return scalar and type.kind in ("string", "int")
+        case "site":
+            return True
         case "sources":
             return False

@@ -148,6 +148,11 @@ class Scope:
         symbol = self.symbols.get(found.name)
         return symbol if symbol is not None and symbol.is_text else None
 
+    def is_site(self, expr: Expr) -> bool:
+        """Whether an expression is the value of a site itself."""
+        found = self.resolve(expr)
+        return isinstance(found, Reference) and found.role == "site"
+
     def is_text_site(self, expr: Expr) -> bool:
         """Whether an expression is the text of a site itself."""
         return self.text_site(expr) is not None

@@ -98,18 +98,21 @@ def traces_of(
     sites: Mapping[str, Sequence[Any] | NDArray[Any]],
     tokens: Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64]]],
     texts: Mapping[str, Mapping[str, NDArray[Any]]],
+    log_priors: Mapping[str, NDArray[np.float64]],
     num_rows: int,
 ) -> Traces:
-    """The draws of a posterior as executions, without their scores.
+    """The draws of a posterior as executions, without their potentials.
+
+    `log_priors` has what the values of each site cost.
 
     Raises: ValueError, KeyError where a value is none that its site can have.
     """
     traces = Traces(group=torch.zeros(num_rows, dtype=torch.long))
-    nothing = torch.zeros(num_rows, dtype=torch.float64)
+    costs = {name: torch.from_numpy(np.array(column)) for name, column in log_priors.items()}
     for stage in target.stages:
         column = sites[stage.name]
         plain = column.tolist() if isinstance(column, np.ndarray) else list(column)
-        traces = traces.with_value(stage.name, stage.given(plain), nothing)
+        traces = traces.with_value(stage.name, stage.given(plain), costs.get(stage.name))
     for name, (ids, lengths) in tokens.items():
         known = texts[name]
         text = TextBatch(
@@ -119,5 +122,5 @@ def traces_of(
             num_tokens=torch.from_numpy(np.array(known["num_tokens"], dtype=np.int64)),
             strings=tuple(sites[name]),
         )
-        traces = traces.with_value(name, text, nothing)
+        traces = traces.with_value(name, text, costs.get(name))
     return traces

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from lmppl.density.steering.requirements import Requirements
 from lmppl.density.traces import Traces
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.evaluation.columns import Column, TextColumn
-from lmppl.evaluation.environment import Environment
+from lmppl.evaluation.environment import Environment, unscored
 from lmppl.evaluation.joint import Cell, joint_ranges
 from lmppl.evaluation.memory import HostMemory
 from lmppl.evaluation.ranges import expr_range, range_of
@@ -156,6 +156,7 @@ class Target:
             lets={let.name: let.expr for let in self.model.lets},
             sources=self.model.sources,
             memory=self.memory,
+            log_prior=partial(_log_prior, traces.log_prior),
         )
 
     @timed("rewards")
@@ -276,6 +277,18 @@ class Target:
         """The value of a numeric or boolean expression on every row, `[rows]` float64."""
         value = evaluate(expr, self.environment(traces))
         return np.asarray(_rows(value, traces.num_rows), dtype=np.float64)
+
+
+def _log_prior(columns: Mapping[str, Tensor], site: str) -> np.ndarray:
+    """What the value of a site cost, `[rows]`.
+
+    A value without any probability has no weight, whatever factors say of it: it counts as 0
+    there, because a power below 1 of it would be no number.
+    """
+    if site not in columns:
+        return unscored(site)
+    log_prior = columns[site].double()
+    return log_prior.masked_fill(log_prior == -math.inf, 0.0).cpu().numpy()
 
 
 def _same(a: object, b: object) -> bool:

@@ -15,7 +15,7 @@ from lmppl.automata.predicates import Reads
 from lmppl.automata.recognition import recognise
 from lmppl.automata.regex import NotRegular
 from lmppl.builtins import builtin
-from lmppl.builtins.kinds import Function, Measure, Predicate, Rule
+from lmppl.builtins.kinds import Function, Measure, Predicate, PriorScore, Rule
 from lmppl.errors import InferenceError, InternalError
 from lmppl.evaluation.columns import (
     TextColumn,
@@ -31,7 +31,7 @@ from lmppl.evaluation.columns import (
 )
 from lmppl.evaluation.environment import Environment, failure, finite, first_row, named
 from lmppl.evaluation.formatting import format_value
-from lmppl.ir.expr import Call, ExternCall, RewardCall
+from lmppl.ir.expr import Call, ExternCall, Reference, RewardCall, resolved
 from lmppl.ir.types import Type
 from lmppl.rewards.scorer import shorten
 from lmppl.rewards.uncertain import UncertainScores
@@ -53,6 +53,10 @@ def call_builtin(expr: Call, given: Mapping[str, Value], env: Environment) -> Va
             return _function(described, expr, list(given.values()), env)
         case Rule():
             return _rule(described, expr, given, env)
+        case PriorScore():
+            site = resolved(expr.arguments[0][1], env.lets.get)
+            assert isinstance(site, Reference)
+            return env.log_prior(site.name)
     raise InternalError(f"{described!r} has no value in an expression")
 
 

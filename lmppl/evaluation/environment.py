@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lmppl.errors import Diagnostic, InferenceError
+from lmppl.errors import Diagnostic, InferenceError, InternalError
 from lmppl.evaluation.columns import (
     Column,
     Rows,
@@ -26,6 +27,13 @@ from lmppl.ir.expr import Expr, Reference, walk
 from lmppl.rewards.scorer import Scorer, shorten
 from lmppl.rewards.uncertain import UncertainScores
 
+Floats: TypeAlias = NDArray[np.float64]
+
+
+def unscored(site: str) -> Floats:
+    """Where no site has been drawn, none has a probability."""
+    raise InternalError(f"what `{site}` cost is not known here")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Environment:
@@ -34,7 +42,8 @@ class Environment:
     `values` holds parameters (one value for all rows); `columns` holds sites, and parameters that
     differ by row: arrays `[rows]`, lists of strings, or texts. `lets` holds the expressions of the
     model's `let`s, each evaluated once for this environment. `label` names the factor in errors;
-    `sources` are the texts that spans point into.
+    `sources` are the texts that spans point into. `log_prior(name)` is what the value of a site
+    cost, `[rows]`, in nats.
     """
 
     num_rows: int
@@ -47,12 +56,15 @@ class Environment:
     sources: Mapping[str | None, str] = field(default_factory=dict)
     evaluated: dict[str, Value] = field(default_factory=dict)
     memory: HostMemory = field(default_factory=HostMemory)
+    log_prior: Callable[[str], Floats] = unscored
 
     def take(self, rows: Rows) -> Environment:
         """The same names for some of the rows."""
+        log_prior = self.log_prior
         return replace(
             self,
             num_rows=len(rows),
+            log_prior=lambda name: log_prior(name)[rows],
             columns={name: take(column, rows) for name, column in self.columns.items()},
             evaluated={name: take(value, rows) for name, value in self.evaluated.items()},
         )

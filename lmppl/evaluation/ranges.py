@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Protocol, TypeGuard
 
 from lmppl.builtins import builtin as builtin_named
-from lmppl.builtins import source_of
-from lmppl.builtins.kinds import Measure, Rule
+from lmppl.builtins import distribution_of, source_of
+from lmppl.builtins.kinds import Measure, PriorScore, Rule
+from lmppl.evaluation.constants import NotConstant, constant_value
 from lmppl.ir.expr import (
     Binary,
     Call,
@@ -126,6 +127,8 @@ class Ranges:
                 builtin = builtin_named(expr.function)
                 if isinstance(builtin, Measure):
                     return _measure_range(builtin, expr, model, self.texts)
+                if isinstance(builtin, PriorScore):
+                    return _prior_range(expr, model, self.values)
                 numbers = {
                     name: of(value)
                     for name, value in expr.arguments
@@ -239,6 +242,21 @@ def _measure_range(
             given = {name: value.value for name, value in others if isinstance(value, Constant)}
             derived = texts.measure(measure, measure.complete(given), site)
     return known if derived is None else _intersection(known, derived)
+
+
+def _prior_range(expr: Call, model: Model, values: Mapping[str, object]) -> Interval:
+    """What the log probability of a choice can be, from arguments that are known."""
+    site = model.resolve(expr.arguments[0][1])
+    assert isinstance(site, Reference)
+    distribution = model.site(site.name).distribution
+    try:
+        known = {
+            name: constant_value(value, model, values)
+            for name, value in distribution.arguments.items()
+        }
+    except (NotConstant, ArithmeticError, ValueError):
+        return expr.type.range
+    return distribution_of(distribution).log_masses(known) or expr.type.range
 
 
 def _text_of(expr: Expr, model: Model) -> str | None:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from lmppl.density import Target
+from lmppl.evaluation.powers import sites_scored
 from lmppl.ir.model import Potential
 from lmppl.posterior import Unseen
 
@@ -20,6 +21,7 @@ class WeightBound:
     `derived` is the factor with the largest bound among those that the program does not bound, and
     the vocabulary with `max_tokens` does; `largest` is that bound. `elsewhere`: texts were not
     drawn as the prior draws them, so that a rare one can weigh more than its factors say.
+    `is_of_power`: what is not bounded asks how likely choices were.
     """
 
     log_bound: float
@@ -27,6 +29,7 @@ class WeightBound:
     derived: Potential | None = None
     largest: float = 0.0
     elsewhere: bool = False
+    is_of_power: bool = False
 
     @property
     def reason(self) -> str:
@@ -36,10 +39,11 @@ class WeightBound:
             " anything"
         if self.unbounded is None:
             return ""
-        return (
+        lacking = (
             f"{self.unbounded.title} has no upper bound, so what no draw showed could weigh"
-            " anything; declare the range of its reward"
+            " anything"
         )
+        return lacking if self.is_of_power else f"{lacking}; declare the range of its reward"
 
     def unseen(self, log_total: float, num_looks: float, log_missing: float = -math.inf) -> Unseen:
         """What draws may have missed that weigh exp(`log_total`) each, on average.
@@ -73,7 +77,8 @@ def weight_bound(target: Target, group: int, log_certain: float = 0.0) -> Weight
             continue
         upper = target.number_range(potential.expr, group).upper
         if upper == math.inf:
-            return WeightBound(math.inf, potential)
+            is_of_power = bool(sites_scored(target.model, potential.expr))
+            return WeightBound(math.inf, potential, is_of_power=is_of_power)
         total += upper
         if upper > largest and target.declared_range(potential.expr, group).upper == math.inf:
             derived, largest = potential, upper

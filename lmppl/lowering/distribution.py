@@ -69,6 +69,8 @@ class TokenSequences(TorchDistribution):
         self._on_dead_end = on_dead_end
         self.marks = marks
         self._stops = stop_automata(stage, self.prompts)
+        # Tokens `[rows, max_tokens]` and their log probability `[rows]`, once that is known.
+        self._known: list[tuple[Tensor, Tensor]] = []
         super().__init__(self.index.shape, torch.Size([stage.max_tokens]), validate_args=False)
 
     @property
@@ -85,7 +87,7 @@ class TokenSequences(TorchDistribution):
         self, batch_shape: torch.Size | Sequence[int], _instance: object = None
     ) -> TokenSequences:
         """The same texts over a larger batch; elements of the batch are drawn independently."""
-        return TokenSequences(
+        larger = TokenSequences(
             self.stage,
             self.prompts,
             index=self.index.expand(torch.Size(batch_shape)),
@@ -95,6 +97,19 @@ class TokenSequences(TorchDistribution):
             on_dead_end=self._on_dead_end,
             marks=self.marks,
         )
+        # The same list: what one of them learns, the other need not compute.
+        larger._known = self._known
+        return larger
+
+    @property
+    def is_prior(self) -> bool:
+        """Whether texts are scored by the site's own language model."""
+        return self._scorer is None
+
+    def remember(self, tokens: Tensor, log_prob: Tensor) -> None:
+        """Padded tokens `[rows, max_tokens]`, a row for each element of the batch, whose log
+        probability `[rows]` somebody has found before it is asked for here."""
+        self._known[:] = [(tokens, log_prob)]
 
     def sample(self, sample_shape: torch.Size | Sequence[int] = ()) -> Tensor:
         """Token ids `[*sample_shape, *batch_shape, max_tokens]`.
@@ -134,7 +149,10 @@ class TokenSequences(TorchDistribution):
         tokens = value.expand(*shape, self.stage.max_tokens).reshape(-1, self.stage.max_tokens)
         prompts = [self.prompts[row] for row in rows.tolist()]
         text, well_formed = read_tokens(self.stage, prompts, tokens, self._stops.select(rows))
-        if self._scorer is None:
+        known = next((p for known, p in self._known if torch.equal(known, tokens)), None)
+        if known is not None:
+            log_prob = known
+        elif self._scorer is None:
             log_prob = rescore(self.stage, prompts, text)
         else:
             log_prob = self._scorer(rows, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pyro
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from lmppl.density import SiteRows, Target, Traces
 from lmppl.density.walk import Chosen, walk
 from lmppl.ir.expr import Expr
+from lmppl.lowering.distribution import TokenSequences
 from lmppl.lowering.sites import Batch, lowered
 
 
@@ -28,8 +30,10 @@ class Execution:
     marks are taken off where a value is placed, and put on what is computed from it.
     """
 
-    def __init__(self, target: Target, groups: Tensor) -> None:
+    def __init__(self, target: Target, groups: Tensor, costs: frozenset[str] = frozenset()) -> None:
         self.target = target
+        # Sites of which something asks how likely their values were under the prior.
+        self.costs = costs
         self.shape = groups.shape
         self.traces = Traces(group=groups.reshape(-1).to(target.device))
         self.sites = tuple(lowered(stage) for stage in target.stages)
@@ -44,7 +48,11 @@ class Execution:
         """Draws every site from its `distribution`; `score` is given its number afterwards."""
 
         def choose(rows: SiteRows) -> Chosen:
-            return self._placed(rows, pyro.sample(rows.site.name, distribution(rows)))
+            drawn_from = distribution(rows)
+            chosen = self._placed(rows, pyro.sample(rows.site.name, drawn_from))
+            if rows.site.name not in self.costs:
+                return chosen
+            return self._priced(rows, chosen, drawn_from)
 
         def keep(traces: Traces, number: int) -> Traces:
             self.traces = traces
@@ -68,6 +76,19 @@ class Execution:
         flat = value.expand((*self.shape, *value.shape[event:]))
         flat = flat.reshape(-1, *value.shape[event:])
         return Chosen(site.read(rows, flat), parents=parents)
+
+    def _priced(self, rows: SiteRows, chosen: Chosen, drawn_from: TorchDistribution) -> Chosen:
+        """The value with what it costs under the prior, whatever it was drawn from.
+
+        Where that is a distribution of texts of the prior's own, it need not find out again.
+        """
+        if chosen.parents is not None:
+            rows = rows.select(chosen.parents)
+        with torch.no_grad():
+            log_prior = self.target.stages[rows.number].log_prob(rows, chosen.value)
+        if isinstance(drawn_from, TokenSequences) and drawn_from.is_prior:
+            drawn_from.remember(self.sites[rows.number].written(chosen.value), log_prior)
+        return replace(chosen, log_prior=log_prior)
 
     def _grow(self, shape: torch.Size | Sequence[int]) -> Tensor | None:
         """Takes a larger batch shape; the row that each new one continues, `[new rows]`."""

@@ -294,4 +294,4 @@ class _OneBinding:
         target = self.program.target
         groups = torch.full((num_rows,), self.group, device=target.device)
         with pyro.plate("rows", num_rows, dim=-1):
-            return self.program.run(Execution(target, groups))
+            return self.program.run(Execution(target, groups, self.program.costs))

@@ -14,6 +14,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from lmppl.density import SiteRows, Target
+from lmppl.evaluation.powers import sites_scored
 from lmppl.lowering.execution import Execution
 from lmppl.lowering.guide import Guide
 
@@ -61,10 +62,13 @@ class PyroModel:
             p.label: p.label if p.label not in names else f"{p.kind} {p.label}"
             for p in target.model.potentials
         }
+        model = target.model
+        every = [part for p in model.potentials for part in (p.expr, p.when)]
+        self.costs = sites_scored(model, *every, *(output.expr for output in model.outputs))
 
     def __call__(self, num_rows: int | None = None) -> dict[str, object]:
         with _row_plates(self.target.num_groups, num_rows):
-            execution = Execution(self.target, _groups(self.target, num_rows))
+            execution = Execution(self.target, _groups(self.target, num_rows), self.costs)
             self._factors(execution, -1)
             execution.walk(partial(self.prior, execution), score=partial(self._factors, execution))
             outputs = self.target.outputs(execution.traces)
@@ -98,12 +102,16 @@ class PyroGuide:
     def __init__(self, module: Guide, name: str | None = None) -> None:
         self.module = module
         self.target = module.target
+        # A guide looks ahead to requirements only.
+        required = [p for p in self.target.model.potentials if p.kind == "require"]
+        parts = [part for p in required for part in (p.expr, p.when)]
+        self.costs = sites_scored(self.target.model, *parts)
         self.name = name or f"{self.target.model.name} guide {next(_guide_numbers)}"
 
     def __call__(self, num_rows: int | None = None) -> Execution:
         pyro.module(self.name, self.module)
         with _row_plates(self.target.num_groups, num_rows):
-            return self.run(Execution(self.target, _groups(self.target, num_rows)))
+            return self.run(Execution(self.target, _groups(self.target, num_rows), self.costs))
 
     def run(self, execution: Execution) -> Execution:
         """Draws every site of an execution that has drawn nothing yet."""

@@ -57,8 +57,9 @@ def listed(kind: type[Builtin]) -> pytest.MarkDecorator:
 def test_every_built_in_is_of_a_kind_that_has_laws() -> None:
     judged = (Predicate, Function, Measure, Rule, Source, TextDistribution, ChoiceDistribution)
     others = {each.name for each in FACTORS if not isinstance(each, judged)}
-    # What makes a prompt is tested with language models, and statistics with posteriors.
-    assert others == {"chat", "mean", "std", "probability", "quantile"}
+    # What makes a prompt is tested with language models, statistics with posteriors, and what a
+    # choice cost with methods.
+    assert others == {"chat", "log_prob", "mean", "std", "probability", "quantile"}
 
 
 def test_who_has_no_instances_cannot_be_listed() -> None:
@@ -433,6 +434,13 @@ def test_the_probabilities_of_a_choice_add_up_to_one_in_every_row(
         types = {n: constant(v).type for n, v in given.items()}
         element = builtin.value_type(types)
         assert all(constant(value).type.kind == element.kind for value in support)
+        if builtin.masses is not None:
+            log_masses = builtin.log_masses(given)
+            possible = np.log(weights[0][weights[0] > 0.0] / weights[0].sum())
+            assert log_masses is not None
+            assert (log_masses.lower, log_masses.upper) == pytest.approx(
+                (possible.min(), possible.max())
+            )
 
 
 def test_a_deterministic_mistake_is_noticed(tmp_path: Path) -> None:

@@ -54,6 +54,9 @@ SOMETHING_ELSE: dict[str, tuple[str, tuple[str, ...]]] = {
     "lexicon": (_SALT, ("rewards/texts.py",)),
     "ensemble": (_SALT, ("rewards/ensemble.py",)),
     "vader": (_SALT, ("rewards/vader.py",)),
+    "log_prob": ("the key of a site in Pyro", (
+        "inference/svi/engine.py", "lowering/objective.py",
+    )),
     "smc": ("an option of mcmc", ("inference/mcmc/__init__.py",)),
 }  # fmt: skip
 

@@ -28,6 +28,10 @@ def weights(num_rows: int, size: int, p: NDArray[np.float64]) -> NDArray[np.floa
     return np.stack([1.0 - p, p], -1)
 
 
+def masses(p: float) -> tuple[float, float]:
+    return 1.0 - p, p
+
+
 def value_type(types: Mapping[str, Type]) -> Type:
     return BOOL
 
@@ -45,5 +49,6 @@ BERNOULLI = ChoiceDistribution(
     support=support,
     weights=weights,
     value_type=value_type,
+    masses=masses,
     instances=instances,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lmppl.builtins.kinds import ChoiceDistribution
@@ -26,6 +26,10 @@ def weights(num_rows: int, size: int, probs: NDArray[np.float64] | None) -> NDAr
     import numpy as np
 
     return np.full((num_rows, size), 1.0 / size) if probs is None else probs
+
+
+def masses(values: Sequence[object], probs: Sequence[float] | None) -> Sequence[float]:
+    return [1.0] * len(values) if probs is None else probs
 
 
 def value_type(types: Mapping[str, Type]) -> Type:
@@ -56,5 +60,6 @@ CATEGORICAL = ChoiceDistribution(
     support=support,
     weights=weights,
     value_type=value_type,
+    masses=masses,
     instances=instances,
 )

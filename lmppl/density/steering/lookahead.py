@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -59,7 +59,10 @@ class PrefixLookahead(Steering):
             finished=run.finished[rows].cpu().numpy(),
             token_ids=run.tokens[rows],
         )
-        environment = self.target.environment(self.traces.select(states), {self.stage.name: so_far})
+        traces, name = self.traces.select(states), self.stage.name
+        # What the text has cost so far.
+        traces = replace(traces, log_prior={**traces.log_prior, name: run.log_prior[rows]})
+        environment = self.target.environment(traces, {name: so_far})
         total = torch.zeros(rows.shape[0], dtype=torch.float64, device=rows.device)
         for factor in self._factors():
             try:

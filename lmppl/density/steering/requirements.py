@@ -18,6 +18,7 @@ from lmppl.density.steering.automaton import Automata, automaton_of
 from lmppl.density.traces import Traces
 from lmppl.evaluation.constraints import asks_of_text, required_predicate
 from lmppl.evaluation.environment import Environment
+from lmppl.evaluation.powers import sites_scored
 from lmppl.evaluation.values import evaluate
 from lmppl.ir.model import Model, Potential
 from lmppl.lm.protocol import Prompt
@@ -173,6 +174,10 @@ class Requirements:
                 values[choice.name] = row.values[choice.name].listed()[0]
         found: list[tuple[Potential, Predicate]] = []
         for potential in watched:
+            if potential.when is not None and sites_scored(self.model, potential.when):
+                # What an earlier choice cost is more than its value.
+                self._leave_to_end(stage, potential, _ASKS_FOR_MORE)
+                continue
             if potential.when is not None and not asks_of_text(self.model, potential, name):
                 if not all(name in row.values for name in self.model.sites_of(potential.when)):
                     continue

@@ -6,9 +6,10 @@ import math
 from typing import ClassVar
 
 from lmppl.errors import Diagnostic
+from lmppl.evaluation.powers import sites_scored
 from lmppl.evaluation.ranges import expr_range
 from lmppl.inference.settings import Referee, Settings, Values, noisy, option, refusal
-from lmppl.ir.model import Model
+from lmppl.ir.model import Model, Potential
 from lmppl.records import dataclass
 
 
@@ -37,7 +38,7 @@ class Rejection(Settings):
                 f"rejection needs an upper bound of {p.title}, which has none: its range"
                 f" is {p.facts.range}",
                 p,
-                "declare the reward's range, as in `reward r(t: string): real<lower=-1, upper=1>`",
+                to_bound(model, p),
             )
             for p in model.potentials
             if p.kind == "factor"
@@ -45,3 +46,10 @@ class Rejection(Settings):
             and expr_range(p.expr, model, values).upper == math.inf
         )
         return unbounded + noisy(model, self.name)
+
+
+def to_bound(model: Model, potential: Potential) -> str:
+    """What gives a factor an upper bound."""
+    if sites_scored(model, potential.expr):
+        return "a power below 1 of a probability has no bound: use smc, or importance"
+    return "declare the reward's range, as in `reward r(t: string): real<lower=-1, upper=1>`"

@@ -18,7 +18,7 @@ from lmppl.inference.bounds import weight_bound
 from lmppl.inference.failures import by_binding
 from lmppl.inference.loop import WHOLE, Draws, Info, Shard
 from lmppl.inference.proposing import advance, begin, completed, is_complete
-from lmppl.inference.rejection import Rejection
+from lmppl.inference.rejection import Rejection, to_bound
 from lmppl.inference.zero_mass import zero_mass
 from lmppl.posterior import Estimate
 from lmppl.posterior.intervals import proportion_interval
@@ -75,8 +75,7 @@ class RejectionEngine:
                     "error",
                     f"rejection needs an upper bound of {bound.unbounded.title}, which has none",
                     span=bound.unbounded.span,
-                    help="declare the reward's range, as in"
-                    " `reward r(t: string): real<lower=-1, upper=1>`",
+                    help=to_bound(self.target.model, bound.unbounded),
                 )
             ],
             self.target.model.sources,

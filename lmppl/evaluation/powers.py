@@ -1,0 +1,106 @@
+"""What a program asks of the probabilities of its own choices, and powers of them."""
+
+from __future__ import annotations
+
+from lmppl.builtins import builtin
+from lmppl.builtins.kinds import PriorScore
+from lmppl.ir.expr import (
+    Binary,
+    Call,
+    Conditional,
+    Constant,
+    Expr,
+    Reference,
+    Unary,
+    spine,
+)
+from lmppl.ir.model import Model
+from lmppl.ir.types import REAL
+
+# What is affine is rarely written with more operators, and every one of them is a call.
+_MAX_DEPTH = 50
+
+
+def sites_scored(model: Model, *exprs: Expr | None) -> frozenset[str]:
+    """The names of the sites of which expressions ask how likely their values were."""
+    asked = (_scored(model, node) for node in model.nodes(*exprs))
+    return frozenset(name for name in asked if name is not None)
+
+
+def _scored(model: Model, node: Expr) -> str | None:
+    """The site of which a node itself asks that."""
+    if isinstance(node, Call) and isinstance(builtin(node.function), PriorScore):
+        site = model.resolve(node.arguments[0][1])
+        assert isinstance(site, Reference)
+        return site.name
+    return None
+
+
+def exponent(model: Model, expr: Expr, site: str) -> Expr | None:
+    """The c of a number c · log p(x) + r, p(x) the probability of the value of a site.
+
+    Neither c nor r has p(x) in it, and c nothing of the site at all. None where the number is not
+    of this form, or c is 0 because p(x) is not in it.
+    """
+    try:
+        return _slope(model, expr, site, 0)
+    except _NotAffine:
+        return None
+
+
+class _NotAffine(Exception):
+    """A number is another function of log p(x) than an affine one."""
+
+
+def _slope(model: Model, expr: Expr, site: str, depth: int) -> Expr | None:
+    """The c of the number; None for 0."""
+    if site not in sites_scored(model, expr):
+        return None
+    found = model.resolve(expr)
+    if depth > _MAX_DEPTH:
+        raise _NotAffine
+    if _scored(model, found) == site:
+        return Constant(REAL, found.span, 1.0)
+
+    def of(part: Expr) -> Expr | None:
+        return _slope(model, part, site, depth + 1)
+
+    match found:
+        case Unary(operator="-"):
+            inner = of(found.operand)
+            return None if inner is None else Unary(REAL, found.span, "-", inner)
+        case Conditional() if site not in model.sites_of(found.condition):
+            zero = Constant(REAL, found.span, 0.0)
+            sides = (of(found.consequent) or zero, of(found.alternative) or zero)
+            return Conditional(REAL, found.span, found.condition, *sides)
+        case Binary(operator="+" | "-" | "*" | "/"):
+            first, operators = spine(found)
+            slope, before = of(first), first
+            for node in operators:
+                slope = _operated(model, node, before, slope, of(node.right), site)
+                before = node
+            return slope
+    raise _NotAffine
+
+
+def _operated(
+    model: Model, node: Binary, left: Expr, slope: Expr | None, other: Expr | None, site: str
+) -> Expr | None:
+    """The c of `left` op `right`, from those of the two."""
+
+    def joined(operator: str, a: Expr, b: Expr) -> Expr:
+        return Binary(REAL, node.span, operator, a, b)
+
+    match node.operator:
+        case "+" | "-" if other is not None:
+            zero = Constant(REAL, node.span, 0.0)
+            return joined(node.operator, slope or zero, other)
+        case "+" | "-":
+            return slope
+        case "*" | "/" if slope is not None and site not in model.sites_of(node.right):
+            return joined(node.operator, slope, node.right)
+        case "*" if other is not None and slope is None and site not in model.sites_of(left):
+            return joined("*", left, other)
+        case _ if slope is None and other is None:
+            return None
+    raise _NotAffine
