@@ -13,6 +13,7 @@ from typing import TypeVar
 from lmppl.builtins.distributions.bernoulli import BERNOULLI
 from lmppl.builtins.distributions.categorical import CATEGORICAL
 from lmppl.builtins.distributions.extern import EXTERN_LM
+from lmppl.builtins.distributions.hmm import HMM
 from lmppl.builtins.distributions.lm import LM
 from lmppl.builtins.distributions.markov import MARKOV
 from lmppl.builtins.distributions.ngram import NGRAM
@@ -74,6 +75,7 @@ DISTRIBUTIONS = (
     LM,
     MARKOV,
     NGRAM,
+    HMM,
     CATEGORICAL,
     BERNOULLI,
 )

@@ -18,8 +18,8 @@ def models(arguments: Arguments) -> int:
     lines = [f"{name}\n" for name in builtin_models()]
     lines.append(
         "\nBesides these, lm(...) takes a local directory of a Hugging Face language model, or a\n"
-        "hub id with revision=...; markov(...) and ngram(...) read files; an extern lm comes from\n"
-        "Python.\n"
+        "hub id with revision=...; markov(...), ngram(...) and hmm(...) read files; an\n"
+        "extern lm comes from Python.\n"
     )
     show("".join(lines))
     return Exit.FINE

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from lmppl.finite.automaton import WeightedAutomaton
-from lmppl.finite.log_space import LogMatrix, log_matmul, log_sum_groups
 from lmppl.finite.prior import Pull
 from lmppl.records import brief
+from lmppl.sequences.log_space import LogMatrix, log_matmul, log_sum_groups
 
 
 @dataclass(frozen=True, slots=True)

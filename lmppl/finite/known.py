@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from lmppl.finite.automaton import WeightedAutomaton
-from lmppl.finite.log_space import LogMatrix
 from lmppl.finite.prior import Pull
 from lmppl.records import brief
+from lmppl.sequences.log_space import LogMatrix
 
 # Entries of the largest array that a step makes.
 _CHUNK = 1 << 23

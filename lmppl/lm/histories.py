@@ -21,10 +21,14 @@ from lmppl.lm.refusal import refusal
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Tokens so far, right-aligned `[U, columns]`; row `i` begins at column `starts[i]`."""
+    """Tokens so far, right-aligned `[U, columns]`; row `i` begins at column `starts[i]`.
+
+    `memory` `[U, …]` is what a model keeps of them so as not to read them again; None: nothing.
+    """
 
     tokens: Tensor
     starts: Tensor
+    memory: Tensor | None = None
 
     def __repr__(self) -> str:
         return f"<History: {self.tokens.shape[0]} rows, {self.tokens.shape[1]} columns>"
@@ -33,7 +37,9 @@ class History:
 class HistoryLM(ABC):
     """A language model whose next-token distribution is computed from the tokens so far.
 
-    Subclasses say what `log_probs` and `encode_prompt` are; the verbs are here.
+    Subclasses say what `log_probs` and `encode_prompt` are; the verbs are here. Where reading all
+    tokens again for every new one would cost much, `remembered` gives what to keep of them instead,
+    and `after` goes on from there.
     """
 
     max_context: int | None = None
@@ -52,6 +58,18 @@ class HistoryLM(ABC):
     @abstractmethod
     def log_probs(self, tokens: Tensor, starts: Tensor) -> Tensor:
         """float64 `[U, vocab]`, normalised: what follows `tokens[i, starts[i]:]`."""
+
+    def remembered(self, tokens: Tensor, starts: Tensor) -> Tensor | None:
+        """`[U, …]`: what `after` needs to know of the tokens; None: nothing is kept."""
+        return None
+
+    def after(self, memory: Tensor, tokens: Tensor) -> Tensor:
+        """`[U, …]`: what is remembered after one more token `[U]` each."""
+        raise InternalError(f"{type(self).__name__} remembers nothing")
+
+    def log_probs_from(self, memory: Tensor) -> Tensor:
+        """float64 `[U, vocab]`, normalised: what follows the tokens that this remembers."""
+        raise InternalError(f"{type(self).__name__} remembers nothing")
 
     def encode_prompt(self, prompt: Prompt) -> tuple[int, ...]:
         """The tokens of a prompt; most of these models take none but the empty one.
@@ -94,7 +112,7 @@ class HistoryLM(ABC):
         identity = len(distinct) == len(sequences)
         return Prefixes(
             index,
-            self.log_probs(history.tokens, history.starts),
+            self._next(history),
             counts[0] if same else torch.tensor(counts, device=self.device),
             history,
             identity,
@@ -120,9 +138,11 @@ class HistoryLM(ABC):
             if isinstance(lengths, Tensor):
                 lengths = lengths.index_select(0, parents)
         before = history.tokens.index_select(0, parents)
-        new = History(torch.cat([before, appended[:, None]], dim=1), starts)
-        logits = self.log_probs(new.tokens, new.starts)
-        return Prefixes(index, logits, lengths + 1, new, identity, identity)
+        memory = history.memory
+        if memory is not None:
+            memory = self.after(memory.index_select(0, parents), appended)
+        new = History(torch.cat([before, appended[:, None]], dim=1), starts, memory)
+        return Prefixes(index, self._next(new), lengths + 1, new, identity, identity)
 
     def archive(self, num_rows: int, max_tokens: int) -> None:
         """Looking a prefix up costs no more than keeping it."""
@@ -159,10 +179,14 @@ class HistoryLM(ABC):
         rows = [[0] * (columns - len(sequence)) + list(sequence) for sequence in sequences]
         starts = [columns - len(sequence) for sequence in sequences]
         tokens = torch.tensor(rows, dtype=torch.long, device=self.device)
-        return History(
-            tokens.reshape(len(rows), columns),
-            torch.tensor(starts, dtype=torch.long, device=self.device),
-        )
+        tokens = tokens.reshape(len(rows), columns)
+        begins = torch.tensor(starts, dtype=torch.long, device=self.device)
+        return History(tokens, begins, self.remembered(tokens, begins))
+
+    def _next(self, history: History) -> Tensor:
+        if history.memory is not None:
+            return self.log_probs_from(history.memory)
+        return self.log_probs(history.tokens, history.starts)
 
 
 def _history_of(prefixes: Prefixes) -> History:

@@ -21,8 +21,8 @@ from lmppl.finite.backward import TablesTooLarge, backward
 from lmppl.finite.building import AutomatonTooLarge, merged, product, weighted_constraints
 from lmppl.finite.hidden import HiddenStates
 from lmppl.finite.known import KnownStates
-from lmppl.finite.log_space import log_matmul, log_sum_groups
 from lmppl.finite.prior import FiniteStateLM
+from lmppl.sequences.log_space import log_matmul, log_sum_groups
 from tests.laws.test_automata_site import LETTERS, TWO_ENDS, Vocab, judge_of
 from tests.predicates import contains, ends_with, finished, length, never
 

@@ -23,6 +23,7 @@ from lmppl.lm.cache import CachedPrefixes
 from lmppl.lm.decoding import LlamaDecoder
 from lmppl.lm.function import FunctionLM
 from lmppl.lm.histories import HistoryLM
+from lmppl.lm.hmm import load_hmm
 from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lm.huggingface.forward_pass import ForwardPass
 from lmppl.lm.loading import load_language_model
@@ -54,6 +55,8 @@ def table_directory() -> Path:
     directory = Path(tempfile.mkdtemp(prefix="lmppl-tables-"))
     tiny_models.write_markov(directory / "markov.json")
     tiny_models.write_markov(directory / "endless.json", eos=None)
+    tiny_models.write_hmm(directory / "hidden.json")
+    tiny_models.write_hmm(directory / "hidden_endless.json", eos=None)
     (directory / "corpus.txt").write_text("\n".join(tiny_models.CORPUS), encoding="utf-8")
     return directory
 
@@ -77,6 +80,8 @@ def make(name: str) -> LanguageModel:
             return load_language_model(name)
         case "markov":
             return load_markov(table_directory() / rest)
+        case "hmm":
+            return load_hmm(table_directory() / rest)
         case "ngram":
             unit = "word" if rest == "word" else "character"
             return load_ngram(table_directory() / "corpus.txt", order=3, unit=unit)
@@ -91,6 +96,8 @@ NAMES = (
     *builtin_models(),
     "markov:markov.json",
     "markov:endless.json",
+    "hmm:hidden.json",
+    "hmm:hidden_endless.json",
     "ngram:character",
     "ngram:word",
     "function:",

@@ -193,3 +193,16 @@ def write_markov(path: Path, *, eos: str | None = "<eos>") -> Path:
     spec = {"tokens": tokens, "initial": [3, 1, 0, 1, 0.25], "transition": weights, "eos": eos}
     path.write_text(json.dumps(spec), encoding="utf-8")
     return path
+
+
+def write_hmm(path: Path, *, eos: str | None = "<eos>") -> Path:
+    """A hidden Markov model of three states over five tokens, with a zero here and there."""
+    spec = {
+        "tokens": ["a", "b", " c", "dé", "<eos>"],
+        "initial": [3, 0, 1],
+        "transition": [[4, 1, 0], [1, 3, 1], [2, 0, 1]],
+        "emission": [[1, 2, 0, 4, 1], [0, 1, 5, 0, 0.5], [1, 1, 1, 1, 3]],
+        "eos": eos,
+    }
+    path.write_text(json.dumps(spec), encoding="utf-8")
+    return path

@@ -12,6 +12,7 @@ import torch
 import lmppl
 from lmppl.errors import InferenceError
 from lmppl.lm.function import FunctionLM
+from lmppl.lm.hmm import load_hmm
 from lmppl.lm.markov import load_markov
 from lmppl.lm.ngram import load_ngram
 from lmppl.lm.protocol import Chat
@@ -89,6 +90,73 @@ def test_a_file_that_is_no_json_object_is_refused(tmp_path, content, place):
     assert place in str(caught.value)
     with pytest.raises(InferenceError, match="LMP916"):
         load_markov(tmp_path / "absent.json")
+
+
+HIDDEN = {
+    "tokens": ["a", "b", "."],
+    "initial": [1, 3],
+    "transition": [[1, 1], [0, 1]],
+    "emission": [[4, 0, 1], [1, 3, 1]],
+    "eos": ".",
+}
+
+
+def write_hidden(path, **changes):
+    path.write_text(json.dumps({**HIDDEN, **changes}), encoding="utf-8")
+    return path
+
+
+def test_a_hidden_markov_model_has_the_probabilities_of_its_file(tmp_path):
+    lm = load_hmm("h.json", base_dir=write_hidden(tmp_path / "h.json").parent)
+    # p(a) = 1/4 · 4/5 + 3/4 · 1/5, p(b) = 3/4 · 3/5.
+    assert probs(lm) == pytest.approx([0.35, 0.45, 0.2], abs=1e-15)
+    # After a: states 4/7 and 3/7; then 2/7 and 5/7.
+    expected = [2 / 7 * 0.8 + 5 / 7 * 0.2, 5 / 7 * 0.6, 0.2]
+    assert probs(lm, 0) == pytest.approx(expected, abs=1e-15)
+    # After b only the second state is left.
+    assert probs(lm, 1) == pytest.approx([0.2, 0.6, 0.2], abs=1e-15)
+    text = torch.tensor([[1, 0, 2], [0, 1, 0]])
+    found = lm.token_log_probs(["", ""], text, torch.tensor([3, 2])).exp()
+    assert found[0].tolist() == pytest.approx([0.45, 0.2, 0.2], abs=1e-15)
+    assert found[1].tolist() == pytest.approx([0.35, 3 / 7, 1.0], abs=1e-15)
+    assert lm.vocab.eos_ids == {2}
+
+
+def test_a_belief_that_is_tiny_is_not_zero(tmp_path):
+    """Of two topics that never change the first falls behind by 900 nats, and then must be it."""
+    lm = load_hmm(
+        write_hidden(
+            tmp_path / "h.json",
+            initial=[1, 1],
+            transition=[[1, 0], [0, 1]],
+            emission=[[1e-200, 1, 1e-9], [1, 1e-9, 0]],
+        )
+    )
+    two = torch.tensor([[0, 0, 2]])
+    found = lm.token_log_probs([""], two, torch.tensor([3]))[0]
+    assert found.sum().item() == pytest.approx(-math.log(2) - 400 * math.log(10) - 9 * math.log(10))
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"tokens": None}, '"tokens"'),
+        ({"initial": []}, '"initial": expected a list of at least one weight'),
+        ({"initial": [1, "x"]}, "\"initial\", weight 1: 'x' is not"),
+        ({"transition": [[1, 1]]}, '"transition": expected 2 rows'),
+        ({"transition": [[1, 1], [1]]}, '"transition", row 1: expected a list of 2 weights'),
+        ({"emission": [[1, 1, 1], [0, 0, 0]]}, '"emission", row 1: all weights are zero'),
+        ({"emission": [[1, 1], [1, 1]]}, '"emission", row 0: expected a list of 3 weights'),
+        ({"eos": "c"}, "\"eos\": 'c' is not one of the tokens"),
+        ({"states": 2}, "'states': there is no such entry"),
+    ],
+)
+def test_a_bad_file_of_a_hidden_markov_model_is_refused_at_its_place(tmp_path, changes, place):
+    with pytest.raises(InferenceError) as caught:
+        load_hmm(write_hidden(tmp_path / "h.json", **changes))
+    (diagnostic,) = caught.value.diagnostics
+    assert diagnostic.code == "LMP916"
+    assert place in diagnostic.notes[0]
 
 
 def test_an_ngram_model_is_witten_bell_by_hand(tmp_path):
