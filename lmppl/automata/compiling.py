@@ -74,6 +74,10 @@ class _Site:
         dfa = predicate_dfa(predicate, self.state_budget)
         if not required:
             dfa = Dfa(dfa.alphabet, dfa.rows, tuple(output + 1 for output in dfa.outputs))
+        return self.table_of(dfa)
+
+    def table_of(self, dfa: Dfa) -> TokenTable:
+        """The table of an automaton on characters, in which output 0 is hopeless."""
         key = (
             dfa.digest(),
             self.vocab.digest,
@@ -119,11 +123,12 @@ class _Site:
         outputs, rule = parts.rule(
             [tuple(bool(value) for value in row) for row in found], self.max_tokens
         )
-        return self._with_ends(table, np.array(outputs)[inverse.reshape(-1)], rule), rule
+        outputs_of = np.array(outputs)[inverse.reshape(-1)]
+        return self.with_ends(table, outputs_of, len(rule.accepts)), rule
 
-    def _with_ends(self, table: TokenTable, outputs: NDArray[np.int64], rule: EndRule) -> Steps:
+    def with_ends(self, table: TokenTable, outputs: NDArray[np.integer], num_outputs: int) -> Steps:
         """The table with the states after an end token, and the end tokens' column."""
-        num_states, num_outputs = len(outputs), len(rule.accepts)
+        num_states = len(outputs)
         num_classes, num_rows = table.step.shape[1], num_states + num_outputs + 1
         dtype = np.int16 if num_rows < 2**15 else np.int32
         has_eos = bool(self.vocab.eos_ids)
@@ -249,6 +254,29 @@ def compile_constraint(
             _sites.popitem(last=False)
     _sites.move_to_end(key)
     return found.to(device)
+
+
+def compile_labels(
+    dfa: Dfa,
+    vocab: Vocabulary,
+    stop: Sequence[str] = (),
+    strip_leading_space: bool = False,
+    *,
+    table_budget: int = TABLE_BUDGET,
+    state_budget: int = STATE_BUDGET,
+) -> Steps:
+    """What an automaton says of texts, followed token by token up to their end.
+
+    `dfa` has outputs from 1 up, and `Steps.outputs` are those of the text if it ends there.
+
+    Raises:
+        TableTooLarge: the table would take more than `table_budget` bytes.
+        TooManyStates: the machine on bytes would be too large.
+    """
+    stops = tuple(dict.fromkeys(stop))
+    site = _Site(vocab, stops, strip_leading_space, 0, table_budget, state_budget)
+    table = site.table_of(dfa)
+    return site.with_ends(table, table.outputs[:-1], max(dfa.outputs) + 1)
 
 
 # Automata of recent sites, on the CPU: MCMC and SVI ask for the same one again and again.

@@ -20,6 +20,7 @@ from typing import Any
 from lmppl.automata.dfa import STATE_BUDGET, Dfa, TooManyStates, minimise
 from lmppl.automata.nfa import Assertion, Determiniser, Nfa, Side
 from lmppl.automata.regex import NotRegular, Translation, parsed
+from lmppl.automata.running import Running
 
 # A thread: the node of the pattern it is at, and how many matches it has behind it.
 _Thread = tuple[int, int]
@@ -31,11 +32,12 @@ _SEARCH, _SKIP = -1, -2
 def count_dfa(
     pattern: str,
     ignore_case: bool,
-    admits: tuple[bool, ...],
+    admits: tuple[int, ...],
     budget: int = STATE_BUDGET,
 ) -> Dfa:
-    """The automaton of the texts t of which `admits[len(re.findall(pattern, t))]` is true.
+    """The automaton whose output on a text t is `admits[len(re.findall(pattern, t))]`.
 
+    With booleans it accepts the texts of which that is true; with numbers it tells them apart.
     Counts beyond the last entry are as the last.
 
     Raises:
@@ -93,10 +95,12 @@ class _Countable(Translation):
 class _Counter(Determiniser):
     """States are lists of threads, first the one that wins if it gets through."""
 
-    def __init__(self, nfa: Nfa, start: int, admits: tuple[bool, ...]) -> None:
+    def __init__(self, nfa: Nfa, start: int, admits: tuple[int, ...]) -> None:
         super().__init__(nfa)
         self.start = start
         self.admits = admits
+        # Counts beyond this are not told apart.
+        self.most: float = len(admits) - 1
         self.classes_of = [frozenset(classes) for classes in self.members]
 
     def build(self, budget: int) -> Dfa:
@@ -126,7 +130,7 @@ class _Counter(Determiniser):
 
     def _waiting(self, threads: tuple[_Thread, ...], before: Side, after: Side) -> list[_Thread]:
         """Threads that wait for the next character, in order; the last is the one that searches."""
-        nfa, last = self.nfa, len(self.admits) - 1
+        nfa, last = self.nfa, self.most
         found: list[_Thread] = []
         seen: set[int] = set()
         stack = list(reversed(threads))
@@ -136,7 +140,7 @@ class _Counter(Determiniser):
                 found.append((_SEARCH, count))
                 break
             if node in (_SEARCH, Nfa.ACCEPT):
-                count = min(count + (node == Nfa.ACCEPT), last)
+                count += node == Nfa.ACCEPT and count < last
                 stack += ((_SKIP, count), (self.start, count))
                 continue
             if node in seen:
@@ -159,8 +163,56 @@ class _Counter(Determiniser):
                 moved.setdefault(node, count)
             elif cls in self.classes_of[nfa.reads[node]]:
                 moved.setdefault(nfa.branches[node][0], count)
-        last = len(self.admits) - 1
-        if all(count == last for count in moved.values()):
+        if all(count == self.most for count in moved.values()):
             # Every further match is one of those that are not told apart.
-            return ((_SEARCH, last),)
+            return ((_SEARCH, moved[_SEARCH]),)
         return tuple(moved.items())
+
+
+def running_count(pattern: str, ignore_case: bool, budget: int = STATE_BUDGET) -> Running:
+    """The automaton that counts the matches of a pattern without an end, as they come.
+
+    Raises:
+        NotRegular: as `count_dfa`.
+        TooManyStates: more than `budget` states; so too where what follows can take back any number
+            of matches, as in `a.*z|a`.
+    """
+    return _RunningCounter(*_translated(pattern, ignore_case), (False,)).runs(budget)
+
+
+class _RunningCounter(_Counter):
+    """Counts are told from that of the thread that searches, and passed on where they are common.
+
+    So a state is a list of threads with the matches that each has more, or fewer.
+    """
+
+    def runs(self, budget: int) -> Running:
+        self.most = math.inf
+        outside = Side(outside=True)
+        first: tuple[tuple[_Thread, ...], Side | None] = (((_SEARCH, 0),), outside)
+        numbers = {first: 0}
+        order = [first]
+        rows: list[tuple[int, ...]] = []
+        gains: list[tuple[int, ...]] = []
+        outputs: list[int] = []
+        for threads, before in order:
+            row, gain = [0] * self.num_classes, [0] * self.num_classes
+            for side, classes in self.classes_by_side.items():
+                waiting = self._waiting(threads, before or Side(), side)
+                for cls in classes:
+                    moved = self._moved(waiting, cls)
+                    gain[cls] = next(n for node, n in moved if node == _SEARCH)
+                    relative = tuple((node, n - gain[cls]) for node, n in moved)
+                    key = (relative, side if self.nfa.used else None)
+                    number = numbers.get(key)
+                    if number is None:
+                        number = numbers[key] = len(order)
+                        order.append(key)
+                        if number >= budget:
+                            raise TooManyStates(budget)
+                    row[cls] = number
+            rows.append(tuple(row))
+            gains.append(tuple(gain))
+            final = self._waiting(threads, before or Side(), outside)
+            outputs.append(next(n for node, n in final if node == _SEARCH))
+        return Running(self.alphabet, tuple(rows), tuple(gains), tuple(outputs))

@@ -18,6 +18,7 @@ from lmppl.records import dataclass
 if TYPE_CHECKING:
     from lmppl.automata.dfa import Dfa
     from lmppl.automata.regular import Language
+    from lmppl.automata.running import Running
 
 Comparison = Literal["<=", "<", ">=", ">", "==", "!="]
 # What decides a condition: the text, the number of generated tokens without end-of-text tokens
@@ -72,6 +73,9 @@ class Counting(Protocol):
 
     @property
     def automaton(self) -> Callable[..., Dfa]: ...
+
+    @property
+    def running(self) -> Callable[..., Running]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lmppl.automata.dfa import Dfa
     from lmppl.automata.predicates import Asked, Compared, Comparison, Reads
     from lmppl.automata.regular import Language
+    from lmppl.automata.running import Running
     from lmppl.ir.expr import Call, Expr
     from lmppl.lm.protocol import LanguageModel, Prompt
     from lmppl.rewards.scorer import Source as ScoreSource
@@ -113,14 +114,16 @@ class Countable:
     """A number of things in a text, from 0 up, that an automaton can follow.
 
     `count(text, **arguments)` is the definition (of the number of tokens, or a column of such
-    numbers, where `reads` says `tokens`). `automaton(admits, budget, **arguments)` accepts the
-    texts whose count is admitted: `admits[count]`, and counts beyond the last entry are as the
-    last. `require` raises a ValueError where there is no such automaton.
+    numbers, where `reads` says `tokens`). `automaton(admits, budget, **arguments)` has the output
+    `admits[count]`, booleans or labels, and counts beyond the last entry are as the last;
+    `running(budget, **arguments)` counts without an end, as the text goes on (nothing asks it of
+    tokens). `require` raises a ValueError where there are no such automata.
     """
 
     name: str
     count: Callable[..., int]
     automaton: Callable[..., Dfa]
+    running: Callable[..., Running]
     reads: Callable[..., Reads]
     require: Callable[..., None]
 

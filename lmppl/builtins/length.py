@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lmppl.automata.dfa import Dfa
     from lmppl.automata.predicates import Reads
     from lmppl.automata.reach import Reach
+    from lmppl.automata.running import Running
 
 _TOKENS, _WORDS, _CHARACTERS = UNITS = ("tokens", "words", "characters")
 
@@ -32,12 +33,14 @@ def reads(unit: str) -> Reads:
     return "tokens" if unit == _TOKENS else "text"
 
 
-def automaton(admits: tuple[bool, ...], budget: int, unit: str) -> Dfa:
-    """Counts up to the first count after which the comparison no longer changes."""
+def automaton(admits: tuple[int, ...], budget: int, unit: str) -> Dfa:
+    """Counts up to the last entry of `admits`, which are its outputs."""
     from lmppl.automata.alphabet import category, complement, partition
-    from lmppl.automata.dfa import EVERYTHING, Dfa, intersection
+    from lmppl.automata.dfa import Dfa, TooManyStates, minimise
 
     cap = len(admits) - 1
+    if cap >= budget:
+        raise TooManyStates(budget)
     rows: tuple[tuple[int, ...], ...]
     if unit == _CHARACTERS:
         alphabet, _ = partition([])
@@ -55,7 +58,22 @@ def automaton(admits: tuple[bool, ...], budget: int, unit: str) -> Dfa:
         for inside in (False, True)
     )
     outputs = tuple(int(admitted) for admitted in admits for _ in range(2))
-    return intersection([Dfa(alphabet, rows, outputs), EVERYTHING], budget)
+    return minimise(Dfa(alphabet, rows, outputs))
+
+
+def running(budget: int, unit: str) -> Running:
+    """Counts without an end, in one state or two: inside of a word and outside."""
+    from lmppl.automata.alphabet import category, complement, partition
+    from lmppl.automata.running import Running
+
+    if unit == _CHARACTERS:
+        alphabet, _ = partition([])
+        return Running(alphabet, ((0,),), ((1,),), (0,))
+    alphabet, members = partition([complement(category(r"\s"))])
+    (letter,) = members[0]
+    classes = range(alphabet.num_classes)
+    row = tuple(int(cls == letter) for cls in classes)
+    return Running(alphabet, (row, row), (row, (0,) * len(classes)), (0, 0))
 
 
 def _always_countable(unit: str) -> None:
@@ -87,6 +105,7 @@ LENGTH = Measure(
         count=count,
         reads=reads,
         automaton=automaton,
+        running=running,
         require=_always_countable,
     ),
     reach=reach,

@@ -40,10 +40,16 @@ class NotConstant(Exception):
         self.expr = expr
 
 
-def constant_value(expr: Expr, model: Model | None, values: Mapping[str, object]) -> Any:
+def constant_value(
+    expr: Expr,
+    model: Model | None,
+    values: Mapping[str, object],
+    given: Mapping[int, object] | None = None,
+) -> Any:
     """The value of an expression from the parameters, and the choices, in `values`.
 
-    Arrays are tuples. `model` resolves the `let` of a model.
+    Arrays are tuples. `model` resolves the `let` of a model. `given` has values of nodes by their
+    identity, which are then taken as they are.
 
     Raises:
         NotConstant: it depends on a name that is not in `values`, on a reward, an extern or a
@@ -51,22 +57,31 @@ def constant_value(expr: Expr, model: Model | None, values: Mapping[str, object]
         ArithmeticError, ValueError: a division by zero, a logarithm of a negative number.
     """
 
-    return _value(expr, model, values, {})
+    return _value(expr, model, values, {}, given or {})
 
 
 def _value(
-    expr: Expr, model: Model | None, values: Mapping[str, object], lets: dict[str, Any]
+    expr: Expr,
+    model: Model | None,
+    values: Mapping[str, object],
+    lets: dict[str, Any],
+    given: Mapping[int, object],
 ) -> Any:
     """The value, with those of the `let`s that were needed for it in `lets`."""
 
     def of(part: Expr) -> Any:
-        return _value(part, model, values, lets)
+        return _value(part, model, values, lets, given)
 
+    if id(expr) in given:
+        return given[id(expr)]
     match expr:
         case Constant():
             return expr.value
         case Reference(role="let") if model is not None:
-            if expr.name not in lets:
+            if expr.name not in lets and given:
+                # What is given may stand for what a let has no value for.
+                lets[expr.name] = of(model.let(expr.name).expr)
+            elif expr.name not in lets:
                 for name in in_order(expr.name, lambda let: model.let(let).expr, lets):
                     lets[name] = of(model.let(name).expr)
             return lets[expr.name]

@@ -85,9 +85,9 @@ def measure_of(model: Model, expr: Expr, site: str, values: Mapping[str, object]
             count.
     """
     found = model.resolve(expr)
-    counted = _counted(model, found, site)
-    if counted is not None:
-        countable, arguments = counted
+    what = counted(model, found, site)
+    if what is not None:
+        countable, arguments = what
         try:
             countable.require(**arguments)
         except ValueError as problem:
@@ -126,7 +126,7 @@ def is_text_of(model: Model, expr: Expr | None, site: str) -> bool:
     return isinstance(found, Reference) and found.role == "site" and found.name == site
 
 
-def _counted(
+def counted(
     model: Model, expr: Expr, site: str
 ) -> tuple[kinds.Countable, dict[str, object]] | None:
     """What is counted on the text of a site, and the arguments; None for something else."""

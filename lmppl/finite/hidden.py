@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lmppl.finite.automaton import WeightedAutomaton
-from lmppl.finite.prior import Pull
+from lmppl.finite.prior import Forward, Pull
 from lmppl.records import brief
 from lmppl.sequences.log_space import LogMatrix, log_matmul, log_sum_groups
 
@@ -83,6 +83,39 @@ class HiddenStates:
         probs = self.log_probs(beliefs)
         result = (result - probs).masked_fill(probs == -math.inf, -math.inf)
         return result if weights is None else result + weights
+
+    def forward(
+        self, automaton: WeightedAutomaton, reached: Tensor, log_value: Tensor, log_next: Tensor
+    ) -> Forward:
+        num_states, classes = automaton.num_states, automaton.token_class
+        emission = self.log_emission
+        if automaton.log_token is not None:
+            emission = emission + automaton.log_token
+        by_class = log_sum_groups(emission, classes, automaton.num_classes)
+        dead = log_next.new_full((self.num_states, 1), -math.inf)
+        ahead = torch.cat([log_matmul(self.log_transition, log_next), dead], 1)
+        where = automaton.step.masked_fill(automaton.step < 0, num_states)
+        moves = reached.new_zeros(where.shape)
+        if automaton.log_weight is not None:
+            moves = automaton.log_weight
+        tokens = reached.new_zeros(self.vocab_size)
+        by_move = reached.new_zeros(where.shape)
+        source = reached.new_full((self.num_states, num_states), -math.inf)
+        reach = reached.log() - torch.where(reached > 0, log_value, 0.0)
+        for state in range(self.num_states):
+            # [automaton states, classes]
+            own = reach[state][:, None] + moves
+            later = own + ahead[state][where]
+            tokens += (emission[state] + torch.logsumexp(later, 0)[classes]).exp()
+            by_move += (by_class[state] + later).exp()
+            flat = (own + by_class[state]).flatten()[None]
+            source[state] = log_sum_groups(flat, where.flatten(), num_states + 1)[0, :-1]
+        after = (log_matmul(self.log_transition.T, source) + log_next).exp()
+        log_weight = (by_move * moves.masked_fill(moves == -math.inf, 0.0)).sum()
+        if automaton.log_token is not None:
+            own_scores = automaton.log_token
+            log_weight += (tokens * own_scores.masked_fill(own_scores == -math.inf, 0.0)).sum()
+        return Forward(tokens, after, log_weight, None)
 
     def pull(self, automaton: WeightedAutomaton) -> Pull:
         emission = self.log_emission

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from lmppl.finite.automaton import WeightedAutomaton
-from lmppl.finite.prior import Pull
+from lmppl.finite.prior import Forward, Pull
 from lmppl.records import brief
-from lmppl.sequences.log_space import LogMatrix
+from lmppl.sequences.log_space import LogMatrix, log_matmul
 
 # Entries of the largest array that a step makes.
 _CHUNK = 1 << 23
@@ -90,32 +90,45 @@ class KnownStates:
         found = found.double().masked_fill(where < 0, -math.inf)
         return found if weights is None else found + weights
 
+    def forward(
+        self, automaton: WeightedAutomaton, reached: Tensor, log_value: Tensor, log_next: Tensor
+    ) -> Forward:
+        ahead_of = _Ahead(automaton, log_next)
+        # What reached a state, without what was expected of it: ρ / value.
+        reach = reached.log() - torch.where(reached > 0, log_value, 0.0)
+        tokens = reached.new_zeros(self.vocab_size)
+        after = reached.new_zeros(reached.shape)
+        log_weight = log_prob = reached.new_zeros(())
+        for members, families in self._blocks():
+            emission = self.log_emission[members]
+            # [families, V, automaton states]
+            ahead = ahead_of.block(self.successor[families], slice(None))
+            drawn = (emission + log_matmul(reach[members], ahead.transpose(-1, -2))).exp()
+            tokens = tokens + drawn.sum((0, 1))
+            log_prob = log_prob + (drawn * _finite(emission)).sum()
+            joint = (log_matmul(emission.transpose(-1, -2), reach[members]) + ahead).exp()
+            log_weight = log_weight + (joint * _finite(ahead_of.weights(slice(None)))).sum()
+            # What is dead has probability zero, wherever that is added.
+            leads = ahead_of.leads(slice(None)).clamp_max(automaton.num_states - 1)
+            place = self.successor[families][:, :, None] * automaton.num_states + leads
+            after.view(-1).index_add_(0, place.flatten(), joint.flatten())
+        return Forward(tokens, after, log_weight, log_prob)
+
     def pull(self, automaton: WeightedAutomaton) -> Pull:
         parts = [
             (members, families, LogMatrix.of(self.log_emission[members]))
             for members, families in self._blocks()
         ]
-        num_states = automaton.num_states
-        # The dead state is one more column, of −∞.
-        where = automaton.step.masked_fill(automaton.step < 0, num_states)
 
         def step(log_next: Tensor) -> Tensor:
-            dead = log_next.new_full((self.num_states, 1), -math.inf)
-            table = torch.cat([log_next, dead], 1)
+            ahead_of = _Ahead(automaton, log_next)
             result = torch.empty_like(log_next)
             for members, families, emission in parts:
                 after = self.successor[families]
                 width = max(1, _CHUNK // max(1, after.numel()))
-                for first in range(0, num_states, width):
-                    chosen = slice(first, min(first + width, num_states))
-                    # [families, V, automaton states]
-                    leads = where[chosen][:, automaton.token_class].T
-                    ahead = table[after[:, :, None], leads[None]]
-                    if automaton.log_weight is not None:
-                        ahead += automaton.log_weight[chosen][:, automaton.token_class].T
-                    if automaton.log_token is not None:
-                        ahead += automaton.log_token[:, None]
-                    result[members, chosen] = emission.times(ahead)
+                for first in range(0, automaton.num_states, width):
+                    chosen = slice(first, min(first + width, automaton.num_states))
+                    result[members, chosen] = emission.times(ahead_of.block(after, chosen))
             return result
 
         return step
@@ -138,3 +151,40 @@ class KnownStates:
                 zip(torch.split(members, most), torch.split(families, most), strict=True)
             )
         return blocks
+
+
+class _Ahead:
+    """What each token leads to, by the automaton's state, its own weight included."""
+
+    def __init__(self, automaton: WeightedAutomaton, log_next: Tensor) -> None:
+        self.automaton = automaton
+        num_states = automaton.num_states
+        # The dead state is one more column, of −∞.
+        dead = log_next.new_full((log_next.shape[0], 1), -math.inf)
+        self.table = torch.cat([log_next, dead], 1)
+        self.where = automaton.step.masked_fill(automaton.step < 0, num_states)
+
+    def leads(self, chosen: slice) -> Tensor:
+        """`[V, chosen]`: the next state, the number of states for the dead one."""
+        return self.where[chosen][:, self.automaton.token_class].T
+
+    def weights(self, chosen: slice) -> Tensor:
+        """`[V, chosen]`: the log weight of each move."""
+        automaton = self.automaton
+        if automaton.log_weight is None:
+            found = self.table.new_zeros(automaton.vocab_size, len(automaton.step[chosen]))
+        else:
+            found = automaton.log_weight[chosen][:, automaton.token_class].T
+        return found if automaton.log_token is None else found + automaton.log_token[:, None]
+
+    def block(self, after: Tensor, chosen: slice) -> Tensor:
+        """`[families, V, chosen]`, where tokens lead to the prior's states `after`."""
+        found = self.table[after[:, :, None], self.leads(chosen)[None]]
+        if self.automaton.log_weight is None and self.automaton.log_token is None:
+            return found
+        return found + self.weights(chosen)
+
+
+def _finite(logs: Tensor) -> Tensor:
+    """Logs of what has probability zero do not count."""
+    return logs.masked_fill(logs == -math.inf, 0.0)

@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from lmppl.finite.automaton import WeightedAutomaton
+from lmppl.records import brief
 
 # One step of the backward pass: `log_next` [states, automaton states] → the same, a token earlier.
 Pull = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """One step of the pass from the beginning of a text to its end, under the posterior.
+
+    `tokens` `[V]` is the probability of each token at this place (they sum to that of the texts
+    that have not ended before), `reached` `[S, A]` that of each pair of states behind it.
+    `log_weight` is the mean log weight of the moves, and `log_prob` that of the tokens under the
+    prior; None where it is not a sum over tokens, as where states are hidden. Both count the texts
+    that have a token here.
+    """
+
+    tokens: Tensor
+    reached: Tensor
+    log_weight: Tensor
+    log_prob: Tensor | None
+
+    __repr__ = brief
 
 
 class FiniteStateLM(Protocol):
@@ -79,5 +100,15 @@ class FiniteStateLM(Protocol):
 
         What does not depend on `log_next` is computed here once. Rows of states a that have ended
         may hold anything; the caller knows better.
+        """
+        ...
+
+    def forward(
+        self, automaton: WeightedAutomaton, reached: Tensor, log_value: Tensor, log_next: Tensor
+    ) -> Forward:
+        """One step of the forward pass.
+
+        `reached` `[S, A]` are the posterior probabilities of states, those that have ended left
+        out; `log_value` and `log_next` the tables of the backward pass here and a token later.
         """
         ...

@@ -13,6 +13,7 @@ from torch import Tensor
 from lmppl.files import Files
 from lmppl.lm.histories import HistoryLM, bad_table, plain_vocabulary, table_content
 from lmppl.lm.protocol import Prompt, Vocabulary
+from lmppl.lm.states import StateTables
 from lmppl.lm.table_files import log_row, read_object, refuse_others, tokens_and_end
 from lmppl.sequences.log_space import LogMatrix
 
@@ -73,6 +74,10 @@ class HmmLM(HistoryLM):
     def log_probs_from(self, memory: Tensor) -> Tensor:
         found = LogMatrix.of(memory).times(self.log_emission)
         return found - torch.logsumexp(found, -1, keepdim=True)
+
+    def states(self) -> StateTables:
+        """The tables of the file."""
+        return StateTables(self.log_emission, self.log_initial, log_transition=self.log_transition)
 
     def token_log_probs(self, prompts: Sequence[Prompt], tokens: Tensor, lengths: Tensor) -> Tensor:
         """float64 `[rows, length]`: log p(token t | tokens before t); 0 past `lengths`."""

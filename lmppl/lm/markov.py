@@ -11,6 +11,7 @@ from torch import Tensor
 from lmppl.files import Files
 from lmppl.lm.histories import HistoryLM, bad_table, plain_vocabulary, table_content
 from lmppl.lm.protocol import Vocabulary
+from lmppl.lm.states import StateTables
 from lmppl.lm.table_files import log_row, read_object, refuse_others, tokens_and_end
 
 _ENTRIES = ("tokens", "initial", "transition", "eos")
@@ -44,6 +45,11 @@ class MarkovLM(HistoryLM):
             return self._table[-1].expand(tokens.shape[0], -1)
         last = torch.where(starts < tokens.shape[1], tokens[:, -1], self.vocab.size)
         return self._table.index_select(0, last)
+
+    def states(self) -> StateTables:
+        """A state for each last token, and one for none."""
+        every = torch.arange(self.vocab.size, device=self.device)
+        return StateTables(self._table, self.vocab.size, successor=every)
 
 
 def load_markov(

@@ -21,6 +21,7 @@ from lmppl.lm.histories import (
 )
 from lmppl.lm.protocol import Chat, Prompt, Vocabulary
 from lmppl.lm.refusal import refusal
+from lmppl.lm.states import MOST_ENTRIES, StateTables, TooManyStates
 
 # Every token of the corpus is counted after contexts of every length.
 _MOST_ORDER = 100
@@ -111,6 +112,43 @@ class NgramLM(HistoryLM):
         distinct, inverse = distinct_rows(context)
         rows = [self._row(tuple(row)) for row in distinct.tolist()]
         return torch.stack(rows).to(self.device).index_select(0, inverse)
+
+    def states(self) -> StateTables:
+        """A state for each context that the corpus has, of any length; the longest says most.
+
+        Raises:
+            TooManyStates: the table of contexts × tokens would be too large.
+        """
+        size, width = self.vocab.size, self.order - 1
+        contexts = sorted(self._counts, key=lambda context: (len(context), context))
+        if len(contexts) * size > MOST_ENTRIES:
+            raise TooManyStates(
+                f"{self.name} has {len(contexts):,} contexts of {size:,} tokens each"
+            )
+        number = {context: state for state, context in enumerate(contexts)}
+
+        def longest(context: tuple[int, ...]) -> int:
+            context = context[max(0, len(context) - width) :]
+            while context not in number:
+                context = context[1:]
+            return number[context]
+
+        # A context goes on as its longest end that the corpus has: where `context + token` is none
+        # of them, as the context without its oldest token does.
+        following = torch.empty(len(contexts), size, dtype=torch.long)
+        for state, context in enumerate(contexts):
+            if context:
+                following[state] = following[number[context[1:]]]
+            else:
+                following[state] = torch.tensor([longest((token,)) for token in range(size)])
+            if context and len(context) < width:
+                # Only what is one longer than the context itself is new here.
+                for token in self._counts[context]:
+                    if (longer := number.get((*context, token))) is not None:
+                        following[state, token] = longer
+        emission = torch.stack([self._row(context) for context in contexts])
+        initial = longest((size,) * width)
+        return StateTables(emission.to(self.device), initial, following.to(self.device))
 
     def _row(self, context: tuple[int, ...]) -> Tensor:
         if (row := self._rows.get(context)) is None:

@@ -154,6 +154,7 @@ _AS_WRITTEN = {
     "ir/expr.py": "defines it",
     "checker/scope.py": "the symbol of a let knows the choices behind it",
     "evaluation/environment.py": "says what the names in an expression stood for",
+    "evaluation/additive.py": "goes on to what every part stands for",
     "evaluation/joint.py": "counts how much is written",
 }
 

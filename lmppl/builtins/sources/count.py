@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from lmppl.automata.dfa import Dfa
     from lmppl.automata.predicates import Reads
+    from lmppl.automata.running import Running
     from lmppl.builtins.loading import Place
     from lmppl.rewards.texts import CountSource
 
@@ -41,10 +42,16 @@ def reads(pattern: str, ignore_case: bool) -> Reads:
     return "text"
 
 
-def automaton(admits: tuple[bool, ...], budget: int, pattern: str, ignore_case: bool) -> Dfa:
+def automaton(admits: tuple[int, ...], budget: int, pattern: str, ignore_case: bool) -> Dfa:
     from lmppl.automata.counting import count_dfa
 
     return count_dfa(pattern, ignore_case, admits, budget)
+
+
+def running(budget: int, pattern: str, ignore_case: bool) -> Running:
+    from lmppl.automata.counting import running_count
+
+    return running_count(pattern, ignore_case, budget)
 
 
 def require(pattern: str, ignore_case: bool) -> None:
@@ -71,7 +78,12 @@ COUNT = Source(
     load=load,
     score_range=score_range,
     countable=Countable(
-        name="count", count=count, reads=reads, automaton=automaton, require=require
+        name="count",
+        count=count,
+        reads=reads,
+        automaton=automaton,
+        running=running,
+        require=require,
     ),
     instances=instances,
 )

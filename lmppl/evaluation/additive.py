@@ -1,0 +1,264 @@
+"""Factors on one text as sums of what automata can follow while the text is written.
+
+    log potential = constant + Σ coefficient · count + Σ function(of a few counts and conditions)
+
+A count (of matches, of words, of tokens) may grow without an end, for its part of the sum is known
+as it goes. Of what goes into any other function only finitely many values are told apart: a
+condition has two, a count as many as a text of so many tokens can have. So `if contains(t, "a")
+then 2 else 0` is such a sum, `abs(length(t) - 10)` is one, and the score of a classifier is not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from lmppl.automata.predicates import Arguments, Counting, Predicate
+from lmppl.evaluation.constants import NotConstant, constant_value
+from lmppl.evaluation.constraints import as_predicate
+from lmppl.evaluation.measures import counted
+from lmppl.ir.expr import Binary, Call, Expr, Reference, RewardCall, Unary, children, spine
+from lmppl.ir.model import Model
+
+# Values of a function that are told apart.
+MOST_VALUES = 20_000
+
+
+class NotAdditive(Exception):
+    """An expression is no such sum: `expr` is the part that is at fault, `why` says what it is."""
+
+    def __init__(self, expr: Expr, why: str) -> None:
+        super().__init__(why)
+        self.expr = expr
+        self.why = why
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A number of things in the text: a countable with its arguments."""
+
+    counting: Counting
+    arguments: Arguments
+
+    @property
+    def of_tokens(self) -> bool:
+        return self.counting.reads(**dict(self.arguments)) == "tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """What a function looks at: a condition, whose values are 0 and 1, or a count up to `most`."""
+
+    of: Predicate | Count
+    most: int
+
+    @property
+    def size(self) -> int:
+        return self.most + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function of some atoms: its values in the order of `itertools.product` of theirs."""
+
+    atoms: tuple[Atom, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Additive:
+    """A log potential as a sum; equal sums are equal objects. −∞ rules a text out."""
+
+    constant: float = 0.0
+    linear: tuple[tuple[float, Count], ...] = ()
+    functions: tuple[Function, ...] = ()
+
+    def __add__(self, other: Additive) -> Additive:
+        return Additive(
+            self.constant + other.constant,
+            _collected((*self.linear, *other.linear)),
+            (*self.functions, *other.functions),
+        )
+
+
+NOTHING = Additive()
+
+
+def additive_form(
+    model: Model,
+    expr: Expr,
+    site: str,
+    values: Mapping[str, object],
+    most: Callable[[Expr], float],
+    known: Callable[[Expr], object] | None = None,
+) -> Additive:
+    """A number on the text of a site as such a sum.
+
+    `values` are the parameters, and the choices that are known; `most(expr)` is an upper bound of
+    a count on the texts there are (∞: none is known). `known` gives the value of a part that does
+    not look at the text where `values` do not say it, such as the reward of another string.
+
+    Raises:
+        NotAdditive: it is none, or one that is too large.
+        InferenceError: what `known` raises.
+    """
+    return _Reader(model, site, values, most, known).form(expr)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    model: Model
+    site: str
+    values: Mapping[str, object]
+    most: Callable[[Expr], float]
+    known: Callable[[Expr], object] | None
+
+    def form(self, expr: Expr) -> Additive:
+        constant = 0.0
+        linear: list[tuple[float, Count]] = []
+        functions: list[Function] = []
+        waiting = [(expr, 1.0)]
+        while waiting:
+            part, scale = waiting.pop()
+            part = self.model.resolve(part)
+            if self.site not in self.model.sites_of(part):
+                constant += scale * self._number(part)
+                continue
+            inner = self._scaled(part)
+            if inner is not None:
+                waiting += [(each, scale * by) for each, by in inner]
+                continue
+            count = self._count(part)
+            if count is not None:
+                linear.append((scale, count))
+                continue
+            functions.append(self._function(part, scale))
+        return Additive(constant, _collected(tuple(linear)), tuple(functions))
+
+    def _scaled(self, expr: Expr) -> list[tuple[Expr, float]] | None:
+        """The parts that the expression is a sum of, each with what it is multiplied by."""
+        if isinstance(expr, Unary) and expr.operator == "-":
+            return [(expr.operand, -1.0)]
+        if not isinstance(expr, Binary):
+            return None
+        if expr.operator in ("+", "-"):
+            # A chain is gone through without recursion, however long it is.
+            first, operators = spine(expr)
+            found: list[tuple[Expr, float]] = [(first, 1.0)]
+            for node in operators:
+                if node.operator not in ("+", "-"):
+                    first, found = node, [(node, 1.0)]
+                    continue
+                found.append((node.right, 1.0 if node.operator == "+" else -1.0))
+            return found
+        looks = [self.site in self.model.sites_of(each) for each in (expr.left, expr.right)]
+        if expr.operator == "*" and looks == [True, False]:
+            return [(expr.left, self._number(expr.right))]
+        if expr.operator == "*" and looks == [False, True]:
+            return [(expr.right, self._number(expr.left))]
+        if expr.operator == "/" and looks == [True, False]:
+            divisor = self._number(expr.right)
+            if divisor != 0.0:
+                return [(expr.left, 1.0 / divisor)]
+        return None
+
+    def _number(self, expr: Expr) -> float:
+        try:
+            found = constant_value(expr, self.model, self.values)
+        except NotConstant:
+            if self.known is None:
+                raise NotAdditive(expr, "its value is not known yet") from None
+            found = self.known(expr)
+        except (ArithmeticError, ValueError) as problem:
+            raise NotAdditive(expr, str(problem)) from problem
+        number = float(found)
+        if math.isnan(number):
+            raise NotAdditive(expr, "it is NaN")
+        return number
+
+    def _count(self, expr: Expr) -> Count | None:
+        found = counted(self.model, expr, self.site)
+        if found is None:
+            return None
+        countable, arguments = found
+        try:
+            countable.require(**arguments)
+        except ValueError as problem:
+            raise NotAdditive(expr, f"no automaton counts it: {problem}") from problem
+        return Count(countable, tuple(arguments.items()))
+
+    def _function(self, expr: Expr, scale: float) -> Function:
+        """Any expression, tabulated over the values of what it looks at in the text."""
+        atoms: dict[Atom, list[Expr]] = {}
+        self._gather(expr, atoms)
+        size = math.prod(atom.size for atom in atoms)
+        if size > MOST_VALUES:
+            raise NotAdditive(
+                expr, f"it is no sum of counts, and tells {size:,} values of them apart"
+            )
+        values = []
+        for chosen in itertools.product(*(range(atom.size) for atom in atoms)):
+            replaced = {
+                id(node): bool(value) if node.type.kind == "bool" else value
+                for nodes, value in zip(atoms.values(), chosen, strict=True)
+                for node in nodes
+            }
+            values.append(self._value(expr, scale, replaced))
+        return Function(tuple(atoms), tuple(values))
+
+    def _value(self, expr: Expr, scale: float, replaced: Mapping[int, object]) -> float:
+        try:
+            value = constant_value(expr, self.model, self.values, replaced)
+        except NotConstant as problem:
+            raise NotAdditive(problem.expr or expr, "its value is not known yet") from None
+        except RecursionError as problem:
+            raise NotAdditive(expr, "it is nested too deeply") from problem
+        except (ArithmeticError, ValueError):
+            # Not every combination of values is one of a text, and this may be none.
+            return math.nan
+        return scale * float(value)
+
+    def _gather(self, expr: Expr, atoms: dict[Atom, list[Expr]]) -> None:
+        waiting, seen = [expr], set[int]()
+        while waiting:
+            node = self.model.resolve(waiting.pop())
+            if id(node) in seen or self.site not in self.model.sites_of(node):
+                continue
+            seen.add(id(node))
+            atom = self._atom(node)
+            if atom is not None:
+                atoms.setdefault(atom, []).append(node)
+                continue
+            if isinstance(node, (Reference, RewardCall)) or not children(node):
+                raise NotAdditive(node, _WHY_NOT[isinstance(node, RewardCall)])
+            if isinstance(node, Call) and node.type.kind == "bool":
+                raise NotAdditive(node, "no automaton decides it")
+            waiting.extend(reversed(children(node)))
+
+    def _atom(self, expr: Expr) -> Atom | None:
+        if expr.type.kind == "bool" and not expr.type.is_array:
+            predicate = as_predicate(self.model, expr, self.site, self.values)
+            return None if predicate is None else Atom(predicate, 1)
+        count = self._count(expr)
+        if count is None:
+            return None
+        most = self.most(expr)
+        if not most <= MOST_VALUES:
+            raise NotAdditive(expr, "it is no part of a sum, and nothing bounds it")
+        return Atom(count, math.floor(most))
+
+
+_WHY_NOT = {
+    True: "a score of this kind is read from the whole text",
+    False: "more of the text is looked at than conditions and counts",
+}
+
+
+def _collected(linear: tuple[tuple[float, Count], ...]) -> tuple[tuple[float, Count], ...]:
+    """Each count once, with the sum of its coefficients."""
+    found: dict[Count, float] = {}
+    for coefficient, count in linear:
+        found[count] = found.get(count, 0.0) + coefficient
+    return tuple((coefficient, count) for count, coefficient in found.items() if coefficient)
