@@ -229,6 +229,28 @@ BENCH = Command(
     ],
 )
 
+SURROGATE = Command(
+    "surrogate",
+    "fit the small model that looks ahead in the place of a language model",
+    _calls("surrogates:surrogate"),
+    [
+        Argument("model", "what lm(...) takes", metavar="MODEL"),
+        Option(
+            ["--prompt"],
+            multiple=True,
+            metavar="TEXT",
+            help="what the texts continue; may be repeated (default: nothing)",
+        ),
+        Option(["--num-samples"], type=_POSITIVE, metavar="N", help="texts drawn (default 8192)"),
+        Option(["--tokens"], type=_POSITIVE, metavar="N", help="tokens of each (default 64)"),
+        Option(["--seed"], type=_COUNT, metavar="S", help="the seed of the texts (default 0)"),
+        Option(["--out"], metavar="DIR", help="keep it below a directory, not in the cache"),
+        *_device(),
+        _threads(),
+        Option(["-q", "--quiet"], is_flag=True, help="no progress"),
+    ],
+)
+
 MODELS = Command(
     "models", "list the language models that come with lmppl", _calls("listing:models"), []
 )
@@ -255,5 +277,5 @@ COMMANDS = Group(
         )
     ],
 )
-for _command in (RUN, CHECK, FMT, INFO, EXPLAIN, COMPARE, BENCH, MODELS, METHODS):
+for _command in (RUN, CHECK, FMT, INFO, EXPLAIN, COMPARE, BENCH, SURROGATE, MODELS, METHODS):
     COMMANDS.add_command(_command)

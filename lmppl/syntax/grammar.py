@@ -18,6 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmppl.caches import cache_directories, is_private, make_private
 from lmppl.errors import InternalError
 from lmppl.syntax.automaton import Rule, Tables
 
@@ -128,13 +129,13 @@ def _keywords(terminals: Collection[TerminalDef]) -> dict[str, str]:
 @functools.cache
 def tables() -> Tables:
     """The tables of this process: from the cache where there are some, else built and cached."""
-    for directory in _cache_directories():
+    for directory in cache_directories():
         file = directory / f"grammar-{_digest()}.json"
         loaded = _load(file)
         if loaded is not None:
             return loaded
     built = build_tables()
-    for directory in _cache_directories():
+    for directory in cache_directories():
         if _save(built, directory / f"grammar-{_digest()}.json"):
             break
     return built
@@ -156,34 +157,9 @@ def _digest() -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
-def _cache_directories() -> list[Path]:
-    """Where the tables may lie, best first."""
-    given = os.environ.get("LMPPL_CACHE_DIR")
-    if given:
-        return [Path(given)]
-    directories: list[Path] = []
-    xdg = os.environ.get("XDG_CACHE_HOME")
-    if xdg:
-        directories.append(Path(xdg) / "lmppl")
-    else:
-        with contextlib.suppress(RuntimeError):
-            directories.append(Path.home() / ".cache" / "lmppl")
-    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    directories.append(Path(tempfile.gettempdir()) / f"lmppl-{user}")
-    return directories
-
-
-def _is_private(path: Path) -> bool:
-    """Whether nobody else can have written `path`: other tables would read other programs."""
-    if not hasattr(os, "getuid"):
-        return True
-    status = path.stat()
-    return status.st_uid == os.getuid() and not status.st_mode & 0o022
-
-
 def _load(file: Path) -> Tables | None:
     try:
-        if not (_is_private(file.parent) and _is_private(file)):
+        if not (is_private(file.parent) and is_private(file)):
             return None
         return Tables.of_json(json.loads(file.read_bytes()))
     except Exception:
@@ -194,8 +170,8 @@ def _load(file: Path) -> Tables | None:
 def _save(built: Tables, file: Path) -> bool:
     """Write the tables under a passing name first, so that no reader ever sees half a file."""
     try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _is_private(file.parent):
+        # Other tables would read other programs.
+        if not make_private(file.parent):
             return False
         descriptor, passing = tempfile.mkstemp(dir=file.parent, prefix="grammar-")
         try:

@@ -111,7 +111,7 @@ def test_the_grammar_is_found_inside_an_installed_package(tmp_path: Path) -> Non
     installed = tmp_path / "site" / "lmppl"
     for room in ("errors", "syntax"):
         shutil.copytree(source / room, installed / room)
-    for file in ("files.py", "records.py"):
+    for file in ("caches.py", "files.py", "records.py"):
         shutil.copy(source / file, installed / file)
     (installed / "__init__.py").write_text("")
     # As the wheel lays it out; see force-include in pyproject.toml.
