@@ -14,6 +14,8 @@ _LISTED = (
     "rejection:Rejection",
     "importance:Importance",
     "smc:SMC",
+    "tempered:Tempered",
+    "ais:AIS",
     "mcmc:MCMC",
     "svi:SVI",
 )

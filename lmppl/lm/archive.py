@@ -1,4 +1,4 @@
-"""Keys and values of the texts of a batch of Markov chains, kept from one move to the next.
+"""Keys and values of the texts of a batch of executions, kept from one move to the next.
 
 A move keeps the beginning of a chain's text and draws the rest again. What is kept was computed
 when it was drawn, so a move that finds it here computes nothing twice.
@@ -100,6 +100,33 @@ class KVArchive:
     def settle(self, accepted: Tensor) -> None:
         """What was proposed is current where `accepted` `[rows]`."""
         self._place = torch.where(accepted, 1 - self._place, self._place)
+
+    @torch.no_grad()
+    def select(self, rows: Tensor) -> None:
+        """Row i goes on with the current text of row `rows[i]`; `rows` has an entry for every row.
+
+        Each has a free place for what is proposed, which takes what comes from elsewhere.
+        """
+        home = self._home
+        if home is None:
+            return
+        every = torch.arange(self._num_rows, device=rows.device)
+        new = (rows != every).nonzero().squeeze(-1)
+        if not new.numel():
+            return
+        old = rows[new]
+        source, target = 2 * old + self._place[old], 2 * new + 1 - self._place[new]
+        self._known[target] = -1
+        columns = int((self._lead[old] + self._known[source].clamp(min=0)).max())
+        home.copy_aligned(home, source, torch.zeros_like(source), columns, targets=target)
+        self._known[target] = self._known[source]
+        place, lead = self._place.clone(), self._lead.clone()
+        place[new], lead[new] = 1 - self._place[new], self._lead[old]
+        prompts = list(self._prompts)
+        for row, other in zip(new.tolist(), old.tolist(), strict=True):
+            prompts[row] = self._prompts[other]
+        # All at once: what is broken off before is as it was.
+        self._place, self._lead, self._prompts = place, lead, prompts
 
     def _find_missing(
         self, rows: Tensor, prompts: Sequence[Prompt], tokens: Tensor, lengths: Tensor

@@ -153,6 +153,10 @@ class PrefixArchive(Protocol):
         """What was proposed is current where `accepted` (one flag for every row)."""
         ...
 
+    def select(self, rows: Tensor) -> None:
+        """Row i goes on with the current text of row `rows[i]`: one entry for every row."""
+        ...
+
 
 @runtime_checkable
 class LanguageModel(Protocol):

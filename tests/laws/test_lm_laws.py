@@ -287,6 +287,15 @@ def law_archive_is_recompute(lm: LanguageModel) -> None:
         for row, (origin, length) in enumerate(zip(twice, lengths.tolist(), strict=True)):
             expected = reference(lm, prompts[origin], texts[origin, :length].tolist())
             assert_close(found.row_logits()[row].log_softmax(-1), expected)
+        # Rows that take the place of others, with their prompts.
+        chosen = torch.tensor([2, 0, 2, 3])
+        archive.select(chosen)
+        texts, prompts = texts[chosen], tuple(prompts[row] for row in chosen)
+        lengths = torch.tensor([8, 3, 5, 8])
+        found = archive.recall(rows, prompts, texts, lengths)
+        for row, length in enumerate(lengths.tolist()):
+            expected = reference(lm, prompts[row], texts[row, :length].tolist())
+            assert_close(found.row_logits()[row].log_softmax(-1), expected)
         # All rows in another order, whose prompts have changed places.
         found = archive.recall(rows.flip(0), prompts, texts.flip(0), torch.full((4,), 3))
         for row, prompt in enumerate(prompts):

@@ -175,7 +175,10 @@ class Stage(Protocol):
         ...
 
     def memory(self, num_rows: int) -> Any:
-        """What is kept between redraws of the same rows; None: nothing."""
+        """What is kept between redraws of the same rows; None: nothing.
+
+        Its `select(rows)` says that row i goes on with the value of row `rows[i]`.
+        """
         ...
 
     def redraw(

@@ -15,12 +15,13 @@ from torch import Tensor
 from lmppl.density import SiteRows, Stage, Target, TextStage, Traces
 from lmppl.density.steering.protocol import Steering
 from lmppl.inference.failures import by_binding
+from lmppl.inference.families import num_families
 from lmppl.inference.loop import WHOLE, Draws, Info, Shard
 from lmppl.inference.proposing import most_tokens_to_come
 from lmppl.inference.smc import SMC
 from lmppl.inference.smc.findings import draws_of
 from lmppl.inference.smc.lookaheads import LOOKAHEADS
-from lmppl.inference.smc.state import State, num_families, side_by_side
+from lmppl.inference.smc.state import State, side_by_side
 from lmppl.inference.starting import Population
 from lmppl.inference.zero_mass import zero_mass
 from lmppl.rng import Stream

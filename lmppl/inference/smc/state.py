@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -117,10 +116,3 @@ def _order(sizes: Sequence[int], num_groups: int) -> Tensor:
     """Where, among parts of these sizes one after another, each binding has its populations."""
     parts = torch.split(torch.arange(sum(sizes)), list(sizes))
     return torch.cat([part.view(num_groups, -1) for part in parts], dim=-1).view(-1)
-
-
-def num_families(eve: Tensor, log_weight: Tensor) -> Tensor:
-    """How many first particles the living ones descend from, `[populations]`."""
-    ordered = eve.masked_fill(log_weight == -math.inf, -1).sort(-1).values
-    new = (ordered[:, 1:] != ordered[:, :-1]).sum(-1) + 1
-    return new - (ordered[:, 0] == -1).long()
