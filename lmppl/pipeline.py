@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lmppl.checker import Language, analyse_text, program_files
 from lmppl.errors import InferenceError
 from lmppl.files import AnyPath
+from lmppl.guides import given_guide, named, wanted
 from lmppl.inference.listening import listening
 from lmppl.inference.planning import Plan, plan_method
 from lmppl.models import (
@@ -95,7 +96,9 @@ def explain(
     What only the vocabulary of a language model tells, `target()` of a bound model says.
     """
     one = bound_model(bound, "explain")
+    options, held = named(options)
     settings = settings_for(one.model, method, infer, options)
+    wanted(one.model, settings, held)
     return plan_method(one.model, settings, dict(one.values))
 
 
@@ -142,7 +145,9 @@ def _infer_many(
         return []
     require_one_program(bound)
     model = bound[0].model
+    options, held = named(options)
     settings = settings_for(model, method, infer, options)
+    needs = wanted(model, settings, held)
     plans = [plan_method(model, settings, dict(each.values)) for each in bound]
     refusals = list(dict.fromkeys(refusal for plan in plans for refusal in plan.refusals))
     if refusals:
@@ -154,16 +159,24 @@ def _infer_many(
             if listener is not None:
                 listener(ProgressEvent("loading", 0, None, "libraries"))
             from lmppl.diagnostics import judge
-            from lmppl.inference.execution import execute
+            from lmppl.inference.execution import execute, parse_budget
+            from lmppl.rng import fresh_seed
 
             target = bind_target(bound, settings.device, settings.dtype, listener)
+            guide, rest = None, parse_budget(budget)
+            if needs is not None:
+                if settings.seed is None:
+                    settings = replace(settings, seed=fresh_seed())
+                values = [each.values for each in bound]
+                guide, rest = given_guide(needs, target, settings, values, rest, listener)
             found = execute(
                 target,
                 settings,
                 progress=listener or False,
-                budget=budget,
+                budget=rest,
                 parse=Language(model),
                 ending=ending,
+                guide=guide,
             )
         left = iter(found)
         results = [

@@ -5,9 +5,11 @@ from __future__ import annotations
 from lmppl.checker.arguments import Check
 from lmppl.checker.report import Report
 from lmppl.errors import Label, Span
+from lmppl.inference.methods import method_named
+from lmppl.inference.references import option_that_takes
 from lmppl.ir import expr as ir
 from lmppl.ir.model import InferSpec
-from lmppl.ir.types import UNKNOWN
+from lmppl.ir.types import STRING, UNKNOWN
 from lmppl.syntax import ast
 
 
@@ -19,7 +21,11 @@ def check_infers(program: ast.Program, check: Check, report: Report) -> tuple[In
         options: dict[str, object] = {}
         spans: dict[str, Span] = {}
         for argument in node.options:
-            value = check(argument.value)
+            if _names_a_line(node, argument, program):
+                assert isinstance(argument.value, ast.Name) and argument.name is not None
+                value: ir.Expr = ir.Constant(STRING, argument.value.span, argument.value.name)
+            else:
+                value = check(argument.value)
             if argument.name is None or argument.name_span is None:
                 report.error(
                     "LMP108",
@@ -42,6 +48,16 @@ def check_infers(program: ast.Program, check: Check, report: Report) -> tuple[In
             by_name[node.name] = node.name_span or node.method_span
         specs.append(InferSpec(node.method, options, node.method_span, node.name, spans))
     return tuple(specs)
+
+
+def _names_a_line(node: ast.Infer, argument: ast.Argument, program: ast.Program) -> bool:
+    """Whether an option is a bare name that stands for another `infer` line."""
+    if not isinstance(argument.value, ast.Name):
+        return False
+    if not option_that_takes(method_named(node.method), argument.name):
+        return False
+    name = argument.value.name
+    return not any(isinstance(item, ast.Let) and item.name == name for item in program.items)
 
 
 def _report_same(report: Report, node: ast.Infer, first: Span) -> None:

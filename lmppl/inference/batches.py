@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lmppl.density import Target
+from lmppl.density.proposal import Proposal, recovered_site
 from lmppl.inference.proposing import Unfinished, most_tokens_to_come
 from lmppl.rng import Stream
 
@@ -25,14 +26,16 @@ class Batch:
     groups: tuple[int, ...]
     size: int
 
-    def hurried(self, target: Target, stream: Stream, left: float) -> Batch:
+    def hurried(
+        self, target: Target, stream: Stream, left: float, proposal: Proposal | None = None
+    ) -> Batch:
         """The batch, or one of so few draws that about `left` tokens are enough for them.
 
         Which draws stay is drawn too, and not what ended first: short texts would be too many. So
         whatever their number hangs on, the mean of what they weigh is unbiased. All bindings keep
         the same, as each would alone.
         """
-        needed = self.unfinished.most_tokens_to_come(target)
+        needed = self.unfinished.most_tokens_to_come(target, proposal)
         if needed <= left:
             return self
         # A step takes longer for each text, the fewer there are.
@@ -45,23 +48,30 @@ class Batch:
         at = (first + kept).view(-1).to(target.device)
         return replace(self, unfinished=self.unfinished.thinned(at), size=fewer)
 
-    def recovered(self, target: Target) -> Batch:
+    def recovered(self, target: Target, proposal: Proposal | None = None) -> Batch:
         """The batch before a step that was broken off, good to be gone on with."""
         unfinished = self.unfinished
         if unfinished.run is None:
             return self
         rows = target.rows(unfinished.site, unfinished.traces)
-        run = target.stages[unfinished.site].recovered(unfinished.run, rows)
+        run = recovered_site(target, proposal, unfinished.run, rows)
         return replace(self, unfinished=replace(unfinished, run=run))
 
 
-def room_for(target: Target, num_groups: int, left: float, num_done: int, spent: float) -> int:
+def room_for(
+    target: Target,
+    num_groups: int,
+    left: float,
+    num_done: int,
+    spent: float,
+    proposal: Proposal | None = None,
+) -> int:
     """How many more draws of every binding may be begun: those that `left` tokens are enough for,
     whatever their length, and none after an interruption; but the fewest where there are none."""
     fewest = 0 if num_done else FEWEST_DRAWS
     if math.isinf(spent) and num_done:
         return 0
-    longest = most_tokens_to_come(target, 0, None, num_groups)
+    longest = most_tokens_to_come(target, 0, None, num_groups, proposal)
     return max(int(min(left / max(1, longest), 2**31)), fewest)
 
 
@@ -73,6 +83,7 @@ class Hurry:
     stream: Stream
     spent: float
     left: float
+    proposal: Proposal | None = None
 
     def shortened(
         self, batch: Batch | None, num_done: int, limit: int, *, size: int, num_groups: int
@@ -87,9 +98,9 @@ class Hurry:
             return batch, limit
         if batch is not None:
             stream = self.stream.child("hurry", num_done)
-            fewer = batch.hurried(self.target, stream, self.left)
+            fewer = batch.hurried(self.target, stream, self.left, self.proposal)
             return fewer, limit if fewer is batch else num_done + fewer.size
-        room = room_for(self.target, num_groups, self.left, num_done, self.spent)
+        room = room_for(self.target, num_groups, self.left, num_done, self.spent, self.proposal)
         return None, limit if room >= size else num_done + room
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from lmppl.errors import Diagnostic, Label
 from lmppl.inference.methods import check_method, method_meant, method_named
 from lmppl.inference.options import option_of_no_method, settings_from_options
 from lmppl.inference.planning import plan_method
+from lmppl.inference.references import reference_mistake
+from lmppl.inference.settings import Settings
 from lmppl.ir.expr import Expr, Reference
 from lmppl.ir.model import InferSpec, Model
 
 
 def infer_mistakes(specs: Sequence[InferSpec]) -> list[Diagnostic]:
-    """Unknown methods and options (401–403), at their spans."""
+    """Unknown methods, options (401–403) and lines that options name (407), at their spans."""
     found: list[Diagnostic] = []
     for spec in specs:
         method = method_named(spec.method)
@@ -26,12 +28,22 @@ def infer_mistakes(specs: Sequence[InferSpec]) -> list[Diagnostic]:
             method = method_meant(spec.method)
         for name, value in spec.options.items():
             if method is not None:
-                _, problems = settings_from_options(method, {name: value})
+                settings, problems = settings_from_options(method, {name: value})
+                if settings is not None:
+                    problems = _misnamed(settings, name, value, specs)
             else:
                 problems = option_of_no_method(name)
             span = spec.option_spans.get(name, spec.span)
             found.extend(replace(problem, span=span) for problem in problems)
     return found
+
+
+def _misnamed(
+    settings: Settings, name: str, value: object, specs: Sequence[InferSpec]
+) -> list[Diagnostic]:
+    setting = next(each for each in fields(settings) if each.name == name)
+    mistake = reference_mistake(setting, value, specs)
+    return [] if mistake is None else [mistake]
 
 
 def foreseen(model: Model) -> list[Diagnostic]:

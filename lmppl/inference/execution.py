@@ -7,6 +7,7 @@ import re
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -25,6 +26,9 @@ from lmppl.posterior import Posterior
 from lmppl.progress import ProgressListener
 from lmppl.rng import Stream, fresh_seed
 
+if TYPE_CHECKING:
+    from lmppl.inference.guides import GivenGuide
+
 _BUDGET = re.compile(
     r"\s*([\d_.]+(?:e\d+)?)\s*(s|sec|seconds?|m|min|minutes?|h|hours?|k?\s*tokens?)?\s*$"
 )
@@ -36,13 +40,14 @@ def execute(
     settings: Settings,
     *,
     progress: ProgressListener | bool | None = None,
-    budget: float | str | None = None,
+    budget: Budget | float | str | None = None,
     parse: ParseExpression | None = None,
     ending: ExitStack | None = None,
+    guide: GivenGuide | None = None,
 ) -> list[Posterior | InferenceError]:
     """One posterior per binding of the target; for a binding that has none, why.
 
-    `ending` as in `run`.
+    `ending` as in `run`; `guide` is what methods that have such an option draw from.
 
     Raises:
         InferenceError: no binding has one.
@@ -52,7 +57,14 @@ def execute(
     kept = _with_mass_at_start(target)
     if len(kept) < target.num_groups:
         rest = iter(
-            execute(target.of_groups(kept), settings, progress=progress, budget=budget, parse=parse)
+            execute(
+                target.of_groups(kept),
+                settings,
+                progress=progress,
+                budget=budget,
+                parse=parse,
+                guide=None if guide is None else guide.of_groups(kept),
+            )
         )
         why = "a requirement fails whatever is drawn"
         return [
@@ -60,9 +72,11 @@ def execute(
             for group in range(target.num_groups)
         ]
     forward = ForwardSettings(settings.max_rows, settings.compile)
-    doubts = Doubts.of(target.with_language_models(partial(under, settings=forward)), settings)
+    adjusted = partial(under, settings=forward)
+    doubts = Doubts.of(target.with_language_models(adjusted), settings)
     target = doubts.target
-    engine = engine_of(settings, target, Stream.from_seed(seed))
+    options = {} if guide is None else {"proposal": guide.proposal(target, adjusted)}
+    engine = engine_of(settings, target, Stream.from_seed(seed), **options)
     before = spent_on_rewards(target)
     with listening(progress) as listener:
         outcome = run(
@@ -94,6 +108,8 @@ def execute(
     if failures := [each for each in found if isinstance(each, InferenceError)]:
         if len(failures) == len(found):
             raise failures[0]
+    if guide is not None:
+        found = [_drawn_from(each, guide) for each in found]
     # After the expectations, whose rewards may not have been asked before.
     doubts.require_functions()
     warnings = doubts.warnings()
@@ -105,6 +121,13 @@ def execute(
     ]
 
 
+def _drawn_from(found: Posterior | InferenceError, guide: GivenGuide) -> Posterior | InferenceError:
+    """A posterior whose manifest says what guide its draws are from."""
+    if isinstance(found, InferenceError):
+        return found
+    return found.replace(manifest={**found.manifest, "proposal": dict(guide.facts)})
+
+
 def _with_mass_at_start(target: Target) -> list[int]:
     """The bindings that no requirement on parameters alone rules out; all, where it does all."""
     start = target.start(torch.arange(target.num_groups))
@@ -112,7 +135,7 @@ def _with_mass_at_start(target: Target) -> list[int]:
     return alive or list(range(target.num_groups))
 
 
-def parse_budget(budget: float | str | None) -> Budget:
+def parse_budget(budget: Budget | float | str | None) -> Budget:
     """Seconds as a number, or a string such as "90", "90s", "2min" or "100000 tokens".
 
     Raises:
@@ -120,6 +143,8 @@ def parse_budget(budget: float | str | None) -> Budget:
     """
     if budget is None:
         return Budget()
+    if isinstance(budget, Budget):
+        return budget
     if isinstance(budget, (int, float)) and not isinstance(budget, bool) and budget > 0:
         return Budget(seconds=float(budget))
     found = _BUDGET.match(str(budget))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lmppl.density import SiteRows, Target, Traces, draw_choices
+from lmppl.density.proposal import Proposal
 from lmppl.density.stages.alternatives import Alternatives
 from lmppl.density.stages.redrawing import Redraw
 from lmppl.density.walk import Chosen, walk
@@ -86,16 +87,22 @@ def gibbs_move(
     return Move(chosen, torch.ones_like(moved), moved, 0)
 
 
-def restart_move(target: Target, traces: Traces, stream: Stream) -> Move:
-    """Draws everything anew from the (masked) prior, and takes it by its importance weight.
+def restart_move(
+    target: Target, traces: Traces, stream: Stream, proposal: Proposal | None = None
+) -> Move:
+    """Draws everything anew from the (masked) prior, or from a `proposal`, and takes it by its
+    importance weight.
 
     Moves of one site keep the others, and so never lead from one value of linked sites to another:
     a topic and a text that must be about it. This one does.
     """
     chains = chains_of(target, traces)
-    drawn = propose(target, traces.group, chains, stream.child("restart"), record=True)
+    drawn = propose(
+        target, traces.group, chains, stream.child("restart"), record=True, proposal=proposal
+    )
     accepted = torch.zeros_like(chains, dtype=torch.bool)
-    everything = torch.ones_like(accepted)
+    # Draws of another proposal are no looks of the prior.
+    everything = torch.ones_like(accepted) if proposal is None else None
     if drawn.rows.numel() == 0:
         return Move(
             traces,
@@ -111,9 +118,14 @@ def restart_move(target: Target, traces: Traces, stream: Stream) -> Move:
     new = drawn.traces.select(slot)
     log_weight = torch.full_like(traces.total_log_potential(), -math.inf)
     log_weight = log_weight.index_copy(0, drawn.rows, drawn.log_weight)
-    own = traces.total_log_potential()
-    for value in traces.values.values():
-        own = own + value.log_mass()
+    own, num_computed = traces.total_log_potential(), drawn.num_tokens
+    if proposal is None:
+        for value in traces.values.values():
+            own = own + value.log_mass()
+    else:
+        own = own + _log_ratio(target, traces, proposal)
+        # Both language models have read the old texts.
+        num_computed += 2 * traces.num_tokens()
     accepted = stream.child("accept").uniforms(chains).log() < log_weight - own
     changed = traces.differs(new)
     merged = traces.merge(new, accepted)
@@ -122,9 +134,21 @@ def restart_move(target: Target, traces: Traces, stream: Stream) -> Move:
         accepted,
         accepted & changed,
         drawn.num_tokens,
-        drawn.num_tokens,
+        num_computed,
         from_start=everything,
     )
+
+
+def _log_ratio(target: Target, traces: Traces, proposal: Proposal) -> Tensor:
+    """log prior − log proposal of all that executions have drawn, `[rows]`."""
+    total = torch.zeros_like(traces.total_log_prior())
+    before = Traces(group=traces.group)
+    for number, stage in enumerate(target.stages):
+        rows = target.rows(number, before)
+        value = traces.values[stage.name]
+        total = total + proposal.log_ratio(rows, target.steering(rows), value)
+        before = before.with_value(stage.name, value)
+    return total
 
 
 def rescored_later(target: Target, old: Traces, new: Traces, site: int) -> tuple[Traces, Tensor]:

@@ -141,7 +141,7 @@ def _misfit(setting: Any, value: object) -> str | None:
     if kind == "str" and not isinstance(value, str):
         return "it must be a string"
     choices = setting.metadata["choices"]
-    if choices and value not in choices:
+    if choices and value not in choices and not setting.metadata["takes"]:
         return "it must be one of " + ", ".join(repr(choice) for choice in choices)
     if number and value not in setting.metadata["range"]:
         return f"it must be {setting.metadata['range'].in_words()}"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lmppl.density import Run, Target, Traces
+from lmppl.density.proposal import Proposal, start_site, tokens_per_step
 from lmppl.rng import Stream
 
 
@@ -73,19 +74,21 @@ class Unfinished:
             num_rows=kept.shape[0],
         )
 
-    def most_tokens_to_come(self, target: Target) -> int:
+    def most_tokens_to_come(self, target: Target, proposal: Proposal | None = None) -> int:
         """How many tokens are drawn from here to the end, if no text ends sooner."""
-        return most_tokens_to_come(target, self.site, self.run, self.traces.num_rows)
+        return most_tokens_to_come(target, self.site, self.run, self.traces.num_rows, proposal)
 
 
-def most_tokens_to_come(target: Target, site: int, run: Run | None, num_rows: int) -> int:
+def most_tokens_to_come(
+    target: Target, site: int, run: Run | None, num_rows: int, proposal: Proposal | None = None
+) -> int:
     """How many tokens `num_rows` executions draw from a site on, if no text ends sooner."""
     tokens = 0
     for number, stage in list(enumerate(target.stages))[site:]:
         steps = num_rows * stage.num_steps
         if number == site and run is not None:
             steps = run.most_steps_left()
-        tokens += steps * stage.tokens_per_step
+        tokens += steps * tokens_per_step(target, proposal, number)
     return tokens
 
 
@@ -97,14 +100,20 @@ def propose(
     *,
     masked: bool = True,
     record: bool = False,
+    proposal: Proposal | None = None,
 ) -> Proposals:
-    """One execution per entry of `group` `[rows]`, site by site from the (masked) prior.
+    """One execution per entry of `group` `[rows]`, site by site from the (masked) prior, or
+    from a `proposal`.
 
     `counters` `[rows]` names each row's random numbers, so that a row's draw does not depend on
     the batch that it is part of.
     """
     unfinished = begin(target, group, counters)
-    return _completed(target, unfinished, stream, masked=masked, record=record)
+    while not is_complete(target, unfinished):
+        unfinished = advance(
+            target, unfinished, stream, masked=masked, record=record, proposal=proposal
+        )
+    return completed(unfinished)
 
 
 def go_on(
@@ -175,6 +184,7 @@ def advance(
     *,
     masked: bool = True,
     record: bool = False,
+    proposal: Proposal | None = None,
 ) -> Unfinished:
     """One step more of the site that is being drawn: a choice, or a token of every open text."""
     number, traces = unfinished.site, unfinished.traces
@@ -184,9 +194,9 @@ def advance(
     run, log_mass = unfinished.run, unfinished.log_mass
     if run is None or log_mass is None:
         rows = target.rows(number, traces)
-        run = stage.start(rows, *target.steering(rows), record=record)
+        run = start_site(target, proposal, rows, *target.steering(rows), record=record)
         log_mass = torch.zeros_like(unfinished.log_weight)
-    num_tokens = unfinished.num_tokens + run.num_open * stage.tokens_per_step
+    num_tokens = unfinished.num_tokens + run.num_open * tokens_per_step(target, proposal, number)
     if run.num_open:
         run, log_mass = stage.advance(
             run, log_mass, partial(_uniforms_of, uniforms, counters), unfinished.step, masked=masked

@@ -31,9 +31,13 @@ def option(
     lower: float = -math.inf,
     upper: float = math.inf,
     choices: tuple[str, ...] = (),
+    takes: str = "",
 ) -> Any:
-    """A setting with its default, its meaning in one sentence and its permitted values."""
-    metadata = {"doc": doc, "range": Interval(lower, upper), "choices": choices}
+    """A setting with its default, its meaning in one sentence and its permitted values.
+
+    With `takes` it may also name another `infer` line whose method gives that kind of thing.
+    """
+    metadata = {"doc": doc, "range": Interval(lower, upper), "choices": choices, "takes": takes}
     return field(default=default, metadata=metadata)
 
 
@@ -54,6 +58,7 @@ class Settings:
     is_exact: ClassVar[bool] = False  # independent draws of the posterior, or all of it
     steers: ClassVar[bool] = True  # keeps to what the requirements allow, token by token
     more_draws: ClassVar[str] = ""  # in words, what gives more of its draws
+    gives: ClassVar[str] = ""  # what options of other lines can take of its result
 
     seed: int | None = _common_seed()
     device: str | None = option(

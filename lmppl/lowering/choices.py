@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pyro.distributions as dist
 import torch
@@ -10,9 +11,10 @@ from pyro.ops.provenance import track_provenance
 from torch import Tensor, nn
 
 from lmppl.density import ChoiceBatch, ChoiceStage, SiteRows
+from lmppl.density.stages.at_once import AtOnceRun
 from lmppl.lowering.dead_ends import DeadEnds
 from lmppl.lowering.isolation import Choice
-from lmppl.lowering.sites import Batch, SitePart, SiteValues, table_rates
+from lmppl.lowering.sites import Batch, Proposing, SitePart, SiteValues, table_rates
 
 
 class LoweredChoice:
@@ -77,3 +79,17 @@ class ChoiceGuide(SitePart):
             if not bool(possible.any(-1).all()):
                 raise ends.met(rows.number)
         return _choice(self(contexts, log_prior, allowed), batch)
+
+    def start(self, at: Proposing, *steering: object) -> AtOnceRun:
+        log_prior = self.stage.log_probs(at.rows)
+        allowed = at.ends.allowed_values(at.rows)
+        if allowed is not None:
+            # Where nothing can be met any more the draws die later, as those of the prior do.
+            nothing = ~(allowed & (log_prior > -math.inf)).any(-1, keepdim=True)
+            allowed = allowed | nothing
+        log_guide = self(at.contexts, log_prior, allowed)
+        log_guide = torch.where(log_guide.isnan(), log_prior, log_guide)
+        share = math.log1p(-at.floor) if at.floor < 1.0 else -math.inf
+        log_q = torch.logaddexp(share + log_guide, math.log(at.floor) + log_prior)
+        run: AtOnceRun = at.stage.start(at.rows)
+        return replace(run, log_q=log_q.detach())

@@ -17,13 +17,13 @@ from pyro import poutine
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lmppl.density import Traces, concatenate
+from lmppl.density import Target, Traces, concatenate
 from lmppl.density.walk import scored, walk
 from lmppl.fence import fenced
 from lmppl.jsons import read_json
 from lmppl.lowering.execution import Execution
 from lmppl.lowering.guide import Guide
-from lmppl.lowering.isolation import isolated
+from lmppl.lowering.isolation import initialised, isolated
 from lmppl.lowering.objective import log_prob_of_rows
 from lmppl.lowering.program import PyroGuide
 from lmppl.lowering.sites import SitePart, SiteValues
@@ -238,6 +238,9 @@ class FittedGuide:
             "format_version": FORMAT_VERSION,
             "model": target.model.name,
             "model_digest": target.model.digest,
+            "guide": guide.kind,
+            "lora_rank": guide.lora_rank,
+            "guide_digest": guide.digest,
             "binding": self.group,
             "num_bindings": target.num_groups,
             "digests": dict(target.digests),
@@ -247,12 +250,39 @@ class FittedGuide:
         (place / _DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
 
+def read_guide(target: Target, directory: Path) -> FittedGuide:
+    """The guide that `save_pretrained` wrote to a directory, for a target of one binding.
+
+    Raises: ValueError, KeyError, TypeError, OSError or RuntimeError where it holds no guide, or one
+        of other choices.
+    """
+    description = _description(directory)
+    saved = [site["name"] for site in description["sites"]]
+    names = [stage.name for stage in target.stages]
+    if saved != names:
+        raise ValueError(f"it draws {', '.join(saved)}, and the model {', '.join(names)}")
+    for site, stage in zip(description["sites"], target.stages, strict=True):
+        described = json.loads(json.dumps(stage.described(), default=str))
+        for key in ("kind", "values", "vocabulary_digest"):
+            if key in site and site[key] != described.get(key):
+                raise ValueError(f"`{stage.name}` has another {key.partition('_')[0]} there")
+    kind, rank = description.get("guide", "full"), description.get("lora_rank", 8)
+    make = partial(Guide, target, kind=kind, lora_rank=rank)
+    return restore_guide(initialised(make, Stream.from_seed(0)), directory)
+
+
+def _description(directory: Path) -> dict[str, Any]:
+    text = (directory / _DESCRIPTION).read_text(encoding="utf-8")
+    found: dict[str, Any] = read_json(text, finite=True)
+    return found
+
+
 def restore_guide(guide: Guide, directory: Path) -> FittedGuide:
     """The guide that `save_pretrained` wrote, in a fresh guide of the same program for its binding.
 
     Raises: ValueError, KeyError, OSError where it is not the guide of this program.
     """
-    description = read_json((directory / _DESCRIPTION).read_text(encoding="utf-8"), finite=True)
+    description = _description(directory)
     sites = {site["name"]: site for site in description["sites"]}
     binding, num_bindings = description["binding"], description["num_bindings"]
     found: dict[str, Tensor] = {}

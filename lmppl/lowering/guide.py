@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
+import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
@@ -66,6 +69,7 @@ class Guide(nn.Module):
     def __init__(self, target: Target, *, kind: str = "full", lora_rank: int = 8) -> None:
         super().__init__()
         self.target = target
+        self.kind, self.lora_rank = kind, lora_rank
         self.contexts = tuple(
             Contexts.before(target, number) for number in range(len(target.stages))
         )
@@ -90,6 +94,44 @@ class Guide(nn.Module):
         contexts = self.contexts[rows.number].of(rows.traces)
         return self.part(rows.number).distribution(rows, contexts, batch, self.ends)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what was trained, in hexadecimal."""
+        sha = hashlib.sha256()
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                sha.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
+                plain = parameter.detach().cpu().contiguous().reshape(-1)
+                sha.update(plain.view(torch.uint8).numpy().tobytes())
+        return sha.hexdigest()
+
+    def misfit(self, target: Target) -> str:
+        """Why this guide cannot propose for another target, in words; "" where it can.
+
+        It must have been fitted to the same choices of the same values, and texts in the same
+        tokens. What they are weighed by may differ.
+        """
+        mine = {stage.name: stage for stage in self.target.stages}
+        names = [stage.name for stage in target.stages]
+        if list(mine) != names:
+            return f"it draws {_listed(mine)}, and the model {_listed(names)}"
+        for number, stage in enumerate(target.stages):
+            other = mine[stage.name]
+            if stage.support != other.support or stage.lowered != other.lowered:
+                return f"`{stage.name}` has other values there"
+            if stage.text is not None and other.text is not None:
+                one, two = stage.text.lm.vocab, other.text.lm.vocab
+                if one.digest != two.digest:
+                    return (
+                        f"the language model of `{stage.name}` has another vocabulary there"
+                        f" ({two.size:,} tokens; here {one.size:,})"
+                    )
+            if self.contexts[number].names != Contexts.before(target, number).names:
+                return f"what `{stage.name}` depends on is something else there"
+        if self.target.device != target.device:
+            return f"it is on {self.target.device}, and the run on {target.device}"
+        return ""
+
     def parameter_groups(
         self, *, lr: float, table_lr: float, num_draws: int
     ) -> list[dict[str, Any]]:
@@ -101,3 +143,8 @@ class Guide(nn.Module):
             }
             for part in self.parts
         ]
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Names of choices, as people list them."""
+    return ", ".join(f"`{name}`" for name in names) or "nothing"

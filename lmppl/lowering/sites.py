@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +12,8 @@ from typing import Any, Protocol
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from lmppl.density import SiteRows, Stage
+from lmppl.density import Run, SiteRows, Stage
+from lmppl.lm.protocol import LanguageModel
 from lmppl.lowering.dead_ends import DeadEnds
 
 # A value per draw: strings or token ids of a text, values of a discrete choice.
@@ -29,6 +30,25 @@ class Batch:
 
     index: Tensor
     marks: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Proposing:
+    """The rows of a site that a part of a guide is to propose values for.
+
+    `contexts` `[rows]` are theirs, `floor` is the prior's share in the mixture, `ends` knows what
+    leads nowhere, and `change` is done to language models before they are run. `record` and
+    `looks_ahead` are as in `Proposal.start`.
+    """
+
+    stage: Any
+    rows: SiteRows
+    contexts: Tensor
+    floor: float
+    ends: DeadEnds
+    change: Callable[[LanguageModel], LanguageModel]
+    record: bool = False
+    looks_ahead: bool = False
 
 
 class Lowered(Protocol):
@@ -94,6 +114,19 @@ class SitePart(nn.Module):
         Raises:
             InferenceError: LMP411, no value is left to a row.
         """
+
+    def start(self, at: Proposing, *steering: Any) -> Run:
+        """A run of the site, to be drawn from the part mixed with the prior.
+
+        A part that cannot be mixed leaves the site to the prior.
+        """
+        run: Run = at.stage.start(at.rows, *steering, record=at.record)
+        return run
+
+    def recovered(self, at: Proposing, run: Any) -> Run:
+        """The run before a step that was broken off, good to be stepped again."""
+        found: Run = at.stage.recovered(run, at.rows)
+        return found
 
     @abstractmethod
     def rates(self, *, lr: float, table_lr: float, num_draws: int) -> dict[str, float]:

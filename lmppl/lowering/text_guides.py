@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lmppl.density import Automata, SiteRows, TextBatch, TextStage
+from lmppl.density import Automata, SiteRows, TextBatch, TextRun, TextStage
+from lmppl.density.stages.beside import Proposed
 from lmppl.errors import InternalError
 from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lm.protocol import LanguageModel, Prefixes, Prompt, Vocabulary
@@ -27,7 +28,7 @@ from lmppl.lm.quiet import quiet_transformers
 from lmppl.lowering.corrections import Correction, make_correction
 from lmppl.lowering.dead_ends import DeadEnds
 from lmppl.lowering.distribution import TokenSequences
-from lmppl.lowering.sites import Batch, SitePart
+from lmppl.lowering.sites import Batch, Proposing, SitePart
 from lmppl.sequences.drawing import IDENTITY_WARP
 
 # Logits of more entries than this are computed again in the backward pass, a few rows at a time.
@@ -84,6 +85,23 @@ class TextGuide(SitePart):
             on_dead_end=lambda at: ends.met(number),
             marks=batch.marks,
         )
+
+    def start(self, at: Proposing, *steering: Any) -> TextRun:
+        own = self.stage_of(at.contexts)
+        proposal = Proposed(at.change(own.lm), own.warp, at.floor, at.looks_ahead)
+        run: TextRun = at.stage.begin(
+            at.rows.prompts, *steering, proposal=proposal, record=at.record
+        )
+        return run
+
+    def recovered(self, at: Proposing, run: TextRun) -> TextRun:
+        if run.beside is not None and run.num_open:
+            # Its rows are the open ones now.
+            lm = at.change(self.stage_of(at.contexts[run.open]).lm)
+            proposal = replace(run.beside.proposal, lm=lm)
+            run = replace(run, beside=replace(run.beside, proposal=proposal))
+        found: TextRun = at.stage.recovered(run, at.rows)
+        return found
 
     def log_prob(
         self,
@@ -366,6 +384,22 @@ class _CorrectedStepper(_Stepper):
         prior = self.prior.extend(prior, tokens)
         return self._joined(prior, self.correction.advance(state, tokens), prefixes.lengths + 1)
 
+    @torch.no_grad()
+    def resume(
+        self,
+        prompts: Sequence[Prompt],
+        tokens: Tensor,
+        lengths: Tensor,
+        *,
+        max_new_tokens: int | None = None,
+    ) -> Prefixes:
+        prior = self.prior.resume(prompts, tokens, lengths, max_new_tokens=max_new_tokens)
+        state = self.correction.initial(self.contexts)
+        for column in range(int(lengths.max())):
+            after = self.correction.advance(state, tokens[:, column])
+            state = torch.where((lengths > column).unsqueeze(-1), after, state)
+        return self._joined(prior, state, lengths)
+
     def _joined(self, prior: Prefixes, state: Tensor, length: Any) -> Prefixes:
         logits = self.stage.warp(prior.row_logits()).double() + self.correction(state)
         return self._prefixes(prior, state, logits, length)
@@ -395,6 +429,19 @@ class _TruncatedStepper(_Stepper):
             self.guide.extend(guide, tokens),
             prefixes.lengths + 1,
         )
+
+    @torch.no_grad()
+    def resume(
+        self,
+        prompts: Sequence[Prompt],
+        tokens: Tensor,
+        lengths: Tensor,
+        *,
+        max_new_tokens: int | None = None,
+    ) -> Prefixes:
+        prior = self.prior.resume(prompts, tokens, lengths, max_new_tokens=max_new_tokens)
+        guide = self.guide.resume(prompts, tokens, lengths, max_new_tokens=max_new_tokens)
+        return self._joined(prior, guide, lengths)
 
     def _joined(self, prior: Prefixes, guide: Prefixes, length: Any) -> Prefixes:
         cut = self.stage.warp(prior.row_logits()) == -math.inf

@@ -48,8 +48,10 @@ def bound(program: Path) -> lmppl.BoundModel:
     return model()
 
 
-def test_there_are_five_examples() -> None:
-    assert [each.stem for each in PROGRAMS] == ["judge", "markov", "polite", "topical", "upbeat"]
+def test_there_are_six_examples() -> None:
+    assert [each.stem for each in PROGRAMS] == [
+        *("judge", "markov", "polite", "topical", "tuned", "upbeat"),
+    ]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)

@@ -18,12 +18,13 @@ from torch import Tensor
 
 import lmppl
 from lmppl.density import SiteRows, Target, TextBatch, TextRun, TextStage, Traces
+from lmppl.density.stages.beside import Proposed
 from lmppl.density.stages.completing import complete, generate
 from lmppl.density.stages.run import Step
 from lmppl.density.steering.protocol import Steering
 from lmppl.errors import InternalError
 from lmppl.inference.smc.engine import SMCEngine
-from lmppl.lm.protocol import LanguageModel, Prompt
+from lmppl.lm.protocol import Prompt
 from lmppl.rng import Stream
 from lmppl.sequences.weights import log_mean_exp
 from tests.exactness.cases import ENDS, HARD, TILT, Case
@@ -68,7 +69,7 @@ def site(case: Case, num_rows: int) -> tuple[Target, TextStage, Traces, list[Pro
     return target, stage, traces, prompts, target.requirements.automata(0, traces, prompts)
 
 
-def other_lm(case: Case) -> LanguageModel:
+def other_lm(case: Case) -> Proposed:
     """Another distribution over the same tokens: the case's own, mixed with uniform draws."""
     size = len(case.tokens)
 
@@ -76,7 +77,8 @@ def other_lm(case: Case) -> LanguageModel:
         own = torch.tensor([case.next_probs(tuple(prefix)) for prefix in prefixes.tolist()])
         return (0.4 * own.double() + 0.6 / size).log()
 
-    return lmppl.FunctionLM(tokens=list(case.tokens), eos=case.eos, next_log_probs=next_log_probs)
+    lm = lmppl.FunctionLM(tokens=list(case.tokens), eos=case.eos, next_log_probs=next_log_probs)
+    return Proposed(lm)
 
 
 # ------------------------------------------------------------------------- every text, forced
@@ -85,7 +87,7 @@ def other_lm(case: Case) -> LanguageModel:
 def forced(
     case: Case,
     *twists: Steering,
-    proposal: LanguageModel | None = None,
+    proposal: Proposed | None = None,
     constrained: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """log q, log weight and log prior of every text of a case, `[texts]` each."""
@@ -179,7 +181,7 @@ def test_a_mask_written_as_numbers_is_the_mask() -> None:
 # ---------------------------------------------------------------------------------------- draws
 
 
-def drawn_p_value(case: Case, *twists: Steering, proposal: LanguageModel | None = None) -> float:
+def drawn_p_value(case: Case, *twists: Steering, proposal: Proposed | None = None) -> float:
     """300 runs of 60 weighted draws each, by stepping the text stage."""
     num_runs, size = 300, 60
     target, stage, traces, prompts, automata = site(case, num_runs * size)

@@ -16,6 +16,7 @@ from lmppl.density.stages.alternatives import Alternatives, Children
 from lmppl.density.stages.redrawing import Redraw, Redrawn
 from lmppl.density.stages.run import Step
 from lmppl.density.steering.steered import Steered
+from lmppl.errors import InternalError
 from lmppl.lm.protocol import LanguageModel
 from lmppl.rng import Uniforms
 
@@ -24,19 +25,26 @@ from lmppl.rng import Uniforms
 class AtOnceRun:
     """Executions at such a site, before it is drawn or after: a `Run` of one step.
 
-    `rows` are None once `value`, a `SiteValue`, and `log_prior` `[rows]` are there.
+    `rows` are None once `value`, a `SiteValue`, and `log_prior` `[rows]` are there. Where something
+    else than the prior draws the value, `log_q` `[rows, values]` float64 is the log probability of
+    every one of its values.
     """
 
     rows: SiteRows | None
     value: Any
     log_prior: Tensor
+    log_q: Tensor | None = None
 
-    weighs_tokens: ClassVar[bool] = False
     steered: ClassVar[Steered] = Steered((), (), ())
 
     @property
     def num_rows(self) -> int:
         return self.log_prior.shape[0]
+
+    @property
+    def weighs_tokens(self) -> bool:
+        """Whether the value is weighed when it is drawn: the prior's need not be."""
+        return self.log_q is not None
 
     @property
     def position(self) -> int:
@@ -60,6 +68,7 @@ class AtOnceRun:
             None if self.rows is None else self.rows.select(indices),
             None if self.value is None else self.value.select(indices),
             self.log_prior[indices],
+            None if self.log_q is None else self.log_q[indices],
         )
 
     def close(self, keep: Tensor) -> AtOnceRun:
@@ -99,6 +108,19 @@ class DrawnAtOnce(ABC):
     def log_prob(self, rows: SiteRows, value: Any) -> Tensor:
         """log p(value | parents) of the value of every row, `[rows]` float64."""
 
+    def draw_from(
+        self, rows: SiteRows, log_q: Tensor, uniforms: Tensor
+    ) -> tuple[Any, Tensor, Tensor]:
+        """A draw from `log_q` `[rows, values]`, a mixture with the prior; its log prior and log q.
+
+        A kind of site whose values cannot be listed is proposed by its prior, and not so.
+        """
+        raise InternalError(f"nothing but the prior proposes values of {self.name}")
+
+    def log_ratio(self, rows: SiteRows, run: AtOnceRun, value: Any) -> Tensor:
+        """Zeros `[rows]`: the prior proposes."""
+        return torch.zeros_like(run.log_prior)
+
     def alternatives(self, rows: SiteRows) -> Alternatives | None:
         """None: the values cannot be listed."""
         return None
@@ -119,11 +141,16 @@ class DrawnAtOnce(ABC):
     def step(
         self, run: AtOnceRun, uniforms: Tensor, *, masked: bool = True
     ) -> tuple[AtOnceRun, Step]:
-        """A value of the prior for every row."""
+        """A value of the prior, or of what proposes in its place, for every row."""
         assert run.rows is not None
-        value, log_prior = self.draw(run.rows, uniforms)
-        step = Step(run.open, log_prior, torch.zeros_like(log_prior))
-        return AtOnceRun(None, value, log_prior), step
+        if run.log_q is None:
+            value, log_prior = self.draw(run.rows, uniforms)
+            step = Step(run.open, log_prior, torch.zeros_like(log_prior))
+        else:
+            value, log_prior, log_base = self.draw_from(run.rows, run.log_q, uniforms)
+            mass = torch.zeros_like(log_prior)
+            step = Step(run.open, log_prior, mass, None, log_base, is_floored=True)
+        return AtOnceRun(None, value, log_prior, run.log_q), step
 
     def advance(
         self,
@@ -134,8 +161,9 @@ class DrawnAtOnce(ABC):
         *,
         masked: bool = True,
     ) -> tuple[AtOnceRun, Tensor]:
-        """A value of the prior for every row; no mask takes anything from it."""
-        return self.step(run, uniforms(run.open, number))[0], log_mass
+        """A value for every row; no mask takes anything from the prior's."""
+        new, step = self.step(run, uniforms(run.open, number))
+        return new, log_mass + step.log_weight if new.weighs_tokens else log_mass
 
     def children(self, run: AtOnceRun) -> tuple[AtOnceRun, Children]:
         """Every value of positive probability.

@@ -16,7 +16,7 @@ from lmppl.builtins.kinds import ChoiceDistribution
 from lmppl.density.columns import column_of
 from lmppl.density.rows import SiteRows
 from lmppl.density.stages.alternatives import Alternatives
-from lmppl.density.stages.at_once import DrawnAtOnce
+from lmppl.density.stages.at_once import AtOnceRun, DrawnAtOnce
 from lmppl.evaluation.columns import Column
 from lmppl.records import brief
 
@@ -109,6 +109,22 @@ class ChoiceStage(DrawnAtOnce):
         log_probs = self.log_probs(rows)
         index = draw_choices(log_probs, uniforms)
         return self.batch(index), log_probs.gather(1, index.unsqueeze(-1)).squeeze(-1)
+
+    def draw_from(
+        self, rows: SiteRows, log_q: Tensor, uniforms: Tensor
+    ) -> tuple[ChoiceBatch, Tensor, Tensor]:
+        """A value for every row from `log_q` `[rows, values]`, its log prior and its log q."""
+        index = draw_choices(log_q, uniforms)
+        at = index.unsqueeze(-1)
+        log_prior = self.log_probs(rows).gather(1, at).squeeze(-1)
+        return self.batch(index), log_prior, log_q.gather(1, at).squeeze(-1)
+
+    def log_ratio(self, rows: SiteRows, run: AtOnceRun, value: ChoiceBatch) -> Tensor:
+        """log p(value) − log q(value) of given values, `[rows]` float64."""
+        if run.log_q is None:
+            return torch.zeros_like(run.log_prior)
+        log_q = run.log_q.gather(1, value.index.unsqueeze(-1)).squeeze(-1)
+        return self.log_prob(rows, value) - log_q
 
     def log_probs(self, rows: SiteRows) -> Tensor:
         """log p(value | parents), `[rows, values]` float64.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lmppl.density.stages.growing import GrowingStrings
-from lmppl.density.stages.run import Beside, TextRun
+from lmppl.density.stages.run import TextRun
 from lmppl.density.stages.scoring import no_numbers
 from lmppl.density.stages.strings import strings
 from lmppl.density.stages.text_batch import TextBatch
@@ -75,8 +75,8 @@ def recovered(stage: TextStage, run: TextRun, prompts: Sequence[Prompt]) -> Text
     own = [prompts[row] for row in run.open.tolist()]
     tokens, lengths = run.tokens[run.open], run.positions[run.open]
     if run.beside is not None:
-        lm = run.beside.lm
-        run = replace(run, beside=Beside(lm, resumed(stage, lm, own, tokens, lengths)))
+        prefixes = resumed(stage, run.beside.proposal.lm, own, tokens, lengths)
+        run = replace(run, beside=replace(run.beside, prefixes=prefixes))
     return replace(
         run,
         prefixes=resumed(stage, stage.lm, own, tokens, lengths),

@@ -174,6 +174,11 @@ class Stage(Protocol):
         """
         ...
 
+    def log_ratio(self, rows: SiteRows, run: Any, value: Any) -> Tensor:
+        """log prior − log proposal of given values, `[rows]` float64, with the proposal of a run in
+        which nothing is drawn yet; −inf for a value that it could not have drawn."""
+        ...
+
     def memory(self, num_rows: int) -> Any:
         """What is kept between redraws of the same rows; None: nothing.
 

@@ -8,28 +8,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from lmppl.density.stages.beside import Beside
 from lmppl.density.stages.growing import GrowingStrings
 from lmppl.density.stages.text_batch import TextBatch
 from lmppl.density.steering.steered import Steered
 from lmppl.errors import InternalError
-from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prefixes
-
-
-@dataclass(frozen=True, slots=True)
-class Beside:
-    """A language model that proposes tokens in the prior's place, and what it computed.
-
-    `prefixes` has the same rows as those of the prior beside it.
-    """
-
-    lm: LanguageModel
-    prefixes: Prefixes
-
-    def select(self, indices: Tensor) -> Beside:
-        return Beside(self.lm, self.prefixes.select(indices))
-
-    def extend(self, tokens: Tensor) -> Beside:
-        return Beside(self.lm, self.lm.extend(self.prefixes, tokens))
+from lmppl.lm.protocol import PrefixArchive, Prefixes
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +249,8 @@ class Step:
     `log_prior`: the probability of the token under the prior; `log_mass`: Σ_v q(v) ψ(x<t v)/ψ(x<t)
     with the q that tokens are proposed from (−inf: no token is possible, and the row is dead);
     `log_ratio`: ψ(x≤t)/ψ(x<t) of the token, None where that is 1; `log_base`: the q of the token,
-    None where that is the prior.
+    None where that is the prior. `is_floored`: that q is a mixture with the masked prior, so that
+    the weights have a bound. `is_deferred`: its ratio to the prior is a part of ψ.
     """
 
     rows: Tensor
@@ -273,11 +258,14 @@ class Step:
     log_mass: Tensor
     log_ratio: Tensor | None = None
     log_base: Tensor | None = None
+    is_floored: bool = False
+    is_deferred: bool = False
 
     @property
-    def is_masked_prior(self) -> bool:
-        """Whether tokens were drawn from the prior, some of them excluded at most."""
-        return self.log_ratio is None and self.log_base is None
+    def is_bounded(self) -> bool:
+        """Whether tokens were drawn from the prior, some of them excluded at most, or from a
+        mixture with it."""
+        return self.log_ratio is None and (self.log_base is None or self.is_floored)
 
     @property
     def log_proposal(self) -> Tensor:
@@ -296,7 +284,10 @@ class Step:
         """
         gain = self.log_mass
         if self.log_base is not None:
-            gain = gain + (self.log_prior - self.log_base)
+            ratio = self.log_mass.new_zeros(())
+            if not self.is_deferred:
+                ratio = self.log_prior - self.log_base
+            gain = (gain + ratio).masked_fill(self.log_prior == -math.inf, -math.inf)
         if self.log_ratio is not None:
             gain = gain.masked_fill(self.log_ratio == -math.inf, -math.inf)
         return gain

@@ -16,6 +16,7 @@ from lmppl.errors import Diagnostic, InferenceError, InternalError
 from lmppl.lm.protocol import Prompt
 
 if TYPE_CHECKING:
+    from lmppl.density.stages.run import TextRun
     from lmppl.density.stages.text import TextStage
 
 
@@ -71,6 +72,23 @@ def retrace(
     as_long = (run.positions == text.lengths) & (run.finished == text.finished)
     retraced = replace(text, token_log_prob=run.token_log_prob, token_log_mass=run.token_log_mass)
     return retraced, possible & as_long
+
+
+def weight_of(stage: TextStage, run: TextRun, text: TextBatch) -> Tensor:
+    """What given texts would weigh if a run of no tokens had drawn them, `[rows]` float64.
+
+    −inf for a text that it could not have drawn.
+    """
+    log_weight = torch.zeros(text.lengths.shape[0], dtype=torch.float64, device=stage.device)
+    for t in range(int(text.lengths.max())):
+        run, step = stage.step(run, None, forced=text.tokens[:, t])
+        log_weight = log_weight.index_add(0, step.rows, step.log_weight)
+        if run.num_open:
+            alive = log_weight[run.open] > -math.inf
+            run = run.close((text.lengths[run.open] > t + 1) & alive)
+        if not run.num_open:
+            break
+    return run.unsteered(log_weight)
 
 
 def require_numbers(stage: TextStage, log_probs: Tensor) -> None:

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from lmppl.density.rows import SiteRows
 from lmppl.density.stages.alternatives import Children
+from lmppl.density.stages.beside import Beside, Proposed
 from lmppl.density.stages.completing import finished, recovered, resumed
+from lmppl.density.stages.mixing import mixed_step
 from lmppl.density.stages.redrawing import (
     Redraw,
     Redrawn,
@@ -25,12 +27,13 @@ from lmppl.density.stages.redrawing import (
     redraw_resized,
     redraw_suffix,
 )
-from lmppl.density.stages.run import Beside, Step, TextRun
+from lmppl.density.stages.run import Step, TextRun
 from lmppl.density.stages.scoring import (
     require_numbers,
     require_sums,
     rescore,
     retrace,
+    weight_of,
 )
 from lmppl.density.stages.text_batch import TextBatch
 from lmppl.density.steering.automaton import Automata, stop_automata
@@ -125,6 +128,10 @@ class TextStage:
         text, possible = retrace(self, rows.prompts, automata, value)
         return text, torch.where(possible, text.log_prob(), -math.inf)
 
+    def log_ratio(self, rows: SiteRows, run: TextRun, value: TextBatch) -> Tensor:
+        """log prior − log proposal of given texts, `[rows]` float64."""
+        return weight_of(self, run, value)
+
     def memory(self, num_rows: int) -> PrefixArchive | None:
         """What the language model keeps of the texts."""
         return self.lm.archive(num_rows, self.max_tokens)
@@ -166,6 +173,7 @@ class TextStage:
             "kind": "text",
             "language_model": self.lm.name,
             "language_model_digest": self.lm.digest,
+            "vocabulary_digest": self.lm.vocab.digest,
             "max_tokens": self.max_tokens,
             "temperature": self.warp.temperature,
             "top_k": self.warp.top_k,
@@ -188,7 +196,7 @@ class TextStage:
         prompts: Sequence[Prompt],
         *steering: Steering,
         rows: Tensor | None = None,
-        proposal: LanguageModel | None = None,
+        proposal: Proposed | None = None,
         kept: TextBatch | None = None,
         kept_lengths: Tensor | None = None,
         record: bool = False,
@@ -198,8 +206,7 @@ class TextStage:
         """Texts of no tokens, one per prompt; or the first `kept_lengths` tokens of `kept`.
 
         Row i is row `rows[i]` of what the steerings were made for (by default i). Tokens are drawn
-        from a `proposal` after the same prompts, where there is one: it must be able to draw what
-        the site's language model can.
+        from a `proposal` after the same prompts, where there is one.
         `kept_lengths` `[rows]` must leave out a final end token. `record` keeps what each token
         cost, which suffix moves need. What is kept is recalled from an `archive`: from its rows
         `archived` `[rows]`, or from those of the same number, and the texts are then filed there.
@@ -218,7 +225,10 @@ class TextStage:
             return resumed(self, lm, prompts, kept.tokens, kept_lengths)
 
         if proposal is not None:
-            run = replace(run, beside=Beside(proposal, opened(proposal)))
+            if proposal.looks_ahead:
+                steered = replace(steered, log_tokens=torch.zeros_like(run.log_prior))
+            beside = Beside.begin(proposal, opened(proposal.lm))
+            run = replace(run, beside=beside, steered=steered)
         if kept is None or kept_lengths is None:
             return replace(run, prefixes=opened(self.lm))
         if archive is None:
@@ -248,8 +258,14 @@ class TextStage:
         assert prefixes is not None
         rows = run.open
         mask, log_factors = run.steered.log_next(run) if masked else (None, None)
-        proposed = prefixes if run.beside is None else run.beside.prefixes
-        logits = self.warp(prefixes.logits) if run.beside is None else proposed.logits
+        beside = run.beside
+        if beside is not None and beside.log_odds is not None:
+            return mixed_step(
+                self, run, _of_rows(uniforms, run), mask, log_factors, _of_rows(forced, run)
+            )
+        proposed = prefixes if beside is None else beside.prefixes
+        warp = self.warp if beside is None else beside.proposal.warp
+        logits = warp(proposed.logits)
         drawn = draw_tokens(
             logits,
             _of_rows(uniforms, run),
@@ -259,7 +275,7 @@ class TextStage:
             forced=_of_rows(forced, run),
         )
         log_prior, log_base = drawn.log_prob, None
-        if run.beside is not None:
+        if beside is not None:
             log_base = log_prior
             log_probs = self.warp(prefixes.row_logits()).double().log_softmax(-1)
             log_prior = log_probs.gather(1, drawn.tokens.unsqueeze(-1)).squeeze(-1)

@@ -1,4 +1,4 @@
-"""Importance sampling from the prior, or from the prior masked by the constraints."""
+"""Importance sampling from the prior, masked by the constraints or not, or from a fitted guide."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from lmppl.density import Target, Traces, concatenate
+from lmppl.density.proposal import Proposal
 from lmppl.inference.batches import Batch, Hurry, numbers_of
 from lmppl.inference.bounds import weight_bound
 from lmppl.inference.failures import NoMass, by_binding
-from lmppl.inference.importance import Importance
+from lmppl.inference.importance import PRIOR, Importance
 from lmppl.inference.loop import WHOLE, Draws, Info, Shard
 from lmppl.inference.proposing import (
     Proposals,
@@ -49,13 +50,14 @@ class State:
 class ImportanceEngine:
     """Draws xᵢ ~ q with weights wᵢ = π0(xᵢ)·Πφ(xᵢ) / q(xᵢ).
 
-    The mean weight is an unbiased estimate of the evidence; q is the prior, or the prior
-    restricted token by token to what the constraints allow.
+    The mean weight is an unbiased estimate of the evidence; q is the prior, the prior restricted
+    token by token to what the constraints allow, or a mixture of that with a `proposal`.
     """
 
     settings: Importance
     target: Target
     stream: Stream
+    proposal: Proposal | None = None
 
     def init(self, shard: Shard = WHOLE) -> State:
         size = self.settings.num_samples
@@ -85,8 +87,10 @@ class ImportanceEngine:
         before = batch.unfinished.num_tokens
         unfinished = batch.unfinished
         if not is_complete(target, unfinished):
-            masked = self.settings.proposal == "masked"
-            unfinished = advance(target, unfinished, self.stream, masked=masked)
+            masked = self.settings.proposal != PRIOR
+            unfinished = advance(
+                target, unfinished, self.stream, masked=masked, proposal=self.proposal
+            )
             if not state.log_certain:
                 state = replace(state, log_certain=self._certain(unfinished, masked))
         num_tokens = unfinished.num_tokens - before
@@ -98,7 +102,12 @@ class ImportanceEngine:
         return new, Info("draws", new.num_done, self.settings.num_samples, num_tokens=num_tokens)
 
     def _certain(self, unfinished: Unfinished, masked: bool) -> tuple[float, ...]:
-        """What the mask of the first token left of every weight: texts are all the same before."""
+        """What the mask of the first token left of every weight: texts are all the same before.
+
+        What a proposal leaves differs; no weight is above its bound.
+        """
+        if self.proposal is not None:
+            return (self.proposal.log_bound,) * self.target.num_groups
         certain = [0.0] * self.target.num_groups
         log_mass, group = unfinished.log_mass, unfinished.traces.group
         if masked and unfinished.site == 0 and unfinished.step == 1 and log_mass is not None:
@@ -110,7 +119,7 @@ class ImportanceEngine:
 
     def hurry(self, state: State, *, spent: float, left: float) -> State:
         """Fewer draws, as many as can be finished; not before half of the budget is spent."""
-        batch, limit = Hurry(self.target, self.stream, spent, left).shortened(
+        batch, limit = Hurry(self.target, self.stream, spent, left, self.proposal).shortened(
             state.batch,
             state.num_done,
             state.limit,
@@ -121,7 +130,11 @@ class ImportanceEngine:
 
     def recover(self, state: State) -> State:
         batch = state.batch
-        return state if batch is None else replace(state, batch=batch.recovered(self.target))
+        return (
+            state
+            if batch is None
+            else replace(state, batch=batch.recovered(self.target, self.proposal))
+        )
 
     def result(self, state: State, *, complete: bool) -> list[Draws]:
         if not state.batches:
@@ -162,7 +175,7 @@ class ImportanceEngine:
             traces,
             log_weight,
             Estimate.from_weights(every.numpy(), log_bound=bound.log_bound),
-            from_prior=True,
+            from_prior=self.proposal is None,
             unseen=bound.unseen(total, num_draws),
             diagnostics={"num_draws": num_draws, "num_dead": num_draws - traces.num_rows},
             complete=complete,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from lmppl.errors import Diagnostic
+from lmppl.inference.proposed import floor_option, proposal_option
 from lmppl.inference.settings import Referee, Settings, Values, option, refusal
 from lmppl.ir.model import Model
 from lmppl.records import dataclass
@@ -37,6 +38,14 @@ class MCMC(Settings):
         0.2, "share of text moves that rewrite a block in the middle", lower=0.0, upper=1.0
     )
     block_size: int = option(4, "tokens in a block move", lower=1)
+    proposal: str = proposal_option(
+        "what steps that draw everything anew propose: 'masked', the prior kept to what the"
+        " constraints allow (a tenth of the steps, where there are several choices)"
+    )
+    guide_probability: float = option(
+        0.3, "share of steps that draw everything anew from a guide", lower=0.0, upper=1.0
+    )
+    floor: float = floor_option()
 
     @classmethod
     def draws_per_option(cls, options: Mapping[str, object]) -> int:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lmppl.density import Target, Traces, concatenate
+from lmppl.density.proposal import Proposal
 from lmppl.density.stages.redrawing import Redraw
 from lmppl.inference.bounds import weight_bound
 from lmppl.inference.failures import NoMass, by_binding
@@ -67,12 +68,14 @@ class MCMCEngine:
 
     where L/L' is there because a text of L tokens offers L cuts. A block move redraws a few tokens
     in the middle and keeps what follows. A discrete site is drawn from its full conditional. Where
-    there are several sites, a tenth of the steps draw all of them anew.
+    there are several sites, a tenth of the steps draw all of them anew; where there is a
+    `proposal`, as many as the settings say, from that.
     """
 
     settings: MCMC
     target: Target
     stream: Stream
+    proposal: Proposal | None = None
 
     @property
     def num_rows(self) -> int:
@@ -206,6 +209,13 @@ class MCMCEngine:
         size = log_weight.shape[1]
         return traces.select(donor * size + chosen.clamp(max=size - 1))
 
+    @property
+    def _restarts(self) -> float:
+        """The share of steps that draw everything anew."""
+        if self.proposal is not None:
+            return self.settings.guide_probability
+        return _RESTARTS if len(self.target.stages) > 1 else 0.0
+
     def is_done(self, state: State) -> bool:
         return state.num_steps >= self.total
 
@@ -216,8 +226,8 @@ class MCMCEngine:
         pick = stream.child("kind").uniforms(choice).tolist()
         stages = self.target.stages
         site = min(int(pick[0] * len(stages)), len(stages) - 1)
-        if len(stages) > 1 and pick[2] < _RESTARTS:
-            move = restart_move(self.target, state.traces, stream)
+        if pick[2] < self._restarts:
+            move = restart_move(self.target, state.traces, stream, self.proposal)
         else:
             move = self._move(state, site, pick[1], stream)
         new = self._record(state, move)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from lmppl.errors import Diagnostic
+from lmppl.inference.proposed import MASKED, floor_option, proposal_option
 from lmppl.inference.settings import Referee, Settings, option
 from lmppl.inference.smc.lookaheads import LOOKAHEADS
 from lmppl.ir.model import Model, Potential
@@ -39,6 +40,11 @@ class SMC(Settings):
         choices=tuple(LOOKAHEADS),
     )
     lookahead_every: int = option(4, "tokens between two scores of unfinished texts", lower=1)
+    proposal: str = proposal_option(
+        "what tokens and choices are proposed by: 'masked', the prior kept to what the constraints"
+        " allow"
+    )
+    floor: float = floor_option()
 
     @classmethod
     def small_runs(cls, num_runs: int, size: int) -> SMC:
@@ -62,7 +68,8 @@ class SMC(Settings):
             p.kind == "require" and p.facts.decidable in ("safety", "automaton")
             for p in model.potentials
         )
-        if can_look or masks or not model.text_sites:
+        guided = self.proposal != MASKED
+        if can_look or masks or guided or not model.text_sites:
             return ()
         return (
             Diagnostic(

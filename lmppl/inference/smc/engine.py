@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lmppl.density import SiteRows, Stage, Target, TextStage, Traces
+from lmppl.density.proposal import Proposal, recovered_site, start_site, tokens_per_step
 from lmppl.density.steering.protocol import Steering
 from lmppl.inference.failures import by_binding
 from lmppl.inference.families import num_families
@@ -43,6 +44,7 @@ class SMCEngine:
     The proposal is the prior masked by what the constraints allow with the tokens that remain; the
     weight is the mass that the mask kept. With lookahead, log φ of the unfinished text multiplies
     the weights as a twist and is divided out when the text is complete, so the target is the same.
+    Where a `proposal` draws, its ratio to the prior is the twist, and nothing else looks ahead.
     Resampling is systematic, when the effective sample size falls below a share of the particles,
     and never after the last step. The evidence estimate is unbiased.
     """
@@ -51,6 +53,7 @@ class SMCEngine:
     target: Target
     stream: Stream
     record: bool = False  # keeps what each token cost, for methods that go on from the particles
+    proposal: Proposal | None = None
 
     @property
     def num_populations(self) -> int:
@@ -81,13 +84,18 @@ class SMCEngine:
             given_up=flat.new_full((self.num_populations,), -math.inf),
             given_up_prior=flat.new_full((self.num_populations,), -math.inf),
             unlooked=torch.zeros(self.num_populations, dtype=torch.long, device=device),
-            log_certain=flat.new_zeros(self.num_populations),
+            log_certain=flat.new_full((self.num_populations,), self._log_bound),
             num_resamplings=torch.zeros(self.num_populations, dtype=torch.long, device=device),
             num_steps=0,
             own_steps=torch.zeros(self.num_populations, dtype=torch.long, device=device),
             ess=(),
             first_run=first_run,
         )
+
+    @property
+    def _log_bound(self) -> float:
+        """The most that the log of prior over proposal can be."""
+        return 0.0 if self.proposal is None else self.proposal.log_bound
 
     def merge(self, states: Sequence[State]) -> State:
         return side_by_side(states, self.target.num_groups)
@@ -100,7 +108,8 @@ class SMCEngine:
         stage = self.target.stages[number]
         own_steps = state.own_steps + self._is_open(state)
         new, changed, num_drawn = self._draw(state, stage)
-        tokens, total = num_drawn * stage.tokens_per_step, stage.num_steps
+        tokens = num_drawn * tokens_per_step(self.target, self.proposal, number)
+        total = stage.num_steps
         done = total if new.run is None else int(new.run.position or 0)
         new = replace(new, num_steps=state.num_steps + 1, own_steps=own_steps)
         if not changed:
@@ -118,7 +127,14 @@ class SMCEngine:
         number, run = state.stage, state.run
         if run is None:
             rows = self.target.rows(number, state.traces)
-            run = stage.start(rows, *self.steering(rows), record=self.record)
+            run = start_site(
+                self.target,
+                self.proposal,
+                rows,
+                *self.steering(rows),
+                record=self.record,
+                looks_ahead=True,
+            )
         # Before the first token of all, every text of a binding is the same.
         first = number == 0 and not run.position and run.num_open == run.num_rows
         uniforms = self.stream.child("site", number).uniforms(state.counters, run.position or 0)
@@ -128,9 +144,9 @@ class SMCEngine:
         if run.weighs_tokens:
             gain = self._zeros(state).index_copy(0, step.rows, step.log_weight)
             state = self._weighed(state, gain)
-            if not step.is_masked_prior:
-                state = replace(state, is_masked_prior=False)
-            elif first:
+            if not step.is_bounded:
+                state = replace(state, is_bounded=False)
+            elif first and step.log_base is None:
                 state = replace(state, log_certain=gain.view(self.num_populations, -1).amax(-1))
             if run.num_open:
                 alive = state.log_weight.view(-1)[run.open] > -math.inf
@@ -148,7 +164,9 @@ class SMCEngine:
         """What guides the draws of a site: the requirements, and what is looked ahead to."""
         found = self.target.steering(rows)
         text, where = self.target.stages[rows.number].text, LOOKAHEADS[self.settings.lookahead]
-        if text is None or where is None:
+        if text is None or where is None or self.proposal is not None:
+            # What proposes looks ahead by its own ratio to the prior: scores of the prefix would
+            # count twice what it prefers already.
             return found
         module, _, name = where.partition(":")
         look_ahead: Lookahead = getattr(importlib.import_module(module), name)
@@ -274,7 +292,9 @@ class SMCEngine:
         so it does whenever that is decided from what was seen until then, as from the time.
         """
         size = state.log_weight.shape[1]
-        needed = most_tokens_to_come(self.target, state.stage, state.run, state.log_weight.numel())
+        needed = most_tokens_to_come(
+            self.target, state.stage, state.run, state.log_weight.numel(), self.proposal
+        )
         if spent < left or needed <= left:
             return state
         # A step takes longer for each particle, the fewer there are.
@@ -315,7 +335,7 @@ class SMCEngine:
         if state.run is None:
             return state
         rows = self.target.rows(state.stage, state.traces)
-        return replace(state, run=self.target.stages[state.stage].recovered(state.run, rows))
+        return replace(state, run=recovered_site(self.target, self.proposal, state.run, rows))
 
     def _give_up(self, state: State, ancestors: Tensor, low: Tensor) -> State:
         """Counts what a resampling throws away that nothing like it is left of.

@@ -42,7 +42,7 @@ def draws_of(target: Target, settings: SMC, state: State, complete: bool, group:
     eve = state.eve[rows].view(runs, size).cpu().numpy()
     log_final = total.view(runs, size).cpu().numpy()
     bound = WeightBound(math.inf, elsewhere=True)
-    if state.is_masked_prior:
+    if state.is_bounded:
         bound = weight_bound(target, group, float(state.log_certain[here].max()))
     log_missing, misled = _misled(target, state, here, bound, log_z)
     first = settings.num_particles

@@ -23,10 +23,12 @@ class State:
     was kept were worth, with their lookahead score and without it.
     `unlooked` `[populations]` counts the first particles of which no living descendant was kept at
     some resampling: those that died by themselves have looked as far as there was anything to see.
-    `log_certain` `[populations]` is what the mask of the first token took from all weights alike.
+    `log_certain` `[populations]` is what the mask of the first token took from all weights alike;
+    where a proposal draws, the most that it can add to any.
     `own_steps` `[populations]` counts the steps of each, without those in which it waited for the
     texts of others.
-    `is_masked_prior` says that nothing but masks and looking ahead has steered any text.
+    `is_bounded` says that nothing but masks, looking ahead and mixtures with the prior has steered
+    any text.
     `blind` says why unfinished texts could not be scored, where that happened.
     `counters` `[rows]` name the random numbers of the particles, and `first_run` those of the first
     run of a binding: a binding draws what it would draw alone.
@@ -50,7 +52,7 @@ class State:
     num_ancestors: tuple[Tensor, ...] = ()
     resampled: tuple[Tensor, ...] = ()
     blind: str | None = None
-    is_masked_prior: bool = True
+    is_bounded: bool = True
     first_run: int = 0
 
 
@@ -107,7 +109,7 @@ def side_by_side(states: Sequence[State], num_groups: int) -> State:
             [state.resampled for state in states], [state.log_weight for state in states]
         ),
         blind=next((state.blind for state in states if state.blind is not None), None),
-        is_masked_prior=all(state.is_masked_prior for state in states),
+        is_bounded=all(state.is_bounded for state in states),
         first_run=min(state.first_run for state in states),
     )
 

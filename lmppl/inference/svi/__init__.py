@@ -8,6 +8,7 @@ from typing import ClassVar
 from lmppl.builtins import builtin
 from lmppl.builtins.kinds import Function
 from lmppl.errors import Diagnostic
+from lmppl.inference.proposed import GUIDE
 from lmppl.inference.settings import Referee, Settings, Values, noisy, option, refusal
 from lmppl.ir.expr import Call
 from lmppl.ir.model import Model, Potential
@@ -27,6 +28,7 @@ class SVI(Settings):
     restoring: ClassVar[str] = "lmppl.inference.svi.restoring"
     referee: ClassVar[Referee] = "guide"
     more_draws: ClassVar[str] = "draw more (num_samples)"
+    gives: ClassVar[str] = GUIDE
 
     num_steps: int = option(300, "optimiser steps", lower=0)
     num_particles: int = option(64, "texts drawn from the guide in each step", lower=2)
