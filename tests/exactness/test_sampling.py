@@ -33,10 +33,10 @@ from lmppl.inference.rejection import Rejection
 from lmppl.inference.rejection import engine as rejection
 from lmppl.inference.rejection.engine import RejectionEngine
 from lmppl.inference.smc import SMC
-from lmppl.inference.smc import engine as smc
 from lmppl.inference.smc.engine import SMCEngine
 from lmppl.inference.smc.engine import State as SMCState
 from lmppl.rng import Stream
+from lmppl.sequences import resampling
 from lmppl.sequences.weights import log_mean_exp
 from tests.exactness.cases import CASES, ENDS, HARD, MIXED, TILT, Case
 from tests.exactness.statistics import (
@@ -164,6 +164,13 @@ def test_smc_is_unbiased_at_any_number_of_particles(case: Case, settings: SMC) -
     assert smc_p_value(case, settings) > ALPHA
 
 
+@pytest.mark.parametrize("scheme", ["stratified", "ssp"])
+def test_smc_is_unbiased_by_every_scheme_of_resampling(scheme: str) -> None:
+    settings = replace(SMALL, num_runs=200, ess_threshold=0.9, resampling=scheme)
+    for case in (ENDS, TILT):
+        assert smc_p_value(case, settings) > ALPHA
+
+
 def test_smc_that_keeps_its_weights_after_resampling_is_rejected() -> None:
     class Keeps(SMCEngine):
         def _resample(self, state: SMCState, ess: torch.Tensor) -> SMCState:
@@ -194,8 +201,8 @@ def test_smc_that_ignores_the_mass_of_its_mask_is_rejected() -> None:
 def test_smc_that_resamples_biased_towards_heavy_particles_is_rejected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    true_resample = smc.systematic_resample
-    monkeypatch.setattr(smc, "systematic_resample", lambda w, u: true_resample(1.15 * w, u))
+    true_resample = resampling.systematic_resample
+    monkeypatch.setattr(resampling, "systematic_resample", lambda w, u: true_resample(1.15 * w, u))
     assert smc_p_value(TILT, replace(SMALL, num_runs=1500)) < ALPHA
 
 

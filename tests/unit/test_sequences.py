@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from scipy import stats
 
 from lmppl.rng import Stream
+from lmppl.sequences import resampling
 from lmppl.sequences.drawing import Warp, draw_tokens
-from lmppl.sequences.resampling import systematic_resample
+from lmppl.sequences.resampling import (
+    ssp_resample,
+    stratified_resample,
+    systematic_resample,
+)
 from lmppl.sequences.weights import effective_sample_size, log_mean_exp, normalise
 
 STREAM = Stream.from_seed(20).child("tests")
@@ -193,20 +201,64 @@ def test_a_resampler_that_rounds_its_offspring_is_rejected_by_the_same_criterion
     assert float((rounded - 4.0 * weights).abs().max()) > 3e-4
 
 
-def test_systematic_resampling_agrees_with_the_oracles_criterion(shared) -> None:  # type: ignore[no-untyped-def]
-    import sys
+Resample = Callable[..., torch.Tensor]
+every_scheme = pytest.mark.parametrize(
+    "resample", [systematic_resample, stratified_resample, ssp_resample], ids=lambda f: f.__name__
+)
+LOG_WEIGHTS = (0.0, -1.0, 2.0, -math.inf, 0.5, 0.5, -30.0)
 
-    import numpy as np
 
+def points_for(resample: Resample, num_groups: int, size: int, seed: int = 0) -> torch.Tensor:
+    shape = (num_groups,) if resample is systematic_resample else (num_groups, size)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(shape, generator=generator, dtype=torch.float64)
+
+
+def is_right_on_average(shared: Path, resample: Resample) -> bool:
+    """The criterion of the oracle, at a false-alarm rate of 1e-4: E offspring = N·W, of all N."""
     sys.path.insert(0, str(shared / "oracle"))
     import checks
 
-    def resample(log_weights, rng):  # type: ignore[no-untyped-def]
-        points = torch.from_numpy(rng.random(1))
-        return systematic_resample(torch.from_numpy(log_weights)[None], points)[0].numpy()
+    weights = torch.tensor(LOG_WEIGHTS, dtype=torch.float64)
+    found = resample(weights.repeat(3000, 1), points_for(resample, 3000, len(weights)))
+    rows = iter(found.numpy())
+    result = checks.check_resampler(lambda *_: next(rows), weights.numpy(), None, n=3000)
+    return bool(result["ok"])
 
-    log_weights = np.array([0.0, -1.0, 2.0, -np.inf, 0.5])
-    assert checks.check_resampler(resample, log_weights, np.random.default_rng(0), n=4000)["ok"]
+
+@every_scheme
+def test_every_scheme_of_resampling_agrees_with_the_oracles_criterion(
+    shared: Path, resample: Resample
+) -> None:
+    assert is_right_on_average(shared, resample)
+
+
+def test_a_sampling_process_that_rounds_the_wrong_particle_is_rejected(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = resampling._rounded
+    monkeypatch.setattr(
+        resampling,
+        "_rounded",
+        lambda counts, fractions, uniforms, size: right(
+            counts, fractions, [1.0 - (1.0 - u) ** 2 for u in uniforms], size
+        ),
+    )
+    assert not is_right_on_average(shared, ssp_resample)
+
+
+@every_scheme
+@pytest.mark.parametrize("size", [1, 4, 7, 12])
+def test_offspring_are_as_many_as_asked_for_and_close_to_what_is_expected(
+    resample: Resample, size: int
+) -> None:
+    weights = torch.tensor(LOG_WEIGHTS, dtype=torch.float64).repeat(300, 1)
+    ancestors = resample(weights, points_for(resample, 300, max(size, 7)), size)
+    assert ancestors.shape == (300, size)
+    assert bool((ancestors.diff(dim=-1) >= 0).all())
+    counts = torch.stack([(ancestors == number).sum(-1) for number in range(7)], -1)
+    off = (counts - size * weights.softmax(-1)).abs()
+    assert float(off.max()) < (2.0 if resample is stratified_resample else 1.0) + 1e-9
 
 
 def test_the_mean_of_dead_weights_is_minus_infinity_not_nan() -> None:

@@ -8,6 +8,7 @@ from lmppl.errors import Diagnostic
 from lmppl.inference.proposed import MASKED, floor_option, proposal_option
 from lmppl.inference.settings import Referee, Settings, option
 from lmppl.inference.smc.lookaheads import LOOKAHEADS
+from lmppl.inference.smc.schemes import SCHEMES
 from lmppl.ir.model import Model, Potential
 from lmppl.records import dataclass
 
@@ -32,6 +33,12 @@ class SMC(Settings):
         "resample when the effective sample size falls below this share of the particles",
         lower=0.0,
         upper=1.0,
+    )
+    resampling: str = option(
+        "systematic",
+        "how particles are resampled: 'systematic', 'stratified', or 'ssp', which is as even as"
+        " systematic and does not depend on the order of the particles",
+        choices=tuple(SCHEMES),
     )
     lookahead: str = option(
         "prefix",

@@ -22,6 +22,7 @@ from lmppl.inference.proposing import most_tokens_to_come
 from lmppl.inference.smc import SMC
 from lmppl.inference.smc.findings import draws_of
 from lmppl.inference.smc.lookaheads import LOOKAHEADS
+from lmppl.inference.smc.schemes import SCHEMES
 from lmppl.inference.smc.state import State, side_by_side
 from lmppl.inference.starting import Population
 from lmppl.inference.zero_mass import zero_mass
@@ -45,8 +46,8 @@ class SMCEngine:
     weight is the mass that the mask kept. With lookahead, log φ of the unfinished text multiplies
     the weights as a twist and is divided out when the text is complete, so the target is the same.
     Where a `proposal` draws, its ratio to the prior is the twist, and nothing else looks ahead.
-    Resampling is systematic, when the effective sample size falls below a share of the particles,
-    and never after the last step. The evidence estimate is unbiased.
+    Resampling is systematic, or by another scheme, when the effective sample size falls below a
+    share of the particles, and never after the last step. The evidence estimate is unbiased.
     """
 
     settings: SMC
@@ -252,14 +253,9 @@ class SMCEngine:
         if not bool(low.any()):
             return state
         numbers = torch.arange(self.num_populations, device=ess.device)
-        points = torch.zeros(self.num_populations, dtype=torch.float64, device=ess.device)
-        runs = state.first_run + numbers % self.settings.num_runs
-        for step in sorted(set(state.own_steps[low].tolist())):
-            drawn = self.stream.child("resample").uniforms(runs, step)
-            points = torch.where(state.own_steps == step, drawn, points)
         here = low.nonzero().squeeze(-1)
         ancestors = torch.arange(num_particles, device=ess.device).repeat(self.num_populations, 1)
-        ancestors[here] = systematic_resample(state.log_weight[here], points[here])
+        ancestors[here] = self._ancestors(state, here)
         state = self._give_up(state, ancestors, low)
         flat = (ancestors + numbers.unsqueeze(-1) * num_particles).view(-1)
         state = self._counted(self._select(state, flat), state, low)
@@ -271,6 +267,27 @@ class SMCEngine:
             log_evidence=state.log_evidence + gain,
             num_resamplings=state.num_resamplings + low,
         )
+
+    def _ancestors(self, state: State, here: Tensor) -> Tensor:
+        """Of the new particles of the populations `here`, by the scheme of the settings."""
+        place, for_each = SCHEMES[self.settings.resampling]
+        module, _, name = place.partition(":")
+        resample = getattr(importlib.import_module(module), name)
+        runs = state.first_run + here % self.settings.num_runs
+        stream, size = self.stream.child("resample"), state.log_weight.shape[1]
+        if for_each:
+            every = torch.arange(size, device=here.device)
+            runs, stream = (
+                runs.unsqueeze(-1) * self.settings.num_particles + every,
+                stream.child("each"),
+            )
+        steps = state.own_steps[here]
+        points = torch.zeros(runs.shape, dtype=torch.float64, device=here.device)
+        for step in sorted(set(steps.tolist())):
+            at = (steps == step).nonzero().squeeze(-1)
+            points[at] = stream.uniforms(runs[at], step)
+        ancestors: Tensor = resample(state.log_weight[here], points)
+        return ancestors
 
     def _is_open(self, state: State) -> Tensor:
         """Of which bindings some text is open or all are complete, `[populations]`.
