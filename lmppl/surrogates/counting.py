@@ -17,7 +17,7 @@ class Budget:
     """How large the tables may become: states of the model, and counted (context, token) pairs."""
 
     states: int = 6_000
-    arcs: int = 200_000
+    arcs: int = 300_000
 
 
 BUDGET = Budget()

@@ -21,8 +21,9 @@ from lmppl.surrogates.surrogate import Origin, Report, Surrogate
 from lmppl.writing import write_whole
 
 FORMAT = 1
-_NAMES = ("counts", "oldest", "parent", "size", "token")
+_NAMES = ("counts", "excess", "excess_at", "oldest", "parent", "size", "token")
 _KINDS = (np.uint8, np.uint16, np.uint32, np.uint64)
+_BYTE = 255
 # Files larger than this are not read: no surrogate that was made here is.
 _MOST_BYTES = 1 << 28
 
@@ -38,8 +39,12 @@ def write_surrogate(path: Path, surrogate: Surrogate, key: str) -> None:
         OSError: it cannot be written.
     """
     counts = surrogate.fitted.counts
+    # Most counts are small: what the few have above a byte is apart.
+    large = (counts.count > _BYTE).nonzero()[0]
     arrays = {
-        "counts": counts.count,
+        "counts": np.minimum(counts.count, _BYTE),
+        "excess": counts.count[large] - _BYTE,
+        "excess_at": large,
         "oldest": counts.oldest,
         "parent": counts.parent,
         "size": np.diff(counts.first),
@@ -126,6 +131,10 @@ def _counts(vocab_size: int, tensors: Mapping[str, NDArray[Any]]) -> ContextCoun
     wide = {name: each.astype(np.int64) for name, each in tensors.items()}
     parent, oldest, size = wide["parent"], wide["oldest"], wide["size"]
     token, count = wide["token"], wide["counts"]
+    excess, excess_at = wide["excess"], wide["excess_at"]
+    if len(excess) != len(excess_at) or (excess_at >= len(count)).any():
+        raise NotASurrogate("its counts do not fit each other")
+    np.add.at(count, excess_at, excess)
     number = np.arange(len(parent))
     first = np.concatenate([[0], np.cumsum(size)])
     source = np.repeat(number[: len(size)], size)
@@ -151,7 +160,7 @@ def _counts(vocab_size: int, tensors: Mapping[str, NDArray[Any]]) -> ContextCoun
 
 def _narrow(numbers: NDArray[np.int64]) -> NDArray[Any]:
     """The same numbers in the smallest unsigned type that holds them."""
-    largest = int(numbers.max())
+    largest = int(numbers.max(initial=0))
     kind = next(each for each in _KINDS if largest <= np.iinfo(each).max)
     return numbers.astype(kind)
 
