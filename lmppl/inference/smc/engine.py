@@ -22,6 +22,7 @@ from lmppl.inference.proposing import most_tokens_to_come
 from lmppl.inference.smc import SMC
 from lmppl.inference.smc.findings import draws_of
 from lmppl.inference.smc.lookaheads import LOOKAHEADS
+from lmppl.inference.smc.losses import counted, given_up
 from lmppl.inference.smc.schemes import SCHEMES
 from lmppl.inference.smc.state import State, side_by_side
 from lmppl.inference.starting import Population
@@ -256,9 +257,9 @@ class SMCEngine:
         here = low.nonzero().squeeze(-1)
         ancestors = torch.arange(num_particles, device=ess.device).repeat(self.num_populations, 1)
         ancestors[here] = self._ancestors(state, here)
-        state = self._give_up(state, ancestors, low)
+        state = given_up(state, ancestors, low)
         flat = (ancestors + numbers.unsqueeze(-1) * num_particles).view(-1)
-        state = self._counted(self._select(state, flat), state, low)
+        state = counted(self._select(state, flat), state, low)
         kept = low.unsqueeze(-1)
         gain = torch.where(low, log_mean_exp(state.log_weight), 0.0)
         return replace(
@@ -331,7 +332,7 @@ class SMCEngine:
         here = alive.nonzero().squeeze(-1)
         ancestors[here] = systematic_resample(state.log_weight[here], points[here], size)
         flat = (ancestors + numbers.unsqueeze(-1) * state.log_weight.shape[1]).view(-1)
-        moved = self._counted(self._select(state, flat), state, alive)
+        moved = counted(self._select(state, flat), state, alive)
         alike = torch.where(alive, 0.0, -math.inf).double().unsqueeze(-1).repeat(1, size)
         return replace(
             moved,
@@ -341,40 +342,11 @@ class SMCEngine:
             num_resamplings=state.num_resamplings + alive,
         )
 
-    def _counted(self, moved: State, before: State, here: Tensor) -> State:
-        """The state after resampling some populations, with the first particles that this lost."""
-        living = num_families(before.eve.view(here.shape[0], -1), before.log_weight)
-        kept = moved.eve.view(here.shape[0], -1)
-        lost = living - num_families(kept, torch.zeros_like(kept, dtype=torch.float64))
-        return replace(moved, unlooked=moved.unlooked + torch.where(here, lost, 0))
-
     def recover(self, state: State) -> State:
         if state.run is None:
             return state
         rows = self.target.rows(state.stage, state.traces)
         return replace(state, run=recovered_site(self.target, self.proposal, state.run, rows))
-
-    def _give_up(self, state: State, ancestors: Tensor, low: Tensor) -> State:
-        """Counts what a resampling throws away that nothing like it is left of.
-
-        Particles lighter than the lightest with offspring are represented by none. Where their
-        weight was low only because of the lookahead's guess, the guess may have been wrong.
-        """
-        weight = state.log_weight
-        offspring = torch.zeros_like(weight).scatter_add(1, ancestors, torch.ones_like(weight))
-        lightest = weight.masked_fill(offspring == 0, math.inf).amin(-1, keepdim=True)
-        lost = (weight < lightest) & low.unsqueeze(-1)
-        scale = state.log_evidence - math.log(weight.shape[1])
-        worth = weight.masked_fill(~lost, -math.inf)
-        run = state.run
-        unsteered = weight if run is None else run.unsteered(weight.view(-1)).view_as(weight)
-        prior = torch.where(lost, unsteered, -math.inf)
-        return replace(
-            state,
-            given_up=torch.logaddexp(state.given_up, worth.logsumexp(-1) + scale),
-            given_up_prior=torch.logaddexp(state.given_up_prior, prior.logsumexp(-1) + scale),
-            resampled=(*state.resampled, weight),
-        )
 
     def population(self, state: State) -> Population:
         """All particles of a state that is done."""
