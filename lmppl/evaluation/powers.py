@@ -36,6 +36,20 @@ def _scored(model: Model, node: Expr) -> str | None:
     return None
 
 
+def reads_value(model: Model, expr: Expr, site: str) -> bool:
+    """Whether a number hangs on the value of a site otherwise than by a power of its probability.
+
+    True also where that is not plain to see.
+    """
+    if exponent(model, expr, site) is None:
+        return True
+    nodes = list(model.nodes(expr))
+    calls = (node for node in nodes if isinstance(node, Call) and _scored(model, node))
+    asked = {id(call.arguments[0][1]) for call in calls}
+    named = (node for node in nodes if isinstance(node, Reference) and node.name == site)
+    return any(node.role == "site" and id(node) not in asked for node in named)
+
+
 def exponent(model: Model, expr: Expr, site: str) -> Expr | None:
     """The c of a number c · log p(x) + r, p(x) the probability of the value of a site.
 

@@ -82,6 +82,17 @@ def draw_tokens(
     )
 
 
+def log_mass_of(logits: Tensor, mask: Tensor | None, index: Tensor | None) -> Tensor:
+    """The log of the probability that a mask allows in each row, `[rows]` float64."""
+    if index is not None:
+        logits = logits.index_select(0, index)
+    if mask is None:
+        return torch.zeros(logits.shape[0], dtype=torch.float64, device=logits.device)
+    logits = logits.double()
+    allowed = logits.masked_fill(~mask, -math.inf).logsumexp(-1)
+    return torch.clamp(allowed - logits.logsumexp(-1), max=0.0)
+
+
 def _costs(
     tokens: Tensor,
     logits: Tensor,
@@ -156,15 +167,19 @@ def _draw_weighted(
         logits = logits.index_select(0, index)
     weighted = logits.to(_weight_dtype(logits.dtype)) + log_factors
     if mask is not None:
-        weighted = weighted.masked_fill(~mask, -math.inf)
-    nothing = (weighted.amax(-1) == -math.inf).unsqueeze(-1)
-    tokens = _drawn(weighted.masked_fill(nothing, 0.0), uniforms, None, None, None).tokens
-    at = tokens.unsqueeze(-1)
-    log_total = logits.double().logsumexp(-1)
+        weighted = weighted.masked_fill_(~mask, -math.inf)
+    nothing = weighted.amax(-1) == -math.inf
+    weighted = weighted.masked_fill_(nothing.unsqueeze(-1), 0.0)
+    drawn = _drawn(weighted, uniforms, None, None, None)
+    at = drawn.tokens.unsqueeze(-1)
+    highest = logits.amax(-1, keepdim=True)
+    log_total = _weights(logits, highest).sum(-1).double().log() + highest.squeeze(-1).double()
+    # The sum of all weights: that of the token, over the probability that it had among them.
+    log_weights = weighted.gather(1, at).squeeze(-1).double() - drawn.log_prob
     return Drawn(
-        tokens,
+        drawn.tokens,
         logits.gather(1, at).squeeze(-1).double() - log_total,
-        weighted.double().logsumexp(-1) - log_total,
+        (log_weights - log_total).masked_fill(nothing, -math.inf),
         log_factors.gather(1, at).squeeze(-1).double(),
     )
 

@@ -42,7 +42,7 @@ from lmppl.density.steering.steered import Steered
 from lmppl.lm.protocol import LanguageModel, PrefixArchive, Prefixes, Prompt
 from lmppl.records import brief
 from lmppl.rng import Uniforms
-from lmppl.sequences.drawing import IDENTITY_WARP, Warp, draw_tokens
+from lmppl.sequences.drawing import IDENTITY_WARP, Warp, draw_tokens, log_mass_of
 from lmppl.timing import timed
 
 
@@ -279,8 +279,13 @@ class TextStage:
             log_base = log_prior
             log_probs = self.warp(prefixes.row_logits()).double().log_softmax(-1)
             log_prior = log_probs.gather(1, drawn.tokens.unsqueeze(-1)).squeeze(-1)
-        log_ratio = None if log_factors is None else drawn.log_ratio
-        new = self.place(run, drawn.tokens, log_prior, drawn.log_mass, log_ratio)
+        log_ratio, kept = None, drawn.log_mass
+        if log_factors is not None:
+            log_ratio = drawn.log_ratio
+            if run.token_log_mass is not None:
+                # Moves that go on from the text draw by the masks alone.
+                kept = log_mass_of(logits, mask, None if proposed.identity else proposed.index)
+        new = self.place(run, drawn.tokens, log_prior, kept, log_ratio)
         if log_ratio is not None:
             require_sums(log_ratio, drawn.log_mass)
         return new, Step(rows, log_prior, drawn.log_mass, drawn.log_ratio, log_base)

@@ -17,6 +17,8 @@ from lmppl.density.target import Target
 from lmppl.density.traces import Traces
 from lmppl.errors import InferenceError
 from lmppl.evaluation.columns import TextColumn
+from lmppl.evaluation.environment import Environment
+from lmppl.evaluation.powers import exponent, reads_value
 from lmppl.evaluation.values import evaluate
 from lmppl.ir.model import Potential
 from lmppl.timing import timed
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 class PrefixLookahead(Steering):
     """ψ = Πφ over the factors of a text site, on unfinished texts taken as they are.
 
-    A guess of the final score. A value that is not finite, or that cannot be computed on an
+    Without the powers of the text's own probability, which `Power` follows token by token. A guess
+    of the final score. A value that is not finite, or that cannot be computed on an
     unfinished text, is nothing known. `traces` are the executions that the texts are for; a state
     is the row of one's own among them.
     """
@@ -46,7 +49,9 @@ class PrefixLookahead(Steering):
         return not self._factors()
 
     def _factors(self) -> list[Potential]:
-        return [p for p in self.target.potentials_at(self.number) if p.kind == "factor"]
+        model, name = self.target.model, self.stage.name
+        at_site = self.target.potentials_at(self.number)
+        return [p for p in at_site if p.kind == "factor" and reads_value(model, p.expr, name)]
 
     def begin(self, rows: Tensor) -> Tensor:
         return rows
@@ -60,13 +65,20 @@ class PrefixLookahead(Steering):
             token_ids=run.tokens[rows],
         )
         traces, name = self.traces.select(states), self.stage.name
-        # What the text has cost so far.
-        traces = replace(traces, log_prior={**traces.log_prior, name: run.log_prior[rows]})
-        environment = self.target.environment(traces, {name: so_far})
+        costs = run.log_prior[rows]
+
+        def environment(cost: Tensor) -> Environment:
+            scored = replace(traces, log_prior={**traces.log_prior, name: cost})
+            return self.target.environment(scored, {name: so_far})
+
+        # As if a text cost nothing, a factor is what it is without its power.
+        free, priced = environment(torch.zeros_like(costs)), environment(costs)
         total = torch.zeros(rows.shape[0], dtype=torch.float64, device=rows.device)
         for factor in self._factors():
             try:
-                value = np.asarray(evaluate(factor.expr, environment), dtype=np.float64)
+                has_power = exponent(self.target.model, factor.expr, name) is not None
+                found = evaluate(factor.expr, free if has_power else priced)
+                value = np.asarray(found, dtype=np.float64)
             except InferenceError as error:
                 return torch.full_like(total, math.nan), error.diagnostics[0].message
             value = np.broadcast_to(value, (rows.shape[0],))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lmppl.density import SiteRows, Stage, Target, TextStage, Traces
 from lmppl.density.proposal import Proposal, recovered_site, start_site, tokens_per_step
+from lmppl.density.steering.power import power
 from lmppl.density.steering.protocol import Steering
 from lmppl.inference.failures import by_binding
 from lmppl.inference.families import num_families
@@ -172,7 +173,8 @@ class SMCEngine:
             return found
         module, _, name = where.partition(":")
         look_ahead: Lookahead = getattr(importlib.import_module(module), name)
-        return *found, look_ahead(self.target, rows.number, text, rows.traces)
+        asked = self.target, rows.number, text, rows.traces
+        return *found, power(*asked), look_ahead(*asked)
 
     def _zeros(self, state: State) -> Tensor:
         return torch.zeros_like(state.log_weight).view(-1)
