@@ -160,6 +160,8 @@ def facts(draws: WeightedDraws) -> list[tuple[str, str]]:
         value = diagnostics.get(name)
         if _is_number(value):
             rows.append((words, f"{value:.3g}"))
+    if moves := diagnostics.get("moves"):
+        rows.append(("moves", ", ".join(_move(kind, of) for kind, of in moves.items())))
     rows.extend(_work(draws.manifest))
     for label, values in draws.log_potentials.items():
         alive = values[draws.alive]
@@ -176,6 +178,11 @@ def facts(draws: WeightedDraws) -> list[tuple[str, str]]:
         if name in draws.manifest.get("choices", {}):
             rows.extend(_probabilities(draws, name))
     return rows
+
+
+def _move(kind: str, of: Mapping[str, float]) -> str:
+    """How often chains made a kind of move, and how often it was accepted."""
+    return f"{kind} {100.0 * of['share']:.0f} % ({of['acceptance']:.2g} accepted)"
 
 
 def _from_the_prior(draws: WeightedDraws) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from lmppl.inference.importance.engine import ImportanceEngine
 from lmppl.inference.loop import Draws
 from lmppl.inference.mcmc import MCMC
 from lmppl.inference.mcmc.engine import MCMCEngine
+from lmppl.inference.mcmc.starts import from_prior
 from lmppl.inference.rejection import Rejection
 from lmppl.inference.rejection.engine import RejectionEngine
 from lmppl.inference.svi import SVI
@@ -96,7 +97,7 @@ class WalksThePrior(MCMCEngine):
         new, info = super().step(state)
         if not new.kept:
             return new, info
-        drawn, _, _ = self._start_from_prior(self.stream)
+        drawn, _, _ = from_prior(self.target, self.stream, self.settings.num_chains)
         return replace(new, traces=drawn, kept=(drawn,)), info
 
 

@@ -17,7 +17,7 @@ _FEWEST_PER_CHAIN = 25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MCMC(Settings):
-    """Metropolis–Hastings by regenerating suffixes and blocks, with Gibbs on discrete sites."""
+    """Metropolis–Hastings by regenerating parts of texts, with Gibbs on discrete sites."""
 
     name: ClassVar[str] = "mcmc"
     summary: ClassVar[str] = "many chains of texts, each step regenerating a part of one"
@@ -37,7 +37,44 @@ class MCMC(Settings):
     block_probability: float = option(
         0.2, "share of text moves that rewrite a block in the middle", lower=0.0, upper=1.0
     )
-    block_size: int = option(4, "tokens in a block move", lower=1)
+    block_size: int = option(
+        4, "tokens in a block move, and the most that an infill move takes out or puts in", lower=1
+    )
+    infill_probability: float = option(
+        0.0,
+        "share of text moves that put more or fewer tokens in the place of a block in the middle",
+        lower=0.0,
+        upper=1.0,
+    )
+    particle_probability: float = option(
+        0.0,
+        "share of text moves that draw the text among num_particles others (particle Gibbs)",
+        lower=0.0,
+        upper=1.0,
+    )
+    num_particles: int = option(8, "particles of a particle move, the text among them", lower=2)
+    joints: int = option(
+        2,
+        "places in a particle move where the text may change its beginning (ancestor sampling);"
+        " each scores the rest of the text after every particle",
+        lower=0,
+    )
+    resampling: str = option(
+        "systematic",
+        "how the particles of a particle move are resampled, given that the text survives",
+        choices=("systematic", "multinomial"),
+    )
+    lookahead: str = option(
+        "prefix",
+        "what guides the particles of a particle move: 'prefix' scores unfinished texts every 4"
+        " tokens, 'none' nothing but the requirements",
+        choices=("prefix", "none"),
+    )
+    adapt: bool = option(
+        False,
+        "whether warm-up finds the shares of the kinds of text moves, all of which it then tries:"
+        " by the distance they go for a token; they are fixed after it",
+    )
     proposal: str = proposal_option(
         "what steps that draw everything anew propose: 'masked', the prior kept to what the"
         " constraints allow (a tenth of the steps, where there are several choices)"

@@ -1,4 +1,4 @@
-"""Metropolis–Hastings on texts: suffixes and blocks regenerated, discrete sites by Gibbs."""
+"""Metropolis–Hastings on texts: parts of them regenerated, discrete sites by Gibbs."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from torch import Tensor
 from lmppl.density import Target, Traces, concatenate
 from lmppl.density.proposal import Proposal
 from lmppl.density.stages.redrawing import Redraw
+from lmppl.density.steering.lookahead import PrefixLookahead
 from lmppl.inference.bounds import weight_bound
+from lmppl.inference.conditional import Particles, particle_move
 from lmppl.inference.failures import NoMass, by_binding
 from lmppl.inference.loop import WHOLE, Draws, Info, Shard
 from lmppl.inference.mcmc import MCMC
+from lmppl.inference.mcmc.mix import KINDS, Mix, together
+from lmppl.inference.mcmc.starts import start
 from lmppl.inference.moves import Move, chains_of, gibbs_move, redraw_move, restart_move
-from lmppl.inference.proposing import propose
-from lmppl.inference.starting import population
-from lmppl.inference.zero_mass import zero_mass
 from lmppl.rng import Stream
-from lmppl.sequences.weights import log_mean_exp, normalise
 
-_START_PARTICLES = 16
 _CUT_BINS = 10
+_ADAPT_EVERY = 10
 # The share of steps that draw everything anew, where a step otherwise changes one of several sites.
 _RESTARTS = 0.1
 
@@ -37,7 +37,8 @@ class State:
     """All chains at one step; rows are `[bindings, chains]` flat.
 
     `kept` are the states after warmup. `accepted` and `proposed` `[rows]` count text moves;
-    `by_cut` `[2, bins]` counts accepted and proposed suffix moves by relative cut position.
+    `by_cut` `[2, bins]` counts accepted and proposed suffix moves by relative cut position, and
+    `mix` says how often each kind of text move is made.
     `log_evidence` `[bindings]` is what the draws that the chains were picked from say of it, and
     `num_looks` `[bindings]` counts these draws, and the moves that proposed another one like them:
     independent draws of the (masked) prior, of everything that is drawn. `memories` are what each
@@ -51,6 +52,7 @@ class State:
     proposed: Tensor
     moved: Tensor
     by_cut: Tensor
+    mix: Mix
     log_evidence: Tensor
     num_looks: Tensor
     memories: tuple[Any, ...]
@@ -67,9 +69,10 @@ class MCMCEngine:
         min(1, Πφ(x')/Πφ(x) · Π_{t≥c} m'_t / Π_{t≥c} m_t · L/L'),
 
     where L/L' is there because a text of L tokens offers L cuts. A block move redraws a few tokens
-    in the middle and keeps what follows. A discrete site is drawn from its full conditional. Where
-    there are several sites, a tenth of the steps draw all of them anew; where there is a
-    `proposal`, as many as the settings say, from that.
+    in the middle and keeps what follows, an infill move puts more or fewer in their place, and a
+    particle move draws the text among particles. A discrete site is drawn from its full
+    conditional. Where there are several sites, a tenth of the steps draw all of them anew;
+    where there is a `proposal`, as many as the settings say, from that.
     """
 
     settings: MCMC
@@ -91,13 +94,8 @@ class MCMCEngine:
         return self.stream.child("shard", shard.index) if shard.index else self.stream
 
     def init(self, shard: Shard = WHOLE) -> State:
-        stream = self._stream(shard)
-        start = self.settings.start
-        traces, log_evidence, num_looks = (
-            self._start_from_prior(stream)
-            if start == "prior"
-            else self._start_from_particles(start, stream)
-        )
+        method, chains = self.settings.start, self.settings.num_chains
+        traces, log_evidence, num_looks = start(method, self.target, self._stream(shard), chains)
         zeros = torch.zeros(self.num_rows, dtype=torch.long, device=self.target.device)
         return State(
             traces=traces,
@@ -107,6 +105,7 @@ class MCMCEngine:
             proposed=zeros,
             moved=zeros.bool(),
             by_cut=torch.zeros((2, _CUT_BINS), dtype=torch.long, device=self.target.device),
+            mix=Mix.begin(self.settings),
             log_evidence=log_evidence,
             num_looks=num_looks,
             memories=tuple(stage.memory(self.num_rows) for stage in self.target.stages),
@@ -126,88 +125,25 @@ class MCMCEngine:
         def side_by_side(rows: Sequence[Tensor]) -> Tensor:
             return torch.cat(list(rows))[order]
 
-        def together(traces: Sequence[Traces]) -> Traces:
+        def joined(traces: Sequence[Traces]) -> Traces:
             return concatenate([each.light() for each in traces]).select(order)
 
         share = torch.tensor([size / sum(sizes) for size in sizes], dtype=torch.float64).log()
         return replace(
             states[0],
-            traces=together([state.traces for state in states]),
-            kept=tuple(together(step) for step in zip(*(s.kept for s in states), strict=True)),
+            traces=joined([state.traces for state in states]),
+            kept=tuple(joined(step) for step in zip(*(s.kept for s in states), strict=True)),
             accepted=side_by_side([state.accepted for state in states]),
             proposed=side_by_side([state.proposed for state in states]),
             moved=side_by_side([state.moved for state in states]),
             by_cut=sum((state.by_cut for state in states[1:]), states[0].by_cut),
+            mix=together([state.mix for state in states]),
             log_evidence=torch.stack(
                 [s.log_evidence + part for s, part in zip(states, share, strict=True)]
             ).logsumexp(0),
             num_looks=sum((state.num_looks for state in states[1:]), states[0].num_looks),
             memories=(),
         )
-
-    def _start_from_particles(self, method: str, stream: Stream) -> tuple[Traces, Tensor, Tensor]:
-        """One particle of an independent small run for every chain, the log evidence, and how many
-        first particles were not lost by resampling."""
-        found = population(
-            method,
-            self.target,
-            stream.child("start"),
-            num_runs=self.settings.num_chains,
-            size=_START_PARTICLES,
-        )
-        return (
-            self._pick(found.traces, found.log_weight, stream),
-            log_mean_exp(found.log_evidence.view(self.target.num_groups, -1)),
-            found.num_looks.view(self.target.num_groups, -1).sum(-1),
-        )
-
-    def _start_from_prior(self, stream: Stream) -> tuple[Traces, Tensor, Tensor]:
-        size = self.num_rows * _START_PARTICLES
-        groups = torch.arange(self.target.num_groups).repeat_interleave(
-            self.settings.num_chains * _START_PARTICLES
-        )
-        found = propose(
-            self.target,
-            groups,
-            torch.arange(size // self.target.num_groups).repeat(self.target.num_groups),
-            stream.child("start"),
-            record=True,
-        )
-        if found.rows.numel() == 0:
-            raise zero_mass(self.target, f"none of {size} draws of the prior has positive weight")
-        weight = torch.full((size,), -math.inf, dtype=torch.float64, device=self.target.device)
-        weight[found.rows] = found.log_weight
-        log_evidence = log_mean_exp(weight.view(self.target.num_groups, -1))
-        weight[found.rows] = 0.0
-        slot = torch.zeros(size, dtype=torch.long, device=self.target.device)
-        slot[found.rows] = torch.arange(found.rows.shape[0], device=self.target.device)
-        picked = self._pick(found.traces.select(slot), weight.view(self.num_rows, -1), stream)
-        num_looks = torch.full_like(log_evidence, size // self.target.num_groups, dtype=torch.long)
-        return picked, log_evidence, num_looks
-
-    def _pick(self, traces: Traces, log_weight: Tensor, stream: Stream) -> Traces:
-        """One row for every chain by weight; a chain without a living one takes another chain's.
-
-        Where a binding has no living one, its chains take those of other bindings: they are run
-        beside them, and dropped in the end.
-        """
-        alive = (log_weight > -math.inf).any(-1)
-        if not bool(alive.any()):
-            raise zero_mass(self.target, "no chain found a start of positive weight")
-        groups = torch.arange(self.num_rows, device=alive.device) // self.settings.num_chains
-        donor = torch.arange(self.num_rows, device=alive.device)
-        for group in range(self.target.num_groups):
-            mine = (groups == group) & alive
-            mine = mine if bool(mine.any()) else alive
-            living = mine.nonzero().squeeze(-1)
-            lost = ((groups == group) & ~alive).nonzero().squeeze(-1)
-            donor[lost] = living[torch.arange(lost.shape[0], device=lost.device) % living.shape[0]]
-        weights = normalise(log_weight[donor]).exp().cumsum(-1)
-        numbers = torch.arange(self.num_rows, device=weights.device) % self.settings.num_chains
-        points = stream.child("pick").uniforms(numbers) * weights[:, -1]
-        chosen = torch.searchsorted(weights, points.unsqueeze(-1), right=True).squeeze(-1)
-        size = log_weight.shape[1]
-        return traces.select(donor * size + chosen.clamp(max=size - 1))
 
     @property
     def _restarts(self) -> float:
@@ -228,10 +164,13 @@ class MCMCEngine:
         site = min(int(pick[0] * len(stages)), len(stages) - 1)
         if pick[2] < self._restarts:
             move = restart_move(self.target, state.traces, stream, self.proposal)
+            kind = None
         else:
-            move = self._move(state, site, pick[1], stream)
+            move, kind = self._move(state, site, pick[1], stream)
         new = self._record(state, move)
-        new = replace(new, num_steps=number + 1)
+        if kind is not None:
+            new = replace(new, mix=state.mix.recorded(kind, state.traces, move))
+        new = self._adapted(replace(new, num_steps=number + 1))
         after = new.num_steps - self.settings.warmup_steps
         if after > 0 and after % self.settings.thinning == 0:
             new = replace(new, kept=(*new.kept, new.traces.light()))
@@ -240,16 +179,48 @@ class MCMCEngine:
         message = f"acceptance {rate:.2f}" if int(new.proposed.sum()) else ""
         return new, Info(stage, new.num_steps, self.total, message, move.num_tokens)
 
-    def _move(self, state: State, site: int, pick: float, stream: Stream) -> Move:
-        """A draw from the full conditional where the site's values can be listed, else a redraw."""
-        target, traces = self.target, state.traces
+    def _move(
+        self, state: State, site: int, pick: float, stream: Stream
+    ) -> tuple[Move, int | None]:
+        """A draw from the full conditional where the site's values can be listed, else a redraw.
+
+        Also the kind of a text move.
+        """
+        target, traces, settings = self.target, state.traces, self.settings
         every = target.stages[site].alternatives(target.rows(site, traces))
         if every is not None:
-            return gibbs_move(target, traces, site, every, stream)
-        settings = self.settings
-        in_block = pick < settings.block_probability
-        how = Redraw(stream, chains_of(target, traces), in_block, settings.block_size)
-        return redraw_move(target, traces, site, how, state.memories[site])
+            return gibbs_move(target, traces, site, every, stream), None
+        kind = None
+        if target.stages[site].text is not None:
+            learns = settings.adapt and state.num_steps < settings.warmup_steps
+            kind = state.mix.picked(pick, try_all=learns)
+        name = "suffix" if kind is None else KINDS[kind]
+        if name == "particles":
+            particles = Particles(
+                settings.num_particles,
+                settings.joints,
+                settings.resampling,
+                guides=(PrefixLookahead,) if settings.lookahead == "prefix" else (),
+            )
+            return particle_move(target, traces, site, particles, stream), kind
+        how = Redraw(
+            stream,
+            chains_of(target, traces),
+            in_block=name != "suffix",
+            block_size=settings.block_size,
+            resized=name == "infill",
+        )
+        return redraw_move(target, traces, site, how, state.memories[site]), kind
+
+    def _adapted(self, state: State) -> State:
+        """The state with the shares that the moves so far suggest, in warm-up; never after it:
+        what hangs on the past of a chain does not keep to its target."""
+        if not self.settings.adapt or state.num_steps > self.settings.warmup_steps:
+            return state
+        at_end = state.num_steps == self.settings.warmup_steps
+        if at_end or state.num_steps % _ADAPT_EVERY == 0:
+            return replace(state, mix=state.mix.adapted())
+        return state
 
     def _record(self, state: State, move: Move) -> State:
         num_looks = state.num_looks
@@ -311,7 +282,7 @@ class MCMCEngine:
         proposed = int(state.proposed[here].sum())
         still = int((~state.moved[here]).sum())
         by_cut = state.by_cut.cpu().numpy()
-        diagnostics: dict[str, float] = {
+        diagnostics: dict[str, Any] = {
             "num_chains": chains,
             "num_draws_per_chain": draws,
             "num_chains_that_never_moved": still,
@@ -319,6 +290,8 @@ class MCMCEngine:
         if proposed:
             # Gibbs draws are not proposals: without a text there is nothing to accept.
             diagnostics["acceptance_rate"] = int(state.accepted[here].sum()) / proposed
+        if len(moves := state.mix.report()) > 1:
+            diagnostics["moves"] = moves
         checks = {"every chain moved": still == 0}
         unseen = weight_bound(self.target, group).unseen(
             float(state.log_evidence[group]), int(state.num_looks[group])
