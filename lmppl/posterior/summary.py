@@ -160,6 +160,8 @@ def facts(draws: WeightedDraws) -> list[tuple[str, str]]:
         value = diagnostics.get(name)
         if _is_number(value):
             rows.append((words, f"{value:.3g}"))
+    if frontier := diagnostics.get("acceptance_by_distance"):
+        rows.extend(_approximate(diagnostics, frontier))
     if moves := diagnostics.get("moves"):
         rows.append(("moves", ", ".join(_move(kind, of) for kind, of in moves.items())))
     rows.extend(_work(draws.manifest))
@@ -178,6 +180,19 @@ def facts(draws: WeightedDraws) -> list[tuple[str, str]]:
         if name in draws.manifest.get("choices", {}):
             rows.extend(_probabilities(draws, name))
     return rows
+
+
+def _approximate(
+    diagnostics: Mapping[str, Any], frontier: Mapping[str, float]
+) -> list[tuple[str, str]]:
+    """How far approximate draws are from the posterior, and what being nearer would cost."""
+    value, error = diagnostics["total_variation"], diagnostics["total_variation_error"]
+    known = f" ± {error:.2g}" if math.isfinite(error) else ", of unknown error"
+    told = [f"{100.0 * share:.3g} % at {distance}" for distance, share in frontier.items()]
+    return [
+        ("distance to the posterior", f"{value:.2g}{known} (total variation, estimated)"),
+        ("  acceptance by distance", ", ".join(told)),
+    ]
 
 
 def _move(kind: str, of: Mapping[str, float]) -> str:

@@ -29,9 +29,28 @@ class Rejection(Settings):
     max_attempts: int = option(
         100_000, "attempts after which what was accepted is returned as incomplete", lower=1
     )
+    upper_bound: str = option(
+        "proven",
+        "what draws are kept by: 'proven', the upper bound that declared ranges give; 'estimated',"
+        " one that weights may exceed: the draws are approximate then (quasi-rejection)",
+        choices=("proven", "estimated"),
+    )
+    tolerance: float = option(
+        0.05,
+        "total variation distance to the posterior, as estimated, that the estimated bound is for",
+        lower=0.0,
+        upper=1.0,
+    )
+    num_pilot: int = option(
+        1000,
+        "attempts that find the estimated bound and are put away, and the fewest made after it",
+        lower=50,
+    )
     batch_size: int = option(256, "attempts run together; the draws do not depend on it", lower=1)
 
     def unsupported(self, model: Model, values: Values) -> tuple[Diagnostic, ...]:
+        if self.upper_bound == "estimated":
+            return noisy(model, self.name)
         unbounded = tuple(
             refusal(
                 "LMP410",

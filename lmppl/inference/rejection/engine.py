@@ -19,6 +19,8 @@ from lmppl.inference.failures import by_binding
 from lmppl.inference.loop import WHOLE, Draws, Info, Shard
 from lmppl.inference.proposing import advance, begin, completed, is_complete
 from lmppl.inference.rejection import Rejection, to_bound
+from lmppl.inference.rejection.frontier import smallest_bound
+from lmppl.inference.rejection.quasi import quasi_of
 from lmppl.inference.zero_mass import zero_mass
 from lmppl.posterior import Estimate
 from lmppl.posterior.intervals import proportion_interval
@@ -26,6 +28,8 @@ from lmppl.rng import Stream
 
 # Rounding in the interval arithmetic of the bound and in the evaluation of the factors.
 _SLACK = 1e-9
+# A bound is not found by fewer attempts of positive weight, if more can be made.
+_FEWEST_WEIGHTS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,9 @@ class State:
 
     `num_attempts` are complete, `batch` is at work, and more than `limit` are not made. `wanted`
     draws are enough. The random numbers of the first attempt are those of number `first`, and
-    `log_bound` `[bindings]` is the upper bound of Σ log φ.
+    `log_bound` `[bindings]` is the upper bound of Σ log φ, or one that stands in for it. While that
+    is to be found, `pilot` has the log weights of the attempts that find it, by binding.
+    `num_parts` runs are side by side.
     """
 
     accepted: tuple[Traces, ...]
@@ -49,6 +55,8 @@ class State:
     first: int
     log_bound: Tensor
     batch: Batch | None = None
+    pilot: tuple[Tensor, ...] | None = None
+    num_parts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,9 @@ class RejectionEngine:
     What is kept are independent draws of the posterior, and the acceptance rate times exp(B) is
     the evidence. That rate is estimated by the mean probability of acceptance over all attempts, of
     which the share of acceptances is a noisier reading.
+
+    With an estimated bound, pilot attempts find β, and attempts after them are kept with
+    probability min(1, Πφ(x)/β): see `frontier`.
     """
 
     settings: Rejection
@@ -86,7 +97,11 @@ class RejectionEngine:
         groups = self.target.num_groups
         most = self.settings.max_attempts
         none = ((),) * groups
-        bound = [self._log_bound(group) for group in range(groups)]
+        pilot, bound = None, [0.0] * groups
+        if self.settings.upper_bound == "estimated":
+            pilot = (torch.zeros(0, dtype=torch.float64),) * groups
+        else:
+            bound = [self._log_bound(group) for group in range(groups)]
         return State(
             accepted=(nothing,) * groups,
             attempts=none,
@@ -97,6 +112,7 @@ class RejectionEngine:
             wanted=self.settings.num_samples,
             first=shard.index * most,
             log_bound=torch.tensor(bound, dtype=torch.float64).to(self.target.device),
+            pilot=pilot,
         )
 
     def merge(self, states: Sequence[State]) -> State:
@@ -119,6 +135,7 @@ class RejectionEngine:
             num_attempts=sum(state.num_attempts for state in states),
             limit=sum(state.limit for state in states),
             wanted=sum(state.wanted for state in states),
+            num_parts=len(states),
         )
 
     def is_done(self, state: State) -> bool:
@@ -127,11 +144,20 @@ class RejectionEngine:
         )
 
     def _wanting(self, state: State) -> tuple[int, ...]:
-        """The bindings that have not enough draws yet."""
+        """The bindings that have not enough draws yet, or not enough attempts to judge them by."""
+        if state.num_attempts < self._fewest_attempts:
+            return tuple(range(len(state.attempts)))
         return tuple(g for g, numbers in enumerate(state.attempts) if len(numbers) < state.wanted)
+
+    @property
+    def _fewest_attempts(self) -> int:
+        """How many attempts are made although there are draws enough."""
+        return self.settings.num_pilot if self.settings.upper_bound == "estimated" else 0
 
     def step(self, state: State) -> tuple[State, Info]:
         """One token, or choice, more of every attempt of a batch."""
+        if state.pilot is not None:
+            return self._step_of_pilot(state, state.pilot)
         target, batch = self.target, state.batch
         if batch is None:
             size = min(self.settings.batch_size, state.limit - state.num_attempts)
@@ -148,6 +174,49 @@ class RejectionEngine:
         done = min(len(numbers) for numbers in new.attempts)
         message = f"{new.num_attempts} attempts"
         return new, Info("draws", done, state.wanted, message, num_tokens)
+
+    def _step_of_pilot(self, state: State, pilot: tuple[Tensor, ...]) -> tuple[State, Info]:
+        """One token, or choice, more of the attempts that find the bound.
+
+        They are the same in all parts of a run, which so have one bound.
+        """
+        target, batch = self.target, state.batch
+        made, wanted = pilot[0].shape[0], self.settings.num_pilot
+        stream = self.stream.child("pilot")
+        if batch is None:
+            groups = tuple(range(target.num_groups))
+            size = self.settings.batch_size
+            size = size if made >= wanted else min(size, wanted - made)
+            batch = Batch(begin(target, *numbers_of(groups, made, size)), groups, size)
+        unfinished = batch.unfinished
+        if not is_complete(target, unfinished):
+            unfinished = advance(target, unfinished, stream, masked=False)
+        num_tokens = unfinished.num_tokens - batch.unfinished.num_tokens
+        new = replace(state, batch=replace(batch, unfinished=unfinished))
+        if is_complete(target, unfinished):
+            found = completed(unfinished)
+            every = torch.full((found.num_rows,), -math.inf, dtype=torch.float64)
+            every[found.rows.cpu()] = found.log_weight.cpu()
+            pilot = tuple(map(torch.cat, zip(pilot, every.view(len(pilot), -1), strict=True)))
+            new = self._after_pilot(replace(state, batch=None, pilot=pilot), pilot)
+        return new, Info("pilot attempts", made, max(wanted, made), num_tokens=num_tokens)
+
+    def _after_pilot(self, state: State, pilot: tuple[Tensor, ...]) -> State:
+        """The state with its bounds, once there are attempts enough; few of them may weigh."""
+        made = pilot[0].shape[0]
+        fewest = min(int((log_weight > -math.inf).sum()) for log_weight in pilot)
+        most = self.settings.max_attempts
+        if made < self.settings.num_pilot or (fewest < _FEWEST_WEIGHTS and made < most):
+            return state
+        bounds = [
+            smallest_bound(log_weight.numpy(), self.settings.tolerance)
+            if bool((log_weight > -math.inf).any())
+            else 0.0
+            for log_weight in pilot
+        ]
+        known = [weight_bound(self.target, group).log_bound for group in range(len(pilot))]
+        log_bound = torch.tensor([*map(min, bounds, known)], dtype=torch.float64)
+        return replace(state, log_bound=log_bound.to(self.target.device), pilot=None)
 
     def _judged(self, state: State, batch: Batch) -> State:
         """The state with the attempts of a complete batch, kept or not."""
@@ -185,6 +254,8 @@ class RejectionEngine:
 
     def hurry(self, state: State, *, spent: float, left: float) -> State:
         """Fewer attempts, as many as can be finished; not before half of the budget is spent."""
+        if state.pilot is not None:
+            return state
         batch, limit = Hurry(self.target, self.stream, spent, left).shortened(
             state.batch,
             state.num_attempts,
@@ -203,7 +274,7 @@ class RejectionEngine:
         bound = log_bound[traces.group]
         log_ratio = log_weight - bound
         above = log_ratio > _SLACK * (1.0 + bound.abs())
-        if bool(above.any()):
+        if self.settings.upper_bound == "proven" and bool(above.any()):
             row = int(above.nonzero()[0])
             raise InferenceError(
                 [
@@ -281,26 +352,37 @@ class RejectionEngine:
             raise self._nothing_accepted(group, attempts, upper, log_bound)
         lower, upper = proportion_interval(found, attempts) if attempts else (0.0, 1.0)
         evidence = None
-        if found:
-            every = torch.cat(state.log_ratios[group]).clamp(max=0.0) + log_bound
+        ratios = torch.cat(state.log_ratios[group]) if found else torch.zeros(0)
+        quasi = None
+        if found and self.settings.upper_bound == "estimated":
+            is_alone = state.num_parts == 1
+            stops = enough and attempts > self._fewest_attempts
+            used = max(attempts, self._fewest_attempts) if is_alone else ratios.shape[0]
+            quasi = quasi_of(self.target, group, ratios[:used].numpy(), log_bound)
+            evidence = quasi.evidence(stops=stops, alone=is_alone)
+        elif found:
+            every = ratios.clamp(max=0.0) + log_bound
             evidence = Estimate.from_units(every.numpy(), log_bound=log_bound, kind="consistent")
-        warnings = []
+        warnings = [] if quasi is None else list(quasi.warnings)
         if not enough and complete:
             warnings.append(
                 f"only {found} of {wanted} draws were accepted in max_attempts="
-                f"{state.limit} attempts; they are exact draws all the same."
-                " Raise max_attempts, or use smc"
+                f"{state.limit} attempts"
+                + ("; they are exact draws all the same" if quasi is None else "")
+                + ". Raise max_attempts, or use smc"
             )
         return Draws(
             traces,
             torch.zeros(found, dtype=torch.float64),
             evidence,
+            unseen=None if quasi is None else quasi.unseen,
             diagnostics={
                 "num_attempts": attempts,
                 "acceptance_rate": found / attempts if attempts else math.nan,
                 "acceptance_interval": (lower, upper),
                 "log_bound": log_bound,
                 "factors_before": self._before(state.log_potentials[group], group),
+                **({} if quasi is None else quasi.diagnostics),
             },
             warnings=warnings,
             complete=complete and enough,
