@@ -8,6 +8,8 @@ from tests.exactness.coverage.cases import CASES
 from tests.exactness.coverage.counting import Setting
 
 _MCMC: dict[str, object] = {"num_chains": 4, "num_samples": 100, "warmup_steps": 50}
+_PARTICLES: dict[str, object] = {**_MCMC, "particle_probability": 1.0}
+_ESTIMATED: dict[str, object] = {"num_samples": 100, "upper_bound": "estimated", "tolerance": 0.1}
 _SVI: dict[str, object] = {"num_steps": 60, "num_particles": 16, "num_samples": 128}
 # Enough for as many draws of the prior to look for what the guide lost as by default.
 _SVI_LONGER: dict[str, object] = {"num_steps": 130, "num_particles": 64, "num_samples": 512}
@@ -23,6 +25,8 @@ _MCMC_CASES = (
     cases.SOFT, cases.HARD, cases.RARE_TILTED, cases.TWO_MODES, cases.TWO_MODES_MILD,
     cases.HEAVY, cases.ENDINGS, cases.FAR_APART, cases.MIXED, cases.SPIKE, cases.LINKED,
 )  # fmt: skip
+# Moves and bounds that are asked for.
+_PARTICLE_CASES = (cases.SOFT, cases.TWO_MODES_MILD)
 _SVI_CASES = (
     cases.SOFT, cases.RARE_TILTED, cases.TWO_MODES, cases.TWO_MODES_MILD, cases.HEAVY,
     cases.ENDINGS, cases.SPIKE, cases.MIXED,
@@ -52,6 +56,9 @@ def _settings_of(case: Case) -> list[Setting]:
     if case in _MCMC_CASES:
         found.append(Setting(case, "mcmc", _MCMC, every=4))
         found.append(Setting(case, "mcmc", every=4))
+    if case in _PARTICLE_CASES:
+        found.append(Setting(case, "mcmc", _PARTICLES, every=4))
+        found.append(Setting(case, "rejection", _ESTIMATED, every=4))
     if case in _SVI_CASES:
         found.append(Setting(case, "svi", _SVI, every=8))
         found.append(Setting(case, "svi", _SVI_LONGER, every=8))
