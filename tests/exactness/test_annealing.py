@@ -20,12 +20,13 @@ from lmppl.density.tempered import CORRECTION, Tempered, untempered
 from lmppl.inference import tempered as tempered_method
 from lmppl.inference.ais import AIS
 from lmppl.inference.ais.engine import AISEngine
-from lmppl.inference.annealing import run
+from lmppl.inference.annealing import moving, run
 from lmppl.inference.annealing.path import conditional_ess, finished, next_power
 from lmppl.inference.annealing.run import Annealing
 from lmppl.inference.annealing.state import State
 from lmppl.inference.loop import Shard
 from lmppl.inference.tempered.engine import TemperedEngine
+from lmppl.lm.huggingface.forward_pass import ForwardPass
 from lmppl.rng import Stream
 from lmppl.sequences.weights import log_mean_exp
 from tests.exactness.cases import CASES, ENDS, HARD, MIXED, TILT, Case, Execution
@@ -319,3 +320,140 @@ def test_parts_are_one_run_with_more_runs() -> None:
     assert len(set(draws.diagnostics["log_evidence_runs"])) == 9
     with pytest.raises(ValueError, match="the same end"):
         engine.merge([merged, ended(replace(settings, stage_ess=0.3), 1)])
+
+
+@pytest.mark.parametrize("at", ["draws", "moves"])
+def test_runs_that_must_end_sooner_are_without_bias_with_fewer_particles(at: str) -> None:
+    """Hurried while texts are drawn, or between two moves."""
+    stream, target = Stream.from_seed(2), ENDS.target()
+    assert hurried_p_value(TemperedEngine(SLOW, target, stream), at) > ALPHA
+    settings = replace(CHAINS, num_samples=8 * 400)
+    assert hurried_p_value(AISEngine(settings, target, stream), at) > ALPHA
+
+
+# Weights differ when the run is hurried.
+SLOW = replace(SMALL, num_particles=16, ess_threshold=0.2)
+
+
+def hurried_p_value(engine: Any, at: str) -> float:
+    """Of runs on `ENDS` that are told to end with half of what is to come, as soon as can be."""
+    state, is_hurried = engine.init(), False
+    while not engine.is_done(state):
+        now = "moves" if state.num_stages and not state.is_pilot else "draws"
+        if now == at and not is_hurried and not state.is_pilot:
+            whole = state.size
+            state = engine.hurry(state, spent=math.inf, left=_left(engine, state) / 2)
+            assert 0.4 * whole < state.size < 0.6 * whole
+            is_hurried = True
+        state, _ = engine.step(state)
+    size = state.size if isinstance(engine, TemperedEngine) else 8
+    kept = (state.log_weight.numel() // size) * size
+    if kept < state.log_weight.numel():
+        rows = torch.arange(kept)
+        assert state.traces is not None
+        state = replace(
+            state,
+            traces=state.traces.select(rows),
+            log_weight=state.log_weight.view(1, -1)[:, :kept],
+        )
+    return p_value(ENDS, state, engine.target, size)
+
+
+def _left(engine: Any, state: State) -> float:
+    """What the engine itself thinks is to come."""
+    return float(engine._annealing._tokens_to_come(state))
+
+
+def test_a_hurried_run_that_keeps_its_heaviest_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = run.systematic_resample
+
+    def heaviest(weights: torch.Tensor, points: torch.Tensor, size: int | None = None) -> Any:
+        if size is None:
+            return right(weights, points)
+        return weights.argsort(-1, descending=True)[:, :size].sort(-1).values
+
+    monkeypatch.setattr(run, "systematic_resample", heaviest)
+    settings = replace(SLOW, num_runs=800)
+    engine = TemperedEngine(settings, ENDS.target(), Stream.from_seed(2))
+    assert hurried_p_value(engine, "moves") < ALPHA
+
+
+def test_a_pilot_that_is_hurried_ends_its_path_at_once() -> None:
+    engine = TemperedEngine(SMALL, ENDS.target(), Stream.from_seed(2))
+    state = engine.init()
+    assert engine.hurry(state, spent=1.0, left=2.0) is state
+    while state.num_stages < 1:
+        state, _ = engine.step(state)
+    found = engine.hurry(state, spent=math.inf, left=math.inf)
+    assert not found.is_pilot and found.paths[0][-1] == 1.0
+    assert found.paths[0][0] == state.paths[0][0]
+
+
+STORY = """
+reward vowels(t: string): real<lower=0, upper=40> = count("[aeiou]")
+model story() {
+    text ~ lm("builtin:stories", prompt="Once", max_tokens=10)
+    factor tone: vowels(text)
+    return text
+}
+"""
+
+
+def _story(seed: int) -> tuple[TemperedEngine, State]:
+    """A small run on a network, at its first move of the run itself."""
+    settings = tempered_method.Tempered(
+        num_particles=6, num_moves=2, stage_ess=0.9, ess_threshold=1.0
+    )
+    target = lmppl.compile(STORY)().target()
+    engine = TemperedEngine(settings, target, Stream.from_seed(seed))
+    state = engine.init()
+    while state.is_pilot or state.num_stages < 1:
+        state, _ = engine.step(state)
+    return engine, state
+
+
+def test_moves_compute_nothing_twice_also_where_resampling_came_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(moving, "_BLOCKS", 0.0)
+    engine, state = _story(0)
+    widths = []
+    logits = ForwardPass.logits
+
+    def counted(passes, storage, first_row, last_row, first, last, *rest, **options):  # type: ignore[no-untyped-def]
+        widths.append(last - first)
+        return logits(passes, storage, first_row, last_row, first, last, *rest, **options)
+
+    monkeypatch.setattr(ForwardPass, "logits", counted)
+    before = int(state.num_resamplings)
+    while not engine.is_done(state):
+        state, _ = engine.step(state)
+    assert int(state.num_resamplings) > before
+    assert widths and set(widths) == {1}
+
+
+def test_a_step_that_is_broken_off_is_made_again() -> None:
+    engine, state = _story(1)
+    undisturbed = engine.result(run_on(engine, state), complete=True)[0]
+    engine, state = _story(1)
+    while not engine.is_done(state):
+        engine.step(state)
+        state, _ = engine.step(engine.recover(state))
+    assert not bool(
+        state.traces.values["text"].differs(undisturbed.traces.values["text"]).any()  # type: ignore[union-attr]
+    )
+
+
+def run_on(engine: TemperedEngine, state: State) -> State:
+    while not engine.is_done(state):
+        state, _ = engine.step(state)
+    return state
+
+
+def test_a_program_without_factors_is_told_that_there_is_nothing_to_bring_in() -> None:
+    program = STORY.replace("factor tone: vowels(text)", "require short: length(text) <= 9")
+    for method in ("tempered", "ais"):
+        plan = lmppl.explain(lmppl.compile(program)(), method=method)
+        assert [each.code for each in plan.warnings] == ["LMP414"]
+        assert not plan.refusals
+        assert not lmppl.explain(lmppl.compile(STORY)(), method=method).warnings

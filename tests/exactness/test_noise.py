@@ -95,6 +95,8 @@ def test_methods_that_need_the_score_itself_refuse() -> None:
         "rejection": ["LMP418"],
         "importance": [],
         "smc": [],
+        "tempered": ["LMP418"],
+        "ais": ["LMP418"],
         "mcmc": ["LMP415"],
         "svi": ["LMP418"],
     }

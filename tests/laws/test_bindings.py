@@ -32,6 +32,8 @@ METHODS = {
     "smc": {"method": "smc", "num_particles": 12},
     "smc, many resamplings": {"method": "smc", "num_particles": 9, "ess_threshold": 1.0},
     "smc, runs": {"method": "smc", "num_particles": 6, "num_runs": 3, "lookahead_every": 2},
+    "tempered": {"method": "tempered", "num_particles": 9, "num_runs": 2},
+    "ais": {"method": "ais", "num_samples": 9},
     "importance": {"method": "importance", "num_samples": 30, "batch_size": 7},
     "rejection": {"method": "rejection", "num_samples": 6, "batch_size": 50},
     "mcmc": {"method": "mcmc", "num_samples": 12, "num_chains": 3, "warmup_steps": 2},

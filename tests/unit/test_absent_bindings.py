@@ -32,6 +32,8 @@ METHODS = {
     "exact": {},
     "importance": {"num_samples": 40},
     "smc": {"num_particles": 40},
+    "tempered": {"num_particles": 40},
+    "ais": {"num_samples": 40},
     "rejection": {"num_samples": 10, "max_attempts": 2000},
     "mcmc": {"num_samples": 10, "warmup_steps": 5},
 }

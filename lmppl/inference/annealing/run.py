@@ -85,6 +85,9 @@ class Annealing:
             if state.num_stages == 0 or state.num_moves >= self.num_moves:
                 state = self._next_stage(state)
             if not (state.is_pilot and self._has_arrived(state)):
+                if state.afoot is None:
+                    # After a hurry, or a step that was broken off.
+                    state = set_off(self.target, state, self._under_way(state, state.num_stages))
                 stream = self._stream(state).child("move", state.num_stages, state.num_moves)
                 state = moved(state, stream)
         return state, self._info(state, state.num_tokens - before)
@@ -198,7 +201,7 @@ class Annealing:
 
     def _next_stage(self, state: State) -> State:
         """All executions weighed for the next power, and resampled where few would count."""
-        state = self._on_the_way(state)
+        state = set_off(self.target, state, self._under_way(state, state.num_stages + 1))
         traces = state.traces
         assert traces is not None
         log_factors = Tempered.of(self.target, state.powers(0)).log_factors(traces)
@@ -220,16 +223,14 @@ class Annealing:
         )
         return self._resampled(state)
 
-    def _on_the_way(self, state: State) -> State:
-        """The state with the bindings that have living particles and a power to come to."""
+    def _under_way(self, state: State, stage: int) -> list[int]:
+        """The bindings that have living particles, and a power to come to at this stage."""
         alive = (state.log_weight > -math.inf).view(self.target.num_groups, -1).any(-1).tolist()
-        groups = [
+        return [
             number
             for number, path in enumerate(state.paths)
-            if alive[number]
-            and (path[-1:] != (1.0,) if state.is_pilot else len(path) > state.num_stages)
+            if alive[number] and (len(path) >= stage or (state.is_pilot and path[-1:] != (1.0,)))
         ]
-        return set_off(self.target, state, groups)
 
     def _longer(self, state: State, log_factors: Tensor, powers: list[float]) -> tuple[Path, ...]:
         """The paths of a pilot with the next power of every binding that is on the way."""
