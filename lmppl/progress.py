@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Protocol, TextIO
 
 from lmppl.records import dataclass
@@ -30,6 +32,24 @@ class ProgressListener(Protocol):
     """Called by the engine between steps; what it raises ends the run."""
 
     def __call__(self, event: ProgressEvent) -> None: ...
+
+
+_listener: ContextVar[ProgressListener | None] = ContextVar("lmppl_progress", default=None)
+
+
+@contextlib.contextmanager
+def reporting_to(listener: ProgressListener | None) -> Iterator[None]:
+    """What is long within a step of the block, and is nobody's step, is reported to `listener`."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def listener_here() -> ProgressListener | None:
+    """Whom the run that this is part of reports to; None where nobody listens."""
+    return _listener.get()
 
 
 class Course:

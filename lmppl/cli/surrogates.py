@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from lmppl.cli.outcome import Exit, UsageError
 from lmppl.cli.parsing import Arguments
 from lmppl.cli.streams import show
 from lmppl.cli.threads import use_threads
+from lmppl.files import in_words
 from lmppl.inference.listening import listening
 from lmppl.progress import ProgressEvent
 
@@ -25,8 +27,8 @@ def surrogate(arguments: Arguments) -> int:
     if samples is not None and samples < _LEAST_SAMPLES:
         raise UsageError(f"--num-samples: a surrogate needs at least {_LEAST_SAMPLES} texts")
     out = None if arguments.out is None else Path(arguments.out)
-    if out is not None and out.exists() and not out.is_dir():
-        raise UsageError(f"--out: {arguments.out} is not a directory")
+    if out is not None:
+        _require_writable(out)
     with listening(not arguments.quiet) as listener:
         if listener is not None:
             listener(ProgressEvent("loading", 0, None, "libraries"))
@@ -44,6 +46,19 @@ def surrogate(arguments: Arguments) -> int:
         place = keep(lm, made, key_of(lm, prompts, sampling), out)
     show(_in_words(lm.name, made, place))
     return Exit.FINE
+
+
+def _require_writable(directory: Path) -> None:
+    """That it can be written to is tried before anything is drawn.
+
+    Raises: UsageError where it cannot.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise UsageError(f"--out: {directory} cannot be written: {in_words(error)}") from error
 
 
 def _in_words(name: str, made: Surrogate, place: Path | None) -> str:

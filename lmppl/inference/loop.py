@@ -19,7 +19,7 @@ from lmppl.density import Traces
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.inference.interruption import deferred_interrupts
 from lmppl.posterior import Estimate, Unseen
-from lmppl.progress import ProgressEvent, ProgressListener
+from lmppl.progress import ProgressEvent, ProgressListener, reporting_to
 
 State = TypeVar("State")
 
@@ -190,7 +190,8 @@ def run(
     """
     budget = budget or Budget()
     began = time.perf_counter()
-    state = engine.init()
+    with reporting_to(progress):
+        state = engine.init()
     hurrying = engine if isinstance(engine, Hurrying) else None
     clock = _Clock(began, budget)
     stopped_by: str | None = None
@@ -204,7 +205,8 @@ def run(
                     if sooner is not state and stopped_by is None:
                         stopped_by = budget.in_words()
                     state = sooner
-                state, info = engine.step(state)
+                with reporting_to(progress):
+                    state, info = engine.step(state)
                 clock.count(info)
                 if check is not None:
                     check()

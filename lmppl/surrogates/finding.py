@@ -14,7 +14,7 @@ from lmppl.caches import cache_directories, is_private, make_private
 from lmppl.fence import within
 from lmppl.lm.function import FunctionLM
 from lmppl.lm.protocol import LanguageModel, Prompt
-from lmppl.progress import ProgressEvent, ProgressListener
+from lmppl.progress import ProgressEvent, ProgressListener, listener_here
 from lmppl.surrogates.counting import BUDGET, Budget
 from lmppl.surrogates.counts import Corpus
 from lmppl.surrogates.drawing import STAGE, Sampling, draw_sample
@@ -58,7 +58,7 @@ def surrogate_for(
     one that is shipped with the language model, which does for any prompt; else it is made of
     `sampling`, by default up to 8,192 texts of at most 64 of `max_tokens` in a minute, and kept.
     What lies in the cache is used where it is of this language model, by digest, and whole, and
-    made anew where not.
+    made anew where not. Without `progress`, the run that this is part of tells how far it is.
 
     Raises:
         InferenceError: the language model cannot be prompted with that, or what it returns is no
@@ -70,6 +70,7 @@ def surrogate_for(
     # The digest of a function is not all of it.
     entry = lm.digest, key, id(lm) if isinstance(lm, FunctionLM) else 0
     with _lock:
+        progress = progress or listener_here()
         if entry in _kept:
             _, found = _kept.pop(entry)
         else:
