@@ -8,7 +8,7 @@ from dataclasses import fields
 from lmppl.errors import Diagnostic
 from lmppl.inference.settings import Settings, Values, option_default
 from lmppl.ir.model import Model
-from lmppl.records import dataclass
+from lmppl.records import brief, dataclass
 
 _WIDTH = 96
 _WIDEST_HEAD = 40
@@ -26,6 +26,8 @@ class Plan:
     refusals: tuple[Diagnostic, ...]
     warnings: tuple[Diagnostic, ...]
     unknowns: tuple[Diagnostic, ...] = ()
+
+    __repr__ = brief
 
     @property
     def supported(self) -> bool:
