@@ -5,21 +5,36 @@ All seeds are fixed; each criterion has a false-alarm rate of 1e-5 over the choi
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
-from lmppl.density import Target, Traces
+import lmppl
+from lmppl.density import Target, Traces, concatenate
 from lmppl.density.steering.lookahead import PrefixLookahead
 from lmppl.density.steering.steered import Steered
+from lmppl.density.tempered import Tempered
 from lmppl.inference import conditional
 from lmppl.inference.conditional import Particles, particle_move
+from lmppl.inference.exact import Exact
+from lmppl.inference.exact.engine import ExactEngine
+from lmppl.models import bind_target
 from lmppl.rng import Stream
 from lmppl.sequences.conditional import SCHEMES, conditional_resample
 from lmppl.sequences.resampling import systematic_resample
 from tests.exactness.cases import CASES, ENDS, HARD, STOP, TILT, Case
 from tests.exactness.statistics import p_value_of_draws, rows_of
-from tests.exactness.test_sampling import ALPHA, Kernel, exact_states, invariance_p_value
+from tests.exactness.test_sampling import (
+    ALPHA,
+    Kernel,
+    exact_states,
+    invariance_p_value,
+    resized_kernel,
+    run_to_the_end,
+)
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
@@ -65,6 +80,77 @@ def test_ancestor_sampling_without_guides_leaves_the_posterior_invariant(
 ) -> None:
     kernel = particle_kernel(joints=2, scheme=scheme)
     assert invariance_only_p_value(case, kernel) > ALPHA
+
+
+def test_particles_keep_to_a_target_whose_factors_are_tempered() -> None:
+    """At the power 0.4, by particles and by blocks of another size."""
+    tempered = replace(
+        TILT,
+        executions=lambda case: [
+            replace(each, log_phi=0.4 * each.log_phi) for each in TILT.executions(case)
+        ],
+    )
+    target = Tempered.of(TILT.target(), torch.tensor([0.4], dtype=torch.float64))
+    traces = exact_states(target, 3_000)
+    kernel = particle_kernel(joints=2, guides=(PrefixLookahead,), look_every=1)
+    for number in range(2):
+        traces = kernel(target, traces, Stream.from_seed(2).child(number))
+        traces = resized_kernel(target, traces, Stream.from_seed(3).child(number))
+    rows = rows_of(tempered, target, traces)
+    assert p_value_of_draws(tempered, rows) > ALPHA
+    assert p_value_of_draws(TILT, rows) < ALPHA
+
+
+TWO_TEXTS = """
+    extern lm prior
+    reward count_a(t: string): int<lower=0, upper=3> = count("a")
+    model two(bias: real = 1.0) {
+        first ~ prior(max_tokens=3, stop=["cb"])
+        second ~ prior(max_tokens=3)
+        factor both: bias * count_a(first) * count_a(second)
+        require c: contains(second, "c") when contains(first, "b")
+        require not_c: not starts_with(second, "c") when contains(first, "cb")
+        return first, second
+    }
+"""
+
+
+@pytest.mark.parametrize("site", [0, 1])
+def test_particles_keep_to_the_posterior_of_two_texts_under_two_bindings(site: int) -> None:
+    """Every pair of texts is as frequent after the moves as by enumeration, binding by binding."""
+    model = lmppl.compile(TWO_TEXTS)
+    biases = (1.0, -0.5)
+    prior = TILT.language_model()
+    target = bind_target([model(prior=prior, bias=bias) for bias in biases], None, None)
+    assert target.num_groups == 2
+    size = 2_000
+    engine = ExactEngine(Exact(num_samples=size), target, Stream.from_seed(21))
+    state = run_to_the_end(engine)
+    traces = concatenate([draws.traces for draws in engine.result(state, complete=True)])
+    for number, stage in enumerate(target.stages):
+        rows = target.rows(number, traces)
+        value, log_prior = stage.retraced(rows, target.steering(rows), traces.values[stage.name])
+        traces = traces.with_value(stage.name, value, log_prior)
+    how = Particles(num_particles=3, joints=2, guides=(PrefixLookahead,), look_every=1)
+    for number in range(3):
+        stream = Stream.from_seed(2).child(number)
+        traces = particle_move(target, traces, site, how, stream).traces
+    texts = list(zip(*(traces.values[s.name].listed() for s in target.stages), strict=True))
+    for group, bias in enumerate(biases):
+        exact = lmppl.infer(model(prior=prior, bias=bias), method="exact", seed=0, progress=False)
+        drawn = texts[group * size : (group + 1) * size]
+        pairs = dict.fromkeys(zip(exact["first"], exact["second"], strict=True), 0.0)
+        for first, second, weight in zip(
+            exact["first"], exact["second"], exact.weights, strict=True
+        ):
+            pairs[first, second] += weight
+        assert set(drawn) <= {pair for pair, weight in pairs.items() if weight > 0.0}
+        counts = np.array([drawn.count(pair) for pair in pairs], float)
+        expected = size * np.array(list(pairs.values()))
+        large = expected >= 10.0
+        observed = np.append(counts[large], counts[~large].sum())
+        expected = np.append(expected[large], expected[~large].sum())
+        assert stats.chisquare(observed, expected)[1] > ALPHA
 
 
 def test_a_kept_text_that_is_resampled_away_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,8 +232,6 @@ WEIGHTS = torch.tensor([0.05, 0.42, 0.0, 0.33, 0.2], dtype=torch.float64)
 
 def offspring_p_value(scheme: str, uniforms: torch.Tensor) -> float:
     """Slots of which the first is a particle's drawn by weight: has each its share, everywhere?"""
-    from scipy import stats
-
     num_runs, size = uniforms.shape[0], WEIGHTS.shape[0]
     draws = Stream.from_seed(3).uniforms(torch.arange(num_runs))
     kept = torch.searchsorted(WEIGHTS.cumsum(0), draws, right=True)

@@ -43,6 +43,15 @@ METHODS = {
         "num_chains": 2,
         "start": "prior",
     },
+    "mcmc by particles and infilling": {
+        "method": "mcmc",
+        "num_samples": 6,
+        "num_chains": 2,
+        "warmup_steps": 2,
+        "particle_probability": 0.5,
+        "infill_probability": 0.5,
+        "num_particles": 3,
+    },
     "exact": {"method": "exact", "num_samples": 20},
 }
 
