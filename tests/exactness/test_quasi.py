@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import lmppl
+from lmppl.inference.loop import Shard
 from lmppl.inference.rejection import Rejection, frontier
 from lmppl.inference.rejection.engine import RejectionEngine
 from lmppl.rng import Stream
@@ -160,3 +161,48 @@ def test_intervals_hold_what_the_bound_cuts_off(monkeypatch: pytest.MonkeyPatch)
     exact = float(TILT.posterior()[often].sum())
     assert holds_the_truth(TILT, exact, forget=False, monkeypatch=monkeypatch) >= 13
     assert holds_the_truth(TILT, exact, forget=True, monkeypatch=monkeypatch) < 13
+
+
+def test_parts_of_a_run_have_one_bound_and_an_evidence_that_is_called_consistent() -> None:
+    settings = Rejection(upper_bound="estimated", num_samples=60, num_pilot=200)
+    engine = RejectionEngine(settings, ENDS.target(), Stream.from_seed(1))
+    parts = []
+    for number in range(2):
+        state = engine.init(Shard(number))
+        while not engine.is_done(state):
+            state, _ = engine.step(state)
+        parts.append(state)
+    assert float(parts[0].log_bound[0]) == float(parts[1].log_bound[0])
+    alone = engine.result(parts[0], complete=True)[0]
+    draws = engine.result(engine.merge(parts), complete=True)[0]
+    assert draws.traces.num_rows == 120
+    assert alone.log_evidence is not None and alone.log_evidence.kind == "unbiased"
+    assert draws.log_evidence is not None and draws.log_evidence.kind == "consistent"
+
+
+def test_what_cannot_be_met_is_said_and_what_is_not_above_a_proven_bound_is_exact() -> None:
+    program = """
+        model m() {{
+            side ~ categorical(["left", "right"])
+            factor f: if side == "left" then 0.0 else 0.5
+            require {condition}
+            return side
+        }}
+    """
+    options: dict[str, Any] = {
+        "method": "rejection",
+        "upper_bound": "estimated",
+        "tolerance": 0.0,
+        "num_pilot": 100,
+        "num_samples": 50,
+        "max_attempts": 400,
+        "seed": 0,
+        "progress": False,
+    }
+    possible = lmppl.compile(program.format(condition='side != "up"'))
+    post = lmppl.infer(possible, **options)
+    assert post.diagnostics["total_variation"] == 0.0
+    assert post.diagnostics["total_variation_error"] == 0.0
+    assert not any("approximate" in warning for warning in post.warnings)
+    with pytest.raises(lmppl.InferenceError, match="LMP90"):
+        lmppl.infer(lmppl.compile(program.format(condition='side == "up"')), **options)
