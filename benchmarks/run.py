@@ -22,6 +22,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from random import Random
+from string import ascii_lowercase
 
 import torch
 from models import Case, cases, silence
@@ -48,6 +50,17 @@ SOFT = "factor tone: vowels(text) / beta"
 NEVER = 'require clean: never(text, words=["the", "was", "qu", "x"], ignore_case=true)'
 FREE = ""
 SENTENCE = r'require sentence: matches(text, r"[^0-9]*")'
+WORDS = "require clean: never(text, {words}, whole_words=true, ignore_case=true)"
+# What steers texts at every token, with the most that it may cost over plain sampling.
+STEERED = {
+    "power alpha = 4": ("factor sharp: 3 * log_prob(text)", 1.4),
+    "power alpha = 0.8": ("factor flat: -0.2 * log_prob(text)", 1.4),
+    "never 400 words": (WORDS, 1.15),
+    "regex of a range": (SENTENCE, 1.15),
+    "regex of phrases": (
+        r'require phrase: matches(text, r"(?s).*(was|is|are) (a|the) [a-z]+ .*")', 1.15,
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +123,12 @@ def paired(
         statistics.median(rates[1]),
         note(),
     )
+
+
+def made_up(number: int) -> list[str]:
+    """So many words that nobody has written: what a list costs is in their letters."""
+    random = Random(0)
+    return ["".join(random.choices(ascii_lowercase, k=random.randint(3, 9))) for _ in range(number)]
 
 
 class Bench:
@@ -242,6 +261,30 @@ class Bench:
         row = "floor of products"
         self.show(paired(row, case.label, size, 0.5, ours, rival, pairs=max(5, self.pairs)))
 
+    def steered(self, case: Case, size: int, words: Sequence[str] = ()) -> None:
+        """SMC with what steers every token, against SMC of the prior, which nothing steers."""
+        listed = json.dumps(list(words or made_up(400)), ensure_ascii=False)
+        plain = self.program(case, FREE)()
+
+        def smc(bound: lmppl.BoundModel) -> Timed:
+            def timed(seed: int) -> float:
+                post = lmppl.infer(
+                    bound, method="smc", num_particles=size, seed=seed, progress=False
+                )
+                return post.manifest["num_tokens"]
+
+            timed(0)
+            return timed
+
+        for row, (body, most) in STEERED.items():
+            bound = self.program(case, body.replace("{words}", listed))()
+            note = f"costs {most:g} at most; rival: smc of the prior"
+            ours, rival = smc(bound), smc(plain)
+            self.show(
+                paired(row, case.label, size, 1 / most, ours, rival, pairs=max(5, self.pairs),
+                       note=lambda note=note: note)
+            )  # fmt: skip
+
     def drawing(self, case: Case, size: int) -> None:
         """A token per row from given logits, against what `generate` does with them."""
         vocab = self.lm(case).vocab.size
@@ -357,6 +400,7 @@ ROWS = (
     "smc_lookahead",
     "importance",
     "rejection",
+    "steered",
     "floor",
     "drawing",
     "mcmc",
@@ -377,6 +421,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, help="tokens after the prompt (48, quick 24)")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--json", help="also write the results here")
+    parser.add_argument("--words", help="a file with a word a line, for the row `steered`")
     parser.add_argument("--genlm", help="a Python that has genlm-control installed")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -414,6 +459,12 @@ def main() -> None:
                     bench.bindings(each, 64 if arguments.quick else 1024)
                 case "floor" | "drawing" | "mcmc" | "mcmc_mix" | "memory":
                     getattr(bench, row)(each, 64 if arguments.quick else 256)
+                case "steered":
+                    listed = (
+                        Path(arguments.words).read_text().split("\n") if arguments.words else []
+                    )
+                    words = [word for word in listed if word.strip()]
+                    bench.steered(each, 64 if arguments.quick else 256, words)
                 case "genlm":
                     if arguments.genlm:
                         bench.genlm(each, 64 if arguments.quick else 256, arguments.genlm)
