@@ -16,7 +16,8 @@ from lmppl.inference.annealing.state import Afoot, State
 from lmppl.inference.moves import Move, chains_of, gibbs_move, redraw_move, restart_move
 from lmppl.rng import Stream
 
-# Of the moves of a text, the share that draws a block in its middle again, and its tokens.
+# Of the moves of a text, the share that draws a block in its middle again, half of these with
+# another number of tokens; and its tokens, at most.
 _BLOCKS, _BLOCK_SIZE = 0.2, 4
 # Where there are several sites, the share of moves that draw all of them anew.
 _RESTARTS = 0.1
@@ -93,5 +94,11 @@ def _move(target: Tempered, traces: Traces, memories: tuple[Any, ...], stream: S
     every = stages[site].alternatives(target.rows(site, traces))
     if every is not None:
         return gibbs_move(target, traces, site, every, stream)
-    how = Redraw(stream, chains_of(target, traces), pick[1] < _BLOCKS, _BLOCK_SIZE)
+    how = Redraw(
+        stream,
+        chains_of(target, traces),
+        in_block=pick[1] < _BLOCKS,
+        block_size=_BLOCK_SIZE,
+        resized=pick[1] < 0.5 * _BLOCKS,
+    )
     return redraw_move(target, traces, site, how, memories[site])

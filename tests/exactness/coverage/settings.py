@@ -10,6 +10,8 @@ from tests.exactness.coverage.counting import Setting
 _MCMC: dict[str, object] = {"num_chains": 4, "num_samples": 100, "warmup_steps": 50}
 _PARTICLES: dict[str, object] = {**_MCMC, "particle_probability": 1.0}
 _ESTIMATED: dict[str, object] = {"num_samples": 100, "upper_bound": "estimated", "tolerance": 0.1}
+_TEMPERED: dict[str, object] = {"num_particles": 64}
+_AIS: dict[str, object] = {"num_samples": 64}
 _SVI: dict[str, object] = {"num_steps": 60, "num_particles": 16, "num_samples": 128}
 # Enough for as many draws of the prior to look for what the guide lost as by default.
 _SVI_LONGER: dict[str, object] = {"num_steps": 130, "num_particles": 64, "num_samples": 512}
@@ -27,6 +29,7 @@ _MCMC_CASES = (
 )  # fmt: skip
 # Moves and bounds that are asked for.
 _PARTICLE_CASES = (cases.SOFT, cases.TWO_MODES_MILD)
+_TEMPERED_CASES = (cases.SOFT, cases.TWO_MODES, cases.HEAVY, cases.COLD, cases.MIXED)
 _SVI_CASES = (
     cases.SOFT, cases.RARE_TILTED, cases.TWO_MODES, cases.TWO_MODES_MILD, cases.HEAVY,
     cases.ENDINGS, cases.SPIKE, cases.MIXED,
@@ -59,6 +62,9 @@ def _settings_of(case: Case) -> list[Setting]:
     if case in _PARTICLE_CASES:
         found.append(Setting(case, "mcmc", _PARTICLES, every=4))
         found.append(Setting(case, "rejection", _ESTIMATED, every=4))
+    if case in _TEMPERED_CASES:
+        found.append(Setting(case, "tempered", _TEMPERED, every=2))
+        found.append(Setting(case, "ais", _AIS, every=2))
     if case in _SVI_CASES:
         found.append(Setting(case, "svi", _SVI, every=8))
         found.append(Setting(case, "svi", _SVI_LONGER, every=8))
@@ -78,6 +84,8 @@ def _quick() -> tuple[tuple[Setting, int], ...]:
         ("smc", {}, 6),
         ("smc", {"num_particles": 64, "num_runs": 2}, 3),
         ("smc", {"num_particles": 64, "num_runs": 4}, 3),
+        ("tempered", _TEMPERED, 2),
+        ("ais", _AIS, 2),
     )
     found = [
         (setting, num_seeds)
