@@ -37,6 +37,8 @@ SECONDS = 60.0
 # Longer texts say little more of what follows what, and cost as much again.
 MOST_TOKENS = 64
 
+# Characters of a key that say how tokens are warped.
+_OF_WARP = 8
 # Of this process, latest last; with the language model, which its number in memory stands for.
 _MOST_KEPT = 8
 _kept: dict[tuple[str, str, int], tuple[LanguageModel, Surrogate]] = {}
@@ -55,7 +57,8 @@ def surrogate_for(
     """A surrogate of a language model for texts after some prompts.
 
     One that was made for these prompts before is taken from memory or from the user's cache; else
-    one that is shipped with the language model, which does for any prompt; else it is made of
+    one that is shipped with the language model, or one that was made of it for other prompts, the
+    largest: both do for any prompt, as the texts behind resemble each other. Else it is made of
     `sampling`, by default up to 8,192 texts of at most 64 of `max_tokens` in a minute, and kept.
     What lies in the cache is used where it is of this language model, by digest, and whole, and
     made anew where not. Without `progress`, the run that this is part of tells how far it is.
@@ -83,8 +86,18 @@ def surrogate_for(
         return found
 
 
+def surrogate_at_hand(lm: LanguageModel, prompts: Sequence[Prompt]) -> Surrogate | None:
+    """A surrogate that `surrogate_for` need not make; None: there is none yet."""
+    key = key_of(lm, prompts, Sampling(NUM_SAMPLES, MOST_TOKENS))
+    entry = lm.digest, key, id(lm) if isinstance(lm, FunctionLM) else 0
+    with _lock:
+        if entry not in _kept and (found := _at_hand(lm, key)) is not None:
+            _kept[entry] = lm, found
+        return _kept[entry][1] if entry in _kept else None
+
+
 def _at_hand(lm: LanguageModel, key: str) -> Surrogate | None:
-    return _cached(lm, key) or _shipped(lm)
+    return _cached(lm, key) or _shipped(lm) or _of_other_prompts(lm, key)
 
 
 def _made_and_kept(
@@ -173,32 +186,49 @@ def keep(
 
 
 def key_of(lm: LanguageModel, prompts: Sequence[Prompt], sampling: Sampling) -> str:
-    """What a surrogate is of, beside its language model: prompts, and how tokens are warped."""
+    """What a surrogate is of, beside its language model: how tokens are warped, and prompts."""
     warp = sampling.warp
     tokens = sorted({prompt_tokens(lm, prompt) for prompt in prompts})
-    parts = [FORMAT, tokens, warp.temperature, warp.top_k, warp.top_p]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    warped = _digest([FORMAT, warp.temperature, warp.top_k, warp.top_p])
+    return warped[:_OF_WARP] + _digest(tokens)[:24]
 
 
 def file_name(lm: LanguageModel, key: str) -> Path:
     """Where a surrogate lies below a cache directory."""
-    return Path("surrogates") / f"{lm.digest[:32]}-{key[:32]}.safetensors"
+    return Path("surrogates") / f"{lm.digest[:32]}-{key}.safetensors"
+
+
+def _digest(parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _cached(lm: LanguageModel, key: str) -> Surrogate | None:
     if isinstance(lm, FunctionLM):
         return None
-    for directory in cache_directories():
-        path = directory / file_name(lm, key)
-        try:
-            if not (is_private(path.parent) and is_private(path)):
-                _log.info("a surrogate in %s is not used: others can write it", path)
-                continue
+    places = (directory / file_name(lm, key) for directory in cache_directories())
+    return next(filter(None, (_read(lm, path, key) for path in places)), None)
+
+
+def _of_other_prompts(lm: LanguageModel, key: str) -> Surrogate | None:
+    """The largest of those that are warped alike and whole."""
+    if isinstance(lm, FunctionLM):
+        return None
+    pattern = file_name(lm, key[:_OF_WARP] + "*")
+    places = [path for each in cache_directories() for path in each.glob(str(pattern))]
+    sizes = {path: path.stat().st_size for path in places if path.is_file()}
+    ordered = sorted(sizes, key=lambda path: (-sizes[path], path))
+    return next(filter(None, (_read(lm, path, None) for path in ordered)), None)
+
+
+def _read(lm: LanguageModel, path: Path, key: str | None) -> Surrogate | None:
+    try:
+        if is_private(path.parent) and is_private(path):
             return read_surrogate(path, lm.digest, lm.vocab.size, key, "cache")
-        except FileNotFoundError:
-            continue
-        except (OSError, NotASurrogate) as error:
-            _log.info("a surrogate in %s is not used: %s", path, error)
+        _log.info("a surrogate in %s is not used: others can write it", path)
+    except FileNotFoundError:
+        pass
+    except (OSError, NotASurrogate) as error:
+        _log.info("a surrogate in %s is not used: %s", path, error)
     return None
 
 

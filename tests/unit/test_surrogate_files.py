@@ -21,11 +21,13 @@ from lmppl.finite.building import weighted_constraints
 from lmppl.inference.loop import Info, run
 from lmppl.lm.loading import load_language_model
 from lmppl.lm.markov import MarkovLM
+from lmppl.lm.ngram import load_ngram
 from lmppl.progress import ProgressEvent
 from lmppl.sequences.drawing import Warp
 from lmppl.surrogates import Sampling, Surrogate, finding, make_surrogate, storage, surrogate_for
 from lmppl.surrogates.counts import NOTHING
 from lmppl.surrogates.drawing import draw_sample
+from lmppl.surrogates.finding import surrogate_at_hand
 from lmppl.surrogates.storage import NotASurrogate, read_surrogate, write_surrogate
 from tests.laws.test_surrogates import chain
 from tests.predicates import contains
@@ -198,6 +200,37 @@ def test_one_that_is_shipped_serves_any_prompt_until_another_is_made(
     assert found(2).origin == "fitted"
     finding.keep(lm(), made, finding.key_of(lm(), [""], FEW))
     assert found().origin == "cache"
+
+
+def test_one_of_other_prompts_does_until_there_is_one_of_these(cache: Path, tmp_path: Path) -> None:
+    """Of several the largest; but none of another temperature, and none that is not whole."""
+    (tmp_path / "corpus.txt").write_text("abc\nbca\ncabac\n")
+    letters = load_ngram(tmp_path / "corpus.txt", order=2)
+
+    def for_prompt(prompt: str) -> Surrogate:
+        finding._kept.clear()
+        return surrogate_for(letters, [prompt], sampling=FEW)
+
+    made = for_prompt("a")
+    assert made.origin == "fitted"
+    other = for_prompt("ab")
+    assert other.origin == "cache" and same(other, made)
+    assert surrogate_at_hand(letters, ["b"]) is not None
+    warm = replace(FEW, warp=Warp(temperature=3.0))
+    assert surrogate_for(letters, ["ab"], sampling=warm).origin == "fitted"
+    own = make_surrogate(letters, ["ab"], replace(FEW, num_samples=400))
+    finding.keep(letters, own, finding.key_of(letters, ["ab"], FEW))
+    assert same(for_prompt("ab"), own)
+    assert same(for_prompt("a"), made)
+    # For a third prompt the larger file; where that is damaged, the other; else a new one.
+    files = {
+        cache / finding.file_name(letters, finding.key_of(letters, [prompt], FEW)): each
+        for prompt, each in (("a", made), ("ab", own))
+    }
+    for path in sorted(files, key=lambda path: (-path.stat().st_size, path)):
+        assert same(for_prompt("b"), files[path])
+        path.write_bytes(b"")
+    assert for_prompt("b").origin == "fitted"
 
 
 def test_the_embedded_model_has_one_that_is_its_own_and_small(cache: Path) -> None:
