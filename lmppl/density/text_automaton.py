@@ -14,7 +14,7 @@ from lmppl.automata.steps import Steps
 from lmppl.automata.tables import TableTooLarge
 from lmppl.density.stages.text import TextStage
 from lmppl.density.steering.automaton import automaton_of
-from lmppl.density.text_weight import TextWeight
+from lmppl.evaluation.text_weight import TextWeight
 from lmppl.evaluation.additive import Atom, Count, Function
 from lmppl.finite.automaton import WeightedAutomaton
 from lmppl.finite.building import AutomatonTooLarge, product, weighted_constraints

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -98,12 +98,29 @@ def backward(
     if num_bytes > budget:
         raise TablesTooLarge(num_bytes, budget)
     log_value = torch.empty(shape, dtype=keep, device=prior.device)
+    for remaining, current in enumerate(_levels(prior, automaton, max_tokens)):
+        log_value[remaining] = current
+    return BackwardTables(prior, automaton, log_value)
+
+
+def log_count(prior: FiniteStateLM, automaton: WeightedAutomaton, max_tokens: int) -> float:
+    """The log of how many texts have a positive weight and a positive prior, at most.
+
+    Exact where the automaton's weights are 0 and 1 and the states of the prior are known.
+    """
+    counting = prior.support()
+    *_, last = _levels(counting, automaton, max_tokens)
+    return float(counting.log_expected(counting.begin([()]), last, automaton.start(1)))
+
+
+def _levels(
+    prior: FiniteStateLM, automaton: WeightedAutomaton, max_tokens: int
+) -> Iterator[Tensor]:
     pull = prior.pull(automaton)
-    current = automaton.final(max_tokens).expand(shape[1:]).clone()
-    log_value[0] = current
+    current = automaton.final(max_tokens).expand(prior.num_states, -1).clone()
+    yield current
     ended = automaton.ended
     for remaining in range(1, max_tokens + 1):
         current = pull(current)
         current[:, ended] = automaton.final(max_tokens - remaining)[ended]
-        log_value[remaining] = current
-    return BackwardTables(prior, automaton, log_value)
+        yield current

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lmppl.finite.automaton import WeightedAutomaton
+from lmppl.finite.known import KnownStates
 from lmppl.finite.prior import Forward, Pull
 from lmppl.records import brief
 from lmppl.sequences.log_space import LogMatrix, log_matmul, log_sum_groups
@@ -83,6 +84,11 @@ class HiddenStates:
         probs = self.log_probs(beliefs)
         result = (result - probs).masked_fill(probs == -math.inf, -math.inf)
         return result if weights is None else result + weights
+
+    def support(self) -> KnownStates:
+        possible = (self.log_emission > -math.inf).any(0)
+        counting = torch.where(possible, 0.0, -math.inf).double()[None]
+        return KnownStates.of(counting, torch.zeros_like(possible, dtype=torch.long), 0)
 
     def forward(
         self, automaton: WeightedAutomaton, reached: Tensor, log_value: Tensor, log_next: Tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -89,6 +89,11 @@ class KnownStates:
         found = log_next[self.successor[self.family[beliefs]], where.clamp_min(0)]
         found = found.double().masked_fill(where < 0, -math.inf)
         return found if weights is None else found + weights
+
+    def support(self) -> KnownStates:
+        possible = self.log_emission > -math.inf
+        counting = torch.where(possible, 0.0, -math.inf).double()
+        return replace(self, log_emission=counting)
 
     def forward(
         self, automaton: WeightedAutomaton, reached: Tensor, log_value: Tensor, log_next: Tensor

@@ -93,6 +93,13 @@ class FiniteStateLM(Protocol):
         """
         ...
 
+    def support(self) -> FiniteStateLM:
+        """Weight 1 for every text that this can draw, and perhaps for others: to count them.
+
+        Exact where states are known.
+        """
+        ...
+
     def pull(self, automaton: WeightedAutomaton) -> Pull:
         """One step of the backward pass through the product with an automaton:
 

@@ -11,7 +11,7 @@ import pytest
 import lmppl
 from lmppl.density import Target, Traces
 from lmppl.density.text_automaton import weighted_automaton
-from lmppl.density.text_weight import NotFollowed, TextWeight, text_weight
+from lmppl.evaluation.text_weight import NotFollowed, TextWeight, text_weight
 from lmppl.inference.exact import Exact
 from lmppl.inference.exact.engine import ExactEngine
 from lmppl.rng import Stream

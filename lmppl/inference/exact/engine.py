@@ -1,4 +1,4 @@
-"""Exact inference by enumeration: the referee of every other method."""
+"""Exact inference, by enumeration or by dynamic programming: the referee of every other method."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch import Tensor
 from lmppl.density import Run, Stage, Target, Traces
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.inference.exact import Exact
+from lmppl.inference.exact.summing import NUM_DRAWS, drawn
+from lmppl.inference.exact.sums import Obstacle, Sums, sums_of
 from lmppl.inference.failures import NoMass, by_binding
 from lmppl.inference.loop import Draws, Info
 from lmppl.inference.proposing import most_tokens_to_come
@@ -28,6 +30,9 @@ class State:
     `branching` is how many tokens could follow an open text in the last step. Where there is no
     time to go on, `num_draws` is not 0: so many draws are to stand for what is not enumerated yet,
     and then `remainder` holds them.
+
+    Where texts are summed, nothing is enumerated: `sums` says what, and `log_evidences` are those
+    done so far. `obstacle` is why they are not.
     """
 
     traces: Traces
@@ -36,6 +41,9 @@ class State:
     branching: float = 1.0
     num_draws: int = 0
     remainder: Remainder | None = None
+    sums: Sums | None = None
+    log_evidences: tuple[float, ...] = ()
+    obstacle: Obstacle | None = None
 
 
 # Draws for what is left when the time is over: as many as there is time for, within these.
@@ -47,7 +55,8 @@ class ExactEngine:
     """Every execution of positive prior probability, level by level, dead prefixes pruned.
 
     The evidence is Σ prior·Πφ over all of them and each one's weight is its posterior probability.
-    Where it has to end sooner, draws stand for what is not enumerated yet (see `remainder`).
+    Where they are more than it may list, and what weighs the texts can be followed by automata,
+    texts are summed instead (see `sums`), and the result has independent draws. Where it has to end sooner, draws stand for what is not enumerated yet (see `remainder`).
     """
 
     settings: Exact
@@ -55,14 +64,26 @@ class ExactEngine:
     stream: Stream
 
     def init(self) -> State:
-        return State(self._prune(self.target.start(torch.arange(self.target.num_groups))), 0, None)
+        every = self.target.start(torch.arange(self.target.num_groups))
+        try:
+            sums = sums_of(self.target, self.settings.max_sequences)
+            if sums.log_num_executions() > math.log(self.settings.max_sequences) + 1e-9:
+                return State(every, 0, None, sums=sums)
+            obstacle = None
+        except Obstacle as found:
+            obstacle = found
+        return State(self._prune(every), 0, None, obstacle=obstacle)
 
     def is_done(self, state: State) -> bool:
+        if state.sums is not None:
+            return len(state.log_evidences) == len(state.sums.texts)
         # Where nothing is alive any more there is nothing to enumerate, and the result says so.
         nothing_left = state.run is None and state.traces.num_rows == 0
         return nothing_left or state.stage >= len(self.target.stages)
 
     def step(self, state: State) -> tuple[State, Info]:
+        if state.sums is not None:
+            return self._summed(state, state.sums)
         stage = self.target.stages[state.stage]
         if state.num_draws:
             return self._sample_rest(state)
@@ -72,6 +93,21 @@ class ExactEngine:
         tokens = num_children * stage.tokens_per_step
         return new, Info(stage.name, done, stage.num_steps, f"{rows} executions", tokens)
 
+    def _summed(self, state: State, sums: Sums) -> tuple[State, Info]:
+        """One sum over texts more."""
+        number = len(state.log_evidences)
+        each = sums.texts[number]
+        try:
+            tables = sums.tables(number)
+        except Obstacle as obstacle:
+            raise self._refusal(obstacle) from obstacle
+        (found,) = tables.log_evidence([each.prompt]).tolist()
+        new = replace(
+            state, log_evidences=(*state.log_evidences, found + each.weight.form.constant)
+        )
+        size = tables.log_value[0].numel()
+        return new, Info(each.stage.name, number + 1, len(sums.texts), f"{size:,} states")
+
     def _grown(self, state: State, stage: Stage) -> tuple[State, int]:
         """All that one step more can make of every execution: its values, or next tokens."""
         number, traces, run = state.stage, state.traces, state.run
@@ -79,19 +115,21 @@ class ExactEngine:
             at = self.target.rows(number, traces)
             run = stage.start(at, *self.target.steering(at))
         run, children = stage.children(run)
-        self._check_budget(children.rows.shape[0])
+        self._check_budget(children.rows.shape[0], state.obstacle)
         num_open = run.num_open
         traces, run = traces.select(children.rows), stage.grown(run, children)
         if run.num_open:
             branching = children.num_children / max(1, num_open)
-            return State(traces, number, run, branching), children.num_children
+            return replace(
+                state, traces=traces, run=run, branching=branching
+            ), children.num_children
         traces = traces.with_value(stage.name, stage.finish(run), run.log_prior)
         traces = self._prune(self.target.apply_potentials(traces, number))
-        return State(traces, number + 1, None), children.num_children
+        return State(traces, number + 1, None, obstacle=state.obstacle), children.num_children
 
     def hurry(self, state: State, *, spent: float, left: float) -> State:
         """Draws for the rest, where neither the next step nor what comes after it has time."""
-        if state.num_draws:
+        if state.num_draws or state.sums is not None:
             return state
         first, run = state.stage, state.run
         begun = 0 if run is None else int(run.position or 0)
@@ -129,29 +167,47 @@ class ExactEngine:
         alive = traces.total_log_potential() > -math.inf
         return traces if bool(alive.all()) else traces.select(alive.nonzero().squeeze(-1))
 
-    def _check_budget(self, size: int) -> None:
+    def _check_budget(self, size: int, obstacle: Obstacle | None) -> None:
         if size > self.settings.max_sequences:
-            raise InferenceError(
-                [
-                    Diagnostic(
-                        "LMP416",
-                        "error",
-                        f"exact needs more than {self.settings.max_sequences:,} executions"
-                        f" ({size:,} so far)",
-                        help="lower max_tokens, use a smaller vocabulary, raise max_sequences, or"
-                        " use smc",
-                    )
-                ]
-            )
+            raise self._refusal(obstacle, f" ({size:,} so far)")
+
+    def _refusal(self, obstacle: Obstacle | None, so_far: str = "") -> InferenceError:
+        notes: tuple[str, ...] = ()
+        ways = "lower max_tokens, use a smaller vocabulary, raise max_sequences, or use smc"
+        if obstacle is not None:
+            notes = (f"they cannot be summed by dynamic programming: {obstacle}",)
+            ways = f"{obstacle.remedy}; or {ways}"
+        return InferenceError(
+            [
+                Diagnostic(
+                    "LMP416",
+                    "error",
+                    f"exact needs more than {self.settings.max_sequences:,} executions{so_far}",
+                    span=None if obstacle is None else obstacle.span,
+                    notes=notes,
+                    help=ways,
+                )
+            ],
+            self.target.model.sources,
+        )
 
     def result(self, state: State, *, complete: bool) -> list[Draws]:
         if not self.is_done(state):
             nothing = state.traces.select(torch.zeros(0, dtype=torch.long))
             return [Draws(nothing, nothing.log_density(), None, complete=False)]
+        if state.sums is not None:
+            size = self.settings.num_samples or NUM_DRAWS
+            return by_binding(self.target, partial(self._of_sums, state, size))
         traces, remainder = state.traces, state.remainder
         if remainder is not None:
             return by_binding(self.target, partial(with_remainder, self.target, traces, remainder))
         return by_binding(self.target, partial(self._of_group, traces))
+
+    def _of_sums(self, state: State, size: int, group: int) -> Draws:
+        assert state.sums is not None
+        return drawn(
+            self.target, state.sums, state.log_evidences, group, size, self.stream.child("sums")
+        )
 
     def _of_group(self, traces: Traces, group: int) -> Draws:
         traces = traces.select((traces.group == group).nonzero().squeeze(-1))

@@ -1,7 +1,7 @@
 """What potentials weigh on the text of one site, as far as automata can follow it.
 
 The analysis needs the values of everything else that they look at: parameters, and choices. Who
-wants the automaton goes on to `text_automaton`.
+wants the automaton goes on to `lmppl.density.text_automaton`.
 """
 
 from __future__ import annotations
