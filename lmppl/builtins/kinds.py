@@ -299,7 +299,8 @@ class Distribution(Builtin):
 class TextDistribution(Distribution):
     """A distribution of texts: a language model after a prompt.
 
-    `load(place, **arguments)` gives the language model.
+    `load(place, **arguments)` gives the language model. `states` says whether it has finitely many,
+    that are known from the tokens or hidden, so that sums over all its texts can be had.
     """
 
     binder: ClassVar[str] = "lmppl.density.sites:bind_text"
@@ -307,6 +308,7 @@ class TextDistribution(Distribution):
 
     result: Type = STRING
     load: Callable[..., LanguageModel]
+    states: Literal["none", "known", "hidden"] = "none"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)

@@ -14,8 +14,8 @@ from lmppl.automata.steps import Steps
 from lmppl.automata.tables import TableTooLarge
 from lmppl.density.stages.text import TextStage
 from lmppl.density.steering.automaton import automaton_of
-from lmppl.evaluation.text_weight import TextWeight
 from lmppl.evaluation.additive import Atom, Count, Function
+from lmppl.evaluation.text_weight import TextWeight
 from lmppl.finite.automaton import WeightedAutomaton
 from lmppl.finite.building import AutomatonTooLarge, product, weighted_constraints
 from lmppl.finite.labels import by_tokens, counted, labelled, per_token, relabelled, truth

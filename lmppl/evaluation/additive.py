@@ -1,6 +1,7 @@
 """Factors on one text as sums of what automata can follow while the text is written.
 
-    log potential = constant + Σ coefficient · count + Σ function(of a few counts and conditions)
+    log potential = constant + power · log p(text)
+                    + Σ coefficient · count + Σ function(of a few counts and conditions)
 
 A count (of matches, of words, of tokens) may grow without an end, for its part of the sum is known
 as it goes. Of what goes into any other function only finitely many values are told apart: a
@@ -19,7 +20,18 @@ from lmppl.automata.predicates import Arguments, Counting, Predicate
 from lmppl.evaluation.constants import NotConstant, constant_value
 from lmppl.evaluation.constraints import as_predicate
 from lmppl.evaluation.measures import counted
-from lmppl.ir.expr import Binary, Call, Expr, Reference, RewardCall, Unary, children, spine
+from lmppl.evaluation.powers import scored_site
+from lmppl.ir.expr import (
+    Binary,
+    Call,
+    Conditional,
+    Expr,
+    Reference,
+    RewardCall,
+    Unary,
+    children,
+    spine,
+)
 from lmppl.ir.model import Model
 
 # Values of a function that are told apart.
@@ -69,15 +81,20 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Additive:
-    """A log potential as a sum; equal sums are equal objects. −∞ rules a text out."""
+    """A log potential as a sum, `power` times the log probability of the text in it.
+
+    Equal sums are equal objects. −∞ rules a text out.
+    """
 
     constant: float = 0.0
+    power: float = 0.0
     linear: tuple[tuple[float, Count], ...] = ()
     functions: tuple[Function, ...] = ()
 
     def __add__(self, other: Additive) -> Additive:
         return Additive(
             self.constant + other.constant,
+            self.power + other.power,
             _collected((*self.linear, *other.linear)),
             (*self.functions, *other.functions),
         )
@@ -93,18 +110,22 @@ def additive_form(
     values: Mapping[str, object],
     most: Callable[[Expr], float],
     known: Callable[[Expr], object] | None = None,
+    apart: frozenset[str] = frozenset(),
+    has_constant: bool = True,
 ) -> Additive:
     """A number on the text of a site as such a sum.
 
     `values` are the parameters, and the choices that are known; `most(expr)` is an upper bound of
     a count on the texts there are (∞: none is known). `known` gives the value of a part that does
-    not look at the text where `values` do not say it, such as the reward of another string.
+    not look at the text where `values` do not say it, such as the reward of another string. Parts
+    of the sum that look at the texts `apart` are left out, and so are those that look at no text
+    where not `has_constant`: a sum over several texts has a form for each of them.
 
     Raises:
         NotAdditive: it is none, or one that is too large.
         InferenceError: what `known` raises.
     """
-    return _Reader(model, site, values, most, known).form(expr)
+    return _Reader(model, site, values, most, known, apart, has_constant).form(expr)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +135,24 @@ class _Reader:
     values: Mapping[str, object]
     most: Callable[[Expr], float]
     known: Callable[[Expr], object] | None
+    apart: frozenset[str]
+    has_constant: bool
 
     def form(self, expr: Expr) -> Additive:
-        constant = 0.0
+        constant, power = 0.0, 0.0
         linear: list[tuple[float, Count]] = []
         functions: list[Function] = []
         waiting = [(expr, 1.0)]
         while waiting:
             part, scale = waiting.pop()
             part = self.model.resolve(part)
-            if self.site not in self.model.sites_of(part):
-                constant += scale * self._number(part)
+            sites = self.model.sites_of(part)
+            if self.site not in sites:
+                if self.has_constant and not sites & self.apart:
+                    constant += scale * self._number(part)
+                continue
+            if scored_site(self.model, part) == self.site:
+                power += scale
                 continue
             inner = self._scaled(part)
             if inner is not None:
@@ -135,12 +163,15 @@ class _Reader:
                 linear.append((scale, count))
                 continue
             functions.append(self._function(part, scale))
-        return Additive(constant, _collected(tuple(linear)), tuple(functions))
+        return Additive(constant, power, _collected(tuple(linear)), tuple(functions))
 
     def _scaled(self, expr: Expr) -> list[tuple[Expr, float]] | None:
         """The parts that the expression is a sum of, each with what it is multiplied by."""
         if isinstance(expr, Unary) and expr.operator == "-":
             return [(expr.operand, -1.0)]
+        if isinstance(expr, Conditional) and self.site not in self.model.sites_of(expr.condition):
+            is_so = self._number(expr.condition)
+            return [(expr.consequent if is_so else expr.alternative, 1.0)]
         if not isinstance(expr, Binary):
             return None
         if expr.operator in ("+", "-"):
@@ -165,6 +196,8 @@ class _Reader:
         return None
 
     def _number(self, expr: Expr) -> float:
+        if self.model.sites_of(expr) & self.apart:
+            raise NotAdditive(expr, "it looks at two texts together")
         try:
             found = constant_value(expr, self.model, self.values)
         except NotConstant:
@@ -191,6 +224,8 @@ class _Reader:
 
     def _function(self, expr: Expr, scale: float) -> Function:
         """Any expression, tabulated over the values of what it looks at in the text."""
+        if self.model.sites_of(expr) & self.apart:
+            raise NotAdditive(expr, "it looks at two texts together")
         atoms: dict[Atom, list[Expr]] = {}
         self._gather(expr, atoms)
         size = math.prod(atom.size for atom in atoms)
@@ -231,6 +266,8 @@ class _Reader:
             if atom is not None:
                 atoms.setdefault(atom, []).append(node)
                 continue
+            if scored_site(self.model, node) == self.site:
+                raise NotAdditive(node, "how likely a text is can be multiplied by a number only")
             if isinstance(node, (Reference, RewardCall)) or not children(node):
                 raise NotAdditive(node, _WHY_NOT[isinstance(node, RewardCall)])
             if isinstance(node, Call) and node.type.kind == "bool":

@@ -23,12 +23,12 @@ _MAX_DEPTH = 50
 
 def sites_scored(model: Model, *exprs: Expr | None) -> frozenset[str]:
     """The names of the sites of which expressions ask how likely their values were."""
-    asked = (_scored(model, node) for node in model.nodes(*exprs))
+    asked = (scored_site(model, node) for node in model.nodes(*exprs))
     return frozenset(name for name in asked if name is not None)
 
 
-def _scored(model: Model, node: Expr) -> str | None:
-    """The site of which a node itself asks that."""
+def scored_site(model: Model, node: Expr) -> str | None:
+    """The site of which a node itself asks how likely its value was."""
     if isinstance(node, Call) and isinstance(builtin(node.function), PriorScore):
         site = model.resolve(node.arguments[0][1])
         assert isinstance(site, Reference)
@@ -44,7 +44,7 @@ def reads_value(model: Model, expr: Expr, site: str) -> bool:
     if exponent(model, expr, site) is None:
         return True
     nodes = list(model.nodes(expr))
-    calls = (node for node in nodes if isinstance(node, Call) and _scored(model, node))
+    calls = (node for node in nodes if isinstance(node, Call) and scored_site(model, node))
     asked = {id(call.arguments[0][1]) for call in calls}
     named = (node for node in nodes if isinstance(node, Reference) and node.name == site)
     return any(node.role == "site" and id(node) not in asked for node in named)
@@ -73,7 +73,7 @@ def _slope(model: Model, expr: Expr, site: str, depth: int) -> Expr | None:
     found = model.resolve(expr)
     if depth > _MAX_DEPTH:
         raise _NotAffine
-    if _scored(model, found) == site:
+    if scored_site(model, found) == site:
         return Constant(REAL, found.span, 1.0)
 
     def of(part: Expr) -> Expr | None:

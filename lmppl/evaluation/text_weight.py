@@ -13,6 +13,7 @@ from lmppl.automata.predicates import Predicate
 from lmppl.evaluation.additive import NOTHING, Additive, NotAdditive, additive_form
 from lmppl.evaluation.constants import NotConstant, constant_value
 from lmppl.evaluation.constraints import asks_of_text, hindrance, required_predicate
+from lmppl.evaluation.facts import texts_read
 from lmppl.evaluation.ranges import TextRanges, expr_range
 from lmppl.ir.expr import Expr
 from lmppl.ir.model import Model, Potential
@@ -50,6 +51,9 @@ def text_weight(
 ) -> TextWeight:
     """What the potentials weigh on the text of a site, all else being as in `values`.
 
+    Each looks at the text. Of a factor that looks at others too, this is the part of the sum that
+    is about this one.
+
     `ranges` bounds counts by what the language model can write. `known` gives the value of a part
     that does not look at the text where `values` do not say it.
 
@@ -64,8 +68,19 @@ def text_weight(
             def most(expr: Expr) -> float:
                 return expr_range(expr, model, values, ranges).upper
 
+            texts = texts_read(model, potential)
             try:
-                form += additive_form(model, potential.expr, site, values, most, known)
+                form += additive_form(
+                    model,
+                    potential.expr,
+                    site,
+                    values,
+                    most,
+                    known,
+                    texts - {site},
+                    # What looks at none of several texts counts with the first of them.
+                    site == min(texts),
+                )
             except NotAdditive as problem:
                 raise NotFollowed(potential, problem.expr, problem.why) from problem
             continue

@@ -85,6 +85,11 @@ class HiddenStates:
         result = (result - probs).masked_fill(probs == -math.inf, -math.inf)
         return result if weights is None else result + weights
 
+    def powered(self, exponent: float) -> HiddenStates:
+        if exponent == 1.0:
+            return self
+        raise ValueError("a power of a mixture over hidden states is no sum over them")
+
     def support(self) -> KnownStates:
         possible = (self.log_emission > -math.inf).any(0)
         counting = torch.where(possible, 0.0, -math.inf).double()[None]

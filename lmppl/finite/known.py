@@ -90,6 +90,11 @@ class KnownStates:
         found = found.double().masked_fill(where < 0, -math.inf)
         return found if weights is None else found + weights
 
+    def powered(self, exponent: float) -> KnownStates:
+        # What cannot be drawn stays so, whatever the power.
+        powers = torch.where(self.log_emission > -math.inf, exponent * self.log_emission, -math.inf)
+        return replace(self, log_emission=powers)
+
     def support(self) -> KnownStates:
         possible = self.log_emission > -math.inf
         counting = torch.where(possible, 0.0, -math.inf).double()

@@ -22,13 +22,15 @@ class Summary:
 
     `tokens` `[max_tokens, V]` is the probability of each token at each place; rows sum to the
     probability that the text has so many tokens. `log_weight` is the mean log weight of a text,
-    so that KL(posterior ‖ prior) is that less the log evidence. `entropy` (nats) is of the text as
-    tokens; None where the prior's states are hidden.
+    so that KL(posterior ‖ prior) is that less the log evidence. `log_prior` is the mean log of what
+    the prior gives a text, and `entropy` (nats) that of the text as tokens; None where the prior's
+    states are hidden.
     """
 
     tokens: Tensor
     log_evidence: float
     log_weight: float
+    log_prior: float | None
     entropy: float | None
 
     __repr__ = brief
@@ -78,7 +80,8 @@ def summary(tables: BackwardTables, prompt: Sequence[int] = ()) -> Summary:
         mean = mean + (at_end * final.masked_fill(final == -math.inf, 0.0)).sum()
         reached = reached.masked_fill(over, 0.0)
     entropy = float(log_evidence - mean - log_prior) if is_known else None
-    return Summary(torch.stack(rows), log_evidence, float(mean), entropy)
+    known = float(log_prior) if is_known else None
+    return Summary(torch.stack(rows), log_evidence, float(mean), known, entropy)
 
 
 def _spread(belief: Tensor, log_value: Tensor, log_evidence: float) -> Tensor:

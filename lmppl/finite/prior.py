@@ -93,6 +93,14 @@ class FiniteStateLM(Protocol):
         """
         ...
 
+    def powered(self, exponent: float) -> FiniteStateLM:
+        """Every text with its probability to this power, not normalised.
+
+        Raises:
+            ValueError: that is no such model.
+        """
+        ...
+
     def support(self) -> FiniteStateLM:
         """Weight 1 for every text that this can draw, and perhaps for others: to count them.
 

@@ -18,7 +18,8 @@ _WIDEST_HEAD = 40
 class Plan:
     """What a method would do on a model: the settings it would use and its refusals.
 
-    `unknowns` are refusals that only the run itself can tell of.
+    `unknowns` are refusals that only the run itself can tell of; `how` says in words which of its
+    ways the method would go.
     """
 
     model: str
@@ -26,6 +27,7 @@ class Plan:
     refusals: tuple[Diagnostic, ...]
     warnings: tuple[Diagnostic, ...]
     unknowns: tuple[Diagnostic, ...] = ()
+    how: str = ""
 
     __repr__ = brief
 
@@ -43,6 +45,10 @@ class Plan:
         lines += [f"  {d.code}: {d.message}" for d in found]
         lines += [f"      {d.help}" for d in (*self.refusals, *self.unknowns) if d.help]
         lines.append(f"  {method.name}: {method.summary}")
+        if self.how and self.supported:
+            lines += textwrap.wrap(
+                self.how, _WIDTH, initial_indent="  here: ", subsequent_indent="    "
+            )
         heads = []
         for setting in fields(method):
             value = getattr(method, setting.name)
@@ -72,4 +78,5 @@ def plan_method(model: Model, settings: Settings, values: Values) -> Plan:
         settings.unsupported(model, known),
         settings.warnings(model),
         settings.unknowns(model, known),
+        settings.how(model, known),
     )

@@ -121,6 +121,10 @@ class Settings:
         """What may stop the run and only the run itself can tell."""
         return ()
 
+    def how(self, model: Model, values: Values) -> str:
+        """In words, which of its ways the method would go; "" where it has one."""
+        return ""
+
     def warnings(self, model: Model) -> tuple[Diagnostic, ...]:
         """What the method can do but the user should know before it runs."""
         return ()

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from lmppl.lm.protocol import Prompt
 from lmppl.records import brief
 
 # Entries of the largest table of emissions, states × tokens.
@@ -38,6 +39,10 @@ class StateTables:
 @runtime_checkable
 class HasStates(Protocol):
     """A language model that is given by such tables."""
+
+    def encode_prompt(self, prompt: Prompt) -> tuple[int, ...]:
+        """The tokens of a prompt, which lead to the state in which a text begins."""
+        ...
 
     def states(self) -> StateTables:
         """The tables; prompts are what it was fed with before.

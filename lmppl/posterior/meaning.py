@@ -23,9 +23,10 @@ _MOST_CATEGORIES = 1000
 def kl_to_prior(draws: WeightedDraws, confidence: float = 0.95) -> Estimate | None:
     """KL(posterior ‖ prior) = E[Σ log potentials] − log evidence, in nats; None without evidence.
 
-    Where the method has summed over all texts, it is known. Else the two terms come from the same draws: the standard error is that of their difference by the
-    delta method. The interval adds the two terms' intervals and their chances to miss, which no
-    dependence exceeds; it starts at 0 or above.
+    Where the method has summed over all texts, it is known. Else the two terms come from the same
+    draws: the standard error is that of their difference by the delta method. The interval adds
+    the two terms' intervals and their chances to miss, which no dependence exceeds; it starts at 0
+    or above.
     """
     if not draws.log_potentials:
         return Estimate.exact(0.0)

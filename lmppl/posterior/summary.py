@@ -156,6 +156,9 @@ def facts(draws: WeightedDraws) -> list[tuple[str, str]]:
         if _is_number(size):
             text = f"{size:.1f} of {len(draws)} draws{chains}"
             rows.append(("effective sample size", text))
+    if "num_states" in diagnostics:
+        states = f"{diagnostics['num_states']:,}"
+        rows.append(("how", f"texts summed over by dynamic programming, {states} states"))
     for name, words in _NAMED.items():
         value = diagnostics.get(name)
         if _is_number(value):

@@ -48,9 +48,9 @@ def bound(program: Path) -> lmppl.BoundModel:
     return model()
 
 
-def test_there_are_seven_examples() -> None:
+def test_there_are_eight_examples() -> None:
     assert [each.stem for each in PROGRAMS] == [
-        *("judge", "markov", "polite", "sharp", "topical", "tuned", "upbeat"),
+        *("judge", "markov", "polite", "sharp", "topical", "tuned", "upbeat", "voyage"),
     ]
 
 

@@ -53,6 +53,7 @@ METHODS = {
         "num_particles": 3,
     },
     "exact": {"method": "exact", "num_samples": 20},
+    "exact, summed": {"method": "exact", "num_samples": 20, "max_sequences": 8},
 }
 
 

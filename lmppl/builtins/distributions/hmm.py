@@ -47,5 +47,6 @@ HMM = TextDistribution(
     doc="A text of a hidden Markov model over tokens.",
     example='text ~ hmm("topics.json", max_tokens=6)',
     load=load,
+    states="hidden",
     instances=instances,
 )

@@ -42,5 +42,6 @@ MARKOV = TextDistribution(
     doc="A text of a Markov chain over tokens.",
     example='text ~ markov("prior.json", max_tokens=6)',
     load=load,
+    states="known",
     instances=instances,
 )

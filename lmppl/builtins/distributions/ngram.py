@@ -60,5 +60,6 @@ NGRAM = TextDistribution(
     doc="A text of an n-gram model that is estimated from a file.",
     example='text ~ ngram("corpus.txt", order=3, max_tokens=20)',
     load=load,
+    states="known",
     instances=instances,
 )

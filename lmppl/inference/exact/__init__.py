@@ -1,4 +1,4 @@
-"""Enumeration of every execution."""
+"""Every execution listed, or summed over by dynamic programming."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import ClassVar
 from lmppl.builtins import distribution_of
 from lmppl.errors import Diagnostic
 from lmppl.evaluation.constants import NotConstant, constant_value
+from lmppl.inference.exact.structure import foreseen
 from lmppl.inference.settings import Referee, Settings, Values, noisy, option
 from lmppl.ir.model import Model
 from lmppl.records import dataclass
@@ -16,10 +17,15 @@ from lmppl.records import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exact(Settings):
-    """Enumeration of every execution that the constraints leave open: the referee of all others."""
+    """Enumeration of every execution that the constraints leave open: the referee of all others.
+
+    Where they are too many, the texts of finite-state language models are summed over instead.
+    """
 
     name: ClassVar[str] = "exact"
-    summary: ClassVar[str] = "enumerates the support; exact evidence, weights and draws"
+    summary: ClassVar[str] = (
+        "lists the support, or sums over it by dynamic programming; exact evidence and draws"
+    )
     engine: ClassVar[str] = "lmppl.inference.exact.engine:ExactEngine"
     num_draws_option: ClassVar[str] = ""
     referee: ClassVar[Referee] = "weighted"
@@ -28,11 +34,14 @@ class Exact(Settings):
 
     num_samples: int | None = option(
         None,
-        "number of independent exact draws; by default the whole weighted support is returned",
+        "number of independent exact draws; by default the whole weighted support is returned, and"
+        " 1,000 draws where texts are summed over",
         lower=1,
     )
     max_sequences: int = option(
-        1_000_000, "how many executions may be enumerated before the method refuses", lower=1
+        1_000_000,
+        "how many executions may be enumerated before texts are summed over, or the method refuses",
+        lower=1,
     )
 
     @classmethod
@@ -49,14 +58,29 @@ class Exact(Settings):
     def unknowns(self, model: Model, values: Values) -> tuple[Diagnostic, ...]:
         if _num_executions(model, values) <= self.max_sequences:
             return ()
+        obstacle = foreseen(model, values)
+        if obstacle is None:
+            return ()
         return (
             Diagnostic(
                 "LMP416",
                 "error",
                 f"exact refuses where more than {self.max_sequences:,} executions are open, and"
-                " only running it counts them",
-                help="raise max_sequences if it does, or use smc",
+                f" only running it counts them; they cannot be summed: {obstacle}",
+                span=obstacle.span,
+                help=f"{obstacle.remedy}; or raise max_sequences",
             ),
+        )
+
+    def how(self, model: Model, values: Values) -> str:
+        if _num_executions(model, values) <= self.max_sequences:
+            return "lists every execution"
+        if foreseen(model, values) is not None:
+            return "lists every execution, up to max_sequences"
+        texts = " and ".join(site.name for site in model.text_sites)
+        return (
+            f"lists every execution; where they are more than {self.max_sequences:,}, sums over the"
+            f" texts of {texts} by dynamic programming"
         )
 
 

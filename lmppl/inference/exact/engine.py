@@ -12,8 +12,9 @@ from torch import Tensor
 from lmppl.density import Run, Stage, Target, Traces
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.inference.exact import Exact
+from lmppl.inference.exact.structure import Obstacle
 from lmppl.inference.exact.summing import NUM_DRAWS, drawn
-from lmppl.inference.exact.sums import Obstacle, Sums, sums_of
+from lmppl.inference.exact.sums import Sums, sums_of
 from lmppl.inference.failures import NoMass, by_binding
 from lmppl.inference.loop import Draws, Info
 from lmppl.inference.proposing import most_tokens_to_come
@@ -46,6 +47,9 @@ class State:
     obstacle: Obstacle | None = None
 
 
+# Combinations of choices for each of which the weights of texts are looked at.
+_MOST_COMBINATIONS = 10_000
+
 # Draws for what is left when the time is over: as many as there is time for, within these.
 _FEWEST_DRAWS, _ENOUGH_DRAWS, _MOST_DRAWS = 16, 64, 1000
 
@@ -56,7 +60,8 @@ class ExactEngine:
 
     The evidence is Σ prior·Πφ over all of them and each one's weight is its posterior probability.
     Where they are more than it may list, and what weighs the texts can be followed by automata,
-    texts are summed instead (see `sums`), and the result has independent draws. Where it has to end sooner, draws stand for what is not enumerated yet (see `remainder`).
+    texts are summed instead (see `sums`), and the result has independent draws. Where it has to end
+    sooner, draws stand for what is not enumerated yet (see `remainder`).
     """
 
     settings: Exact
@@ -66,7 +71,7 @@ class ExactEngine:
     def init(self) -> State:
         every = self.target.start(torch.arange(self.target.num_groups))
         try:
-            sums = sums_of(self.target, self.settings.max_sequences)
+            sums = sums_of(self.target, min(_MOST_COMBINATIONS, self.settings.max_sequences))
             if sums.log_num_executions() > math.log(self.settings.max_sequences) + 1e-9:
                 return State(every, 0, None, sums=sums)
             obstacle = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ def drawn(
     log_weight = choices.log_density()[rows]
     for numbers in sums.needed.values():
         own = [log_evidences[numbers[row]] for row in rows.tolist()]
-        log_weight = log_weight + torch.tensor(own, dtype=torch.float64)
+        log_weight = log_weight + log_weight.new_tensor(own)
     log_z = float(torch.logsumexp(log_weight, 0)) if len(rows) else -math.inf
     if log_z == -math.inf:
         raise NoMass("no execution has positive weight")
@@ -85,15 +86,15 @@ def _traces(
             choices = sums.choices
             value = choices.values[stage.name].select(rows)
             return Chosen(value, choices.log_prior[stage.name][rows])
-        numbers = torch.tensor(sums.needed[stage.name])[rows]
-        tokens = torch.zeros(num_draws, stage.text.max_tokens, dtype=torch.long)
+        numbers = torch.tensor(sums.needed[stage.name], device=rows.device)[rows]
+        tokens = every.new_zeros(num_draws, stage.text.max_tokens)
         uniforms = stream.child("site", site.number)
         for number in torch.unique(numbers).tolist():
             own = (numbers == number).nonzero().squeeze(-1)
             found = draw(
                 sums.tables(number),
                 len(own),
-                lambda chosen, step, own=own: uniforms.uniforms(own[chosen], step),
+                partial(_of_rows, uniforms, own),
                 sums.texts[number].prompt,
             )
             tokens[own] = found.tokens
@@ -109,6 +110,11 @@ def _traces(
             f" {float(off):g} nats"
         )
     return traces
+
+
+def _of_rows(stream: Stream, rows: Tensor, chosen: Tensor, step: int) -> Tensor:
+    """The numbers of some of the rows at a step: the same whatever draws they are among."""
+    return stream.uniforms(rows[chosen], step)
 
 
 def _forced(stage: TextStage, rows: SiteRows, tokens: Tensor) -> Chosen:
@@ -131,7 +137,7 @@ def _what_holds(
     mean = float((weight * own).sum())
     log_prior = torch.where(weight > 0, probs, 0.0)
     entropy = -float((weight * log_prior).sum())
-    knows_entropy = True
+    knows_entropy = knows_kl = True
     tokens: dict[str, Any] = {}
     for site, numbers in sums.needed.items():
         marginal: Tensor | None = None
@@ -142,7 +148,13 @@ def _what_holds(
             if number not in summaries:
                 summaries[number] = summary(sums.tables(number), sums.texts[number].prompt)
             found = summaries[number]
-            mean += share * (found.log_weight + sums.texts[number].weight.form.constant)
+            form = sums.texts[number].weight.form
+            mean += share * (found.log_weight + form.constant)
+            if form.power:
+                # What the prior gives a text is there to the power 1 + power.
+                knows_kl = knows_kl and form.power != -1.0 and found.log_prior is not None
+                if knows_kl:
+                    mean += share * form.power / (1.0 + form.power) * (found.log_prior or 0.0)
             knows_entropy = knows_entropy and found.entropy is not None
             entropy += share * (found.entropy or 0.0)
             part = share * found.tokens
@@ -153,8 +165,9 @@ def _what_holds(
         "summed": True,
         "num_sums": len(sums.texts),
         "num_states": max(sums.tables(n).log_value[0].numel() for n in summaries),
-        "kl_to_prior": mean - log_z,
     }
+    if knows_kl:
+        diagnostics["kl_to_prior"] = mean - log_z
     if knows_entropy:
         diagnostics["entropy"] = entropy
     return {"token_probabilities": tokens}, diagnostics

@@ -1,9 +1,9 @@
 """What of a program is summed by dynamic programming: choices listed, and texts between them.
 
 Given all choices, the texts of a program are independent where no text looks at another, nor any
-potential at two. Then
+potential at two but for a sum with a part for each. Then
 
-    evidence = Σ_choices prior(choices) · Π potentials of choices · Π_texts Σ_text prior · Π potentials
+    evidence = Σ_choices prior · Π own potentials · Π_texts (Σ_text prior · Π its potentials)
 
 and the inner sums run over the product of a finite-state prior and a weighted automaton.
 """
@@ -20,7 +20,7 @@ import torch
 from lmppl.density import SiteRows, TextStage, Traces
 from lmppl.density.target import Target
 from lmppl.density.text_automaton import weighted_automaton
-from lmppl.errors import InternalError, Span
+from lmppl.errors import InternalError
 from lmppl.evaluation.facts import texts_read
 from lmppl.evaluation.text_weight import NotFollowed, TextWeight, text_weight
 from lmppl.evaluation.values import evaluate
@@ -29,18 +29,11 @@ from lmppl.finite.backward import TABLES_BUDGET, BackwardTables, TablesTooLarge,
 from lmppl.finite.building import AutomatonTooLarge
 from lmppl.finite.models import NotFinite, finite_states
 from lmppl.finite.prior import FiniteStateLM
+from lmppl.inference.exact.structure import Obstacle, not_followed, require_apart
 from lmppl.ir.expr import Expr
 from lmppl.ir.model import Potential
+from lmppl.lm.states import HasStates
 from lmppl.records import brief
-
-
-class Obstacle(Exception):
-    """Why the texts of a program are not summed, in a sentence; what to change, and where."""
-
-    def __init__(self, why: str, remedy: str, span: Span | None = None) -> None:
-        super().__init__(why)
-        self.remedy = remedy
-        self.span = span
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +70,7 @@ class Sums:
         """The automaton of a sum."""
         if number not in self._automata:
             each = self.texts[number]
-            try:
-                found = weighted_automaton(each.stage, each.weight, each.strips)
-            except (AutomatonTooLarge, ValueError) as problem:
-                raise Obstacle(
-                    f"the texts of {each.stage.name} cannot be followed: {problem}",
-                    "ask for less at once, or use smc",
-                ) from problem
-            self._automata[number] = found
+            self._automata[number] = _automaton(each.stage, each.weight, each.strips)
         return self._automata[number]
 
     def tables(self, number: int) -> BackwardTables:
@@ -92,10 +78,13 @@ class Sums:
         if number in self._tables:
             return self._tables[number]
         each = self.texts[number]
+        prior = self.priors[each.stage.name]
         try:
-            found = backward(
-                self.priors[each.stage.name], self.automaton(number), each.stage.max_tokens
-            )
+            prior = prior.powered(1.0 + each.weight.form.power)
+        except ValueError as problem:
+            raise Obstacle(str(problem), "leave log_prob of this text out, or use smc") from problem
+        try:
+            found = backward(prior, self.automaton(number), each.stage.max_tokens)
         except TablesTooLarge as problem:
             raise Obstacle(
                 f"the texts of {each.stage.name} are too many states to sum over: {problem}",
@@ -119,10 +108,20 @@ class Sums:
                 key = (site, each.weight.required, each.strips)
                 if key not in counts:
                     only = TextWeight(each.weight.required)
-                    automaton = weighted_automaton(each.stage, only, each.strips)
+                    automaton = _automaton(each.stage, only, each.strips)
                     counts[key] = log_count(self.priors[site], automaton, each.stage.max_tokens)
                 total[row] += counts[key]
         return float(torch.logsumexp(total, 0)) if len(total) else -math.inf
+
+
+def _automaton(stage: TextStage, weight: TextWeight, strips: bool) -> WeightedAutomaton:
+    try:
+        return weighted_automaton(stage, weight, strips)
+    except (AutomatonTooLarge, ValueError) as problem:
+        raise Obstacle(
+            f"the texts of {stage.name} cannot be followed: {problem}",
+            "ask for less at once, or use smc",
+        ) from problem
 
 
 def sums_of(target: Target, most_combinations: int) -> Sums:
@@ -132,28 +131,9 @@ def sums_of(target: Target, most_combinations: int) -> Sums:
         Obstacle: it comes to none.
     """
     model = target.model
+    require_apart(model)
     texts = {stage.name: stage.text for stage in target.stages if stage.text is not None}
-    if not texts:
-        raise Obstacle("there is no text to sum over", "use smc")
-    for site in model.sites:
-        for expr in site.distribution.arguments.values():
-            looked_at = sorted(model.sites_of(expr) & texts.keys())
-            if looked_at:
-                raise Obstacle(
-                    f"{site.name} is drawn given the text of {looked_at[0]}, so that the two have"
-                    " to be summed together",
-                    "make it depend on choices only, or use smc",
-                    expr.span,
-                )
     read_by = {potential.label: texts_read(model, potential) for potential in model.potentials}
-    for potential in model.potentials:
-        if len(read_by[potential.label]) > 1:
-            names = " and ".join(sorted(read_by[potential.label]))
-            raise Obstacle(
-                f"{potential.title} looks at {names}, so that they have to be summed together",
-                "link the texts by a choice that both depend on, or use smc",
-                potential.span,
-            )
     priors = {}
     for name, stage in texts.items():
         try:
@@ -170,7 +150,8 @@ def sums_of(target: Target, most_combinations: int) -> Sums:
             weight = _weight(target, name, own, one)
             (prompt,) = target.rows(target.stages.index(stage), one).prompts
             strips = prompt == "" and stage.lm.vocab.strips_leading_space
-            encoded = tuple(stage.lm.encode_prompt(prompt))  # type: ignore[attr-defined]
+            assert isinstance(stage.lm, HasStates)
+            encoded = stage.lm.encode_prompt(prompt)
             each = TextSum(stage, encoded, weight, strips)
             needed[name].append(numbers.setdefault(each, len(numbers)))
     return Sums(choices, tuple(numbers), needed, priors)
@@ -224,9 +205,4 @@ def _weight(target: Target, site: str, potentials: list[Potential], row: Traces)
             known=known,
         )
     except NotFollowed as problem:
-        span = problem.potential.span if problem.expr is None else problem.expr.span
-        raise Obstacle(
-            f"{problem.potential.title} is neither an automaton nor a sum of counts: {problem.why}",
-            "say it by conditions, counts and lengths of the text, or use smc",
-            span,
-        ) from problem
+        raise not_followed(problem) from problem
