@@ -171,6 +171,45 @@ def test_smc_is_unbiased_by_every_scheme_of_resampling(scheme: str) -> None:
         assert smc_p_value(case, settings) > ALPHA
 
 
+# Tokens that begin words. A length is one in tokens, which `ENDS` counts in characters.
+SPACED = replace(
+    ENDS,
+    tokens=("x", " y", "<eos>"),
+    executions=lambda case: [
+        replace(e, log_phi=e.log_phi - 0.3 * e.text.count(" ")) for e in ENDS.executions(case)
+    ],
+    _table=None,
+)
+ALIGNED = replace(SMALL, num_runs=300, ess_threshold=0.95)
+
+
+@pytest.mark.parametrize("at", ["word", "end"])
+def test_smc_is_unbiased_wherever_particles_are_compared(at: str) -> None:
+    for case in (SPACED, MIXED):
+        assert smc_p_value(case, replace(ALIGNED, resample_at=at)) > ALPHA
+
+
+def test_words_and_ends_are_where_particles_are_compared() -> None:
+    """At ends of texts only nothing is resampled in one; at words less often than at tokens."""
+    counts = []
+    for at in ("token", "word", "end"):
+        settings = replace(ALIGNED, num_runs=20, resample_at=at)
+        state = run_to_the_end(SMCEngine(settings, SPACED.target(), Stream.from_seed(1)))
+        counts.append(int(state.num_resamplings.sum()))
+    assert counts[0] > counts[1] > counts[2] == 0
+
+
+def test_smc_that_forgets_what_was_gained_since_the_last_word_is_rejected() -> None:
+    class Forgets(SMCEngine):
+        def _resample(self, state: SMCState, ess: torch.Tensor) -> SMCState:
+            new = super()._resample(state, ess)
+            same = new.num_resamplings == state.num_resamplings
+            return replace(new, log_weight=torch.where(same.unsqueeze(-1), new.log_weight, 0.0))
+
+    settings = replace(ALIGNED, resample_at="word", lookahead_every=1)
+    assert smc_p_value(SPACED, settings, Forgets) < ALPHA
+
+
 def test_smc_that_keeps_its_weights_after_resampling_is_rejected() -> None:
     class Keeps(SMCEngine):
         def _resample(self, state: SMCState, ess: torch.Tensor) -> SMCState:

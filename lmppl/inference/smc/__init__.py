@@ -40,6 +40,12 @@ class SMC(Settings):
         " systematic and does not depend on the order of the particles",
         choices=tuple(SCHEMES),
     )
+    resample_at: str = option(
+        "token",
+        "where in their texts particles are compared when they are resampled: after every 'token',"
+        " where their last 'word' ended, or at the 'end' of the text only",
+        choices=("token", "word", "end"),
+    )
     lookahead: str = option(
         "prefix",
         "'prefix' scores unfinished texts with the factors and divides the score out at the end;"

@@ -21,6 +21,7 @@ from lmppl.inference.families import num_families
 from lmppl.inference.loop import WHOLE, Draws, Info, Shard
 from lmppl.inference.proposing import most_tokens_to_come
 from lmppl.inference.smc import SMC
+from lmppl.inference.smc.alignment import compared_weights
 from lmppl.inference.smc.findings import draws_of
 from lmppl.inference.smc.lookaheads import LOOKAHEADS
 from lmppl.inference.smc.losses import counted, given_up
@@ -81,6 +82,7 @@ class SMCEngine:
             stage=0,
             run=None,
             log_weight=traces.total_log_potential().view(self.shape),
+            compared=traces.total_log_potential().view(self.shape),
             log_evidence=flat.new_zeros(self.num_populations),
             counters=counters,
             eve=counters,
@@ -114,7 +116,8 @@ class SMCEngine:
         tokens = num_drawn * tokens_per_step(self.target, self.proposal, number)
         total = stage.num_steps
         done = total if new.run is None else int(new.run.position or 0)
-        new = replace(new, num_steps=state.num_steps + 1, own_steps=own_steps)
+        compared = compared_weights(self.settings.resample_at, state, new, stage)
+        new = replace(new, num_steps=state.num_steps + 1, own_steps=own_steps, compared=compared)
         if not changed:
             return new, Info(stage.name, done, total, num_tokens=tokens)
         self._require_mass(new)
@@ -122,7 +125,7 @@ class SMCEngine:
         families = num_families(new.eve.view_as(new.log_weight), new.log_weight)
         new = replace(new, ess=(*new.ess, ess), num_ancestors=(*new.num_ancestors, families))
         if not self.is_done(new):
-            new = self._resample(new, ess)
+            new = self._resample(new, effective_sample_size(new.compared))
         return new, Info(stage.name, done, total, num_tokens=tokens)
 
     def _draw(self, state: State, stage: Stage) -> tuple[State, bool, int]:
@@ -259,14 +262,17 @@ class SMCEngine:
         here = low.nonzero().squeeze(-1)
         ancestors = torch.arange(num_particles, device=ess.device).repeat(self.num_populations, 1)
         ancestors[here] = self._ancestors(state, here)
+        # Each goes on with what it has gained since it was compared.
+        since = (state.log_weight - state.compared).gather(1, ancestors)
+        new_weight = torch.where(low.unsqueeze(-1), since, state.log_weight)
+        gain = torch.where(low, log_mean_exp(state.compared), 0.0)
         state = given_up(state, ancestors, low)
         flat = (ancestors + numbers.unsqueeze(-1) * num_particles).view(-1)
         state = counted(self._select(state, flat), state, low)
-        kept = low.unsqueeze(-1)
-        gain = torch.where(low, log_mean_exp(state.log_weight), 0.0)
         return replace(
             state,
-            log_weight=torch.where(kept, 0.0, state.log_weight),
+            log_weight=new_weight,
+            compared=torch.where(low.unsqueeze(-1), 0.0, state.compared),
             log_evidence=state.log_evidence + gain,
             num_resamplings=state.num_resamplings + low,
         )
@@ -289,7 +295,7 @@ class SMCEngine:
         for step in sorted(set(steps.tolist())):
             at = (steps == step).nonzero().squeeze(-1)
             points[at] = stream.uniforms(runs[at], step)
-        ancestors: Tensor = resample(state.log_weight[here], points)
+        ancestors: Tensor = resample(state.compared[here], points)
         return ancestors
 
     def _is_open(self, state: State) -> Tensor:
@@ -339,6 +345,7 @@ class SMCEngine:
         return replace(
             moved,
             log_weight=alike,
+            compared=alike,
             log_evidence=state.log_evidence
             + torch.where(alive, log_mean_exp(state.log_weight), 0.0),
             num_resamplings=state.num_resamplings + alive,

@@ -26,14 +26,15 @@ def given_up(state: State, ancestors: Tensor, low: Tensor) -> State:
     Particles lighter than the lightest with offspring are represented by none. Where their
     weight was low only because of the lookahead's guess, the guess may have been wrong.
     """
-    weight = state.log_weight
+    weight = state.compared
     offspring = torch.zeros_like(weight).scatter_add(1, ancestors, torch.ones_like(weight))
     lightest = weight.masked_fill(offspring == 0, math.inf).amin(-1, keepdim=True)
     lost = (weight < lightest) & low.unsqueeze(-1)
     scale = state.log_evidence - math.log(weight.shape[1])
     worth = weight.masked_fill(~lost, -math.inf)
     run = state.run
-    unsteered = weight if run is None else run.unsteered(weight.view(-1)).view_as(weight)
+    now = state.log_weight
+    unsteered = now if run is None else run.unsteered(now.view(-1)).view_as(now)
     prior = torch.where(lost, unsteered, -math.inf)
     return replace(
         state,

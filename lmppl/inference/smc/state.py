@@ -16,8 +16,8 @@ class State:
     """Populations of particles, one per binding and run; rows are `[populations, particles]` flat.
 
     `log_weight` `[populations, particles]` is since the last resampling, whose factors
-    `log_evidence` `[populations]` holds. `eve` `[rows]` is each particle's ancestor at the start,
-    numbered over all populations.
+    `log_evidence` `[populations]` holds; `compared` is what it was where particles are compared.
+    `eve` `[rows]` is each particle's ancestor at the start, numbered over all populations.
     `resampled` has, for every resampling, the log weights before it; `given_up` and
     `given_up_prior` `[populations]` are the logs of what the particles lighter than every one that
     was kept were worth, with their lookahead score and without it.
@@ -38,6 +38,7 @@ class State:
     stage: int
     run: Run | None
     log_weight: Tensor
+    compared: Tensor
     log_evidence: Tensor
     counters: Tensor
     eve: Tensor
@@ -93,6 +94,7 @@ def side_by_side(states: Sequence[State], num_groups: int) -> State:
         first,
         traces=concatenate([state.traces for state in states]).select(rows.to(device)),
         log_weight=each([state.log_weight for state in states]),
+        compared=each([state.compared for state in states]),
         log_evidence=each([state.log_evidence for state in states]),
         counters=torch.cat([state.counters for state in states])[rows.to(device)],
         eve=torch.cat([state.eve for state in states])[rows.to(device)],
