@@ -13,10 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tiny_models
+import torch
 
 import lmppl
+from lmppl.finite.automaton import WeightedAutomaton
+from lmppl.finite.backward import backward
 from lmppl.posterior import Posterior
+from lmppl.surrogates import Budget
+from lmppl.surrogates.backoff import BackoffLM
+from lmppl.surrogates.counting import count_contexts
+from lmppl.surrogates.counts import Corpus
+from lmppl.surrogates.smoothing import smoothed
 
 _VOWELS = 'reward vowels(t: string): real<lower=0, upper=9> = count("[aeiou]")\n'
 _SOFT = """
@@ -114,6 +123,27 @@ def summary(posts: list[Posterior]) -> dict[str, Any]:
     }
 
 
+def surrogate(device: str) -> list[float]:
+    """What a surrogate believes and expects of texts that an automaton weighs, on a device."""
+    texts = np.random.default_rng(1).integers(0, 4, (50, 6))
+    counts = count_contexts(Corpus.of(4, [(1,)], [texts], 2), 3, Budget())
+    model = BackoffLM.of(counts, smoothed(counts, (0.7, 0.7))).to(device)
+    automaton = WeightedAutomaton(
+        torch.tensor([[0, 1, -1], [1, 2, 0], [2, 2, 2]]),
+        torch.tensor([[0.0, 0.5, 0.0], [-1.0, 0.0, 0.2], [0.0, 0.0, 0.0]]).double(),
+        torch.tensor([0, 1, 1, 2]),
+        torch.tensor([0.1, -0.3, 0.0, 0.4]).double(),
+        torch.tensor([False, False, True]),
+        torch.tensor([[-1.0, 0.0, 0.3]]).double(),
+    ).to(device)
+    tables = backward(model, automaton, 4)
+    beliefs = model.begin([(1,), (2,)])
+    ahead = tables.log_ahead(beliefs, automaton.start(2), 4)
+    later = model.advance(beliefs, torch.tensor([3, 0], device=device))
+    told = tables.log_evidence([(1,)]), ahead, model.log_probs(later)
+    return [float(each) for part in told for each in part.cpu().flatten()]
+
+
 def main(directory: Path) -> None:
     from pretended import DEVICE, Pretended
 
@@ -130,6 +160,8 @@ def main(directory: Path) -> None:
                 device.waits.clear()
             there = summary(case.run(directory, device=DEVICE, dtype="float32"))
         found[name] = {"here": here, "there": there, "waits": dict(device.waits)}
+    with Pretended():
+        found["surrogate"] = {"here": surrogate("cpu"), "there": surrogate(DEVICE)}
     json.dump(found, sys.stdout)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from device_cases import CASES, summary
+from device_cases import CASES, summary, surrogate
 
 # float32 rounding of a few tokens and factors, in nats.
 NATS = 2e-4
@@ -71,6 +71,16 @@ def pretended(tmp_path_factory):
 @pytest.mark.parametrize("case", [n for n, c in CASES.items() if c.options["method"] != "svi"])
 def test_a_device_that_is_not_the_host_gives_what_the_host_gives(case, pretended):
     assert not differences(case, pretended[case]["here"], pretended[case]["there"])
+
+
+@pytest.mark.cuda
+def test_a_surrogate_says_on_a_gpu_what_it_says_on_the_host():
+    assert surrogate("cuda") == pytest.approx(surrogate("cpu"), abs=1e-9)
+
+
+def test_a_surrogate_says_elsewhere_what_it_says_on_the_host(pretended):
+    assert pretended["surrogate"]["there"] == pretended["surrogate"]["here"]
+    assert pretended["surrogate"]["here"] == surrogate("cpu")
 
 
 def test_a_token_makes_the_host_wait_once_where_nothing_is_constrained(pretended):
