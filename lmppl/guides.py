@@ -7,17 +7,23 @@ from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, cast
 
-from lmppl.errors import InferenceError, LmpError
+from lmppl.errors import Diagnostic, InferenceError, LmpError
 from lmppl.inference import Settings
 from lmppl.inference.planning import plan_method
-from lmppl.inference.references import line_named, reference_mistake, references
+from lmppl.inference.proposed import TWIST
+from lmppl.inference.references import (
+    kind_taken,
+    line_named,
+    reference_mistake,
+    references,
+)
 from lmppl.ir.model import InferSpec, Model
 from lmppl.options import settings_for
 from lmppl.records import dataclass
 
 if TYPE_CHECKING:
     from lmppl.density import Target
-    from lmppl.inference.guides import GivenGuide
+    from lmppl.inference.guides import Given
     from lmppl.inference.loop import Budget
     from lmppl.posterior import Posterior
     from lmppl.progress import ProgressListener
@@ -30,10 +36,12 @@ _HELD = "given"
 class Wanted:
     """What the settings of a run take from elsewhere: an `infer` line, or something that is held.
 
-    `line` is to be run first; `held` is a guide, a posterior with one, or a directory.
+    `kind` says what `setting` takes. `line` is to be run first; `held` is what was fitted, a
+    posterior that has it, or a directory.
     """
 
     setting: str
+    kind: str
     line: InferSpec | None
     held: object = None
 
@@ -63,16 +71,20 @@ def wanted(model: Model, settings: Settings, held: Mapping[str, object]) -> Want
     Raises:
         LmpError: LMP407, there is no such line.
     """
-    for setting, value in references(settings):
+    found = list(references(settings))
+    if len(found) > 1:
+        names = " and ".join(setting.name for setting, _ in found)
+        raise LmpError([_too_many(names)])
+    for setting, value in found:
         line = line_named(model.infers, value)
         given = held.get(setting.name)
         if given is None and line is None and _is_directory(value):
             given = value
         if given is not None:
-            return Wanted(setting.name, None, given)
+            return Wanted(setting.name, kind_taken(setting), None, given)
         if mistake := reference_mistake(setting, value, model.infers):
             raise LmpError([mistake])
-        return Wanted(setting.name, line)
+        return Wanted(setting.name, kind_taken(setting), line)
     return None
 
 
@@ -82,32 +94,45 @@ def _is_directory(value: str) -> bool:
     return "\0" not in value and Path(value).is_dir()
 
 
-def given_guide(
+def _too_many(names: str) -> Diagnostic:
+    return Diagnostic(
+        "LMP407",
+        "error",
+        f"{names} name two things that were fitted, and a run draws by one of them",
+        help="a guide that proposes looks ahead by itself: leave the other out",
+    )
+
+
+def given(
     wanted: Wanted,
     target: Target,
     settings: Settings,
     values: Sequence[Mapping[str, object]],
     budget: Budget,
     progress: ProgressListener | None,
-) -> tuple[GivenGuide, Budget]:
-    """The guide that a run is to draw from, and what is left of its budget; a line is run first.
+) -> tuple[Given, Budget]:
+    """What a run is to draw by, and what is left of its budget; a line is run first.
 
     Raises:
         InferenceError: LMP408, it is none of this model; or why the line cannot be run.
         KeyboardInterrupt: the run of the line was interrupted.
     """
-    from lmppl.inference.guides import GivenGuide, held_guide, misfit
+    from lmppl.inference.guides import GivenGuide, GivenTwist, held_guide, held_twist, misfit
 
-    floor: float = cast(Any, settings).floor
+    is_twist = wanted.kind == TWIST
     if wanted.line is None:
-        found = held_guide(wanted.held, target, floor)
+        found: Given | None
+        if is_twist:
+            found = held_twist(wanted.held, target)
+        else:
+            found = held_guide(wanted.held, target, _floor(settings))
         if found is None:
-            raise misfit(f"{wanted.setting} is {wanted.held!r:.60}, which is no guide")
+            why = f"{wanted.setting} is {wanted.held!r:.60}, which is no {wanted.kind}"
+            raise misfit(why, wanted.kind)
         return found, budget
     name = wanted.line.name or wanted.line.method
     earlier, left = run_line(name, target, settings, values, budget, progress)
     made = [each for each in earlier if not isinstance(each, InferenceError)]
-    guides = [None if isinstance(each, InferenceError) else each.guide for each in earlier]
     manifest = made[0].manifest
     facts = {
         "line": name,
@@ -117,9 +142,17 @@ def given_guide(
         "num_tokens": manifest["num_tokens"],
         "complete": all(each.complete for each in made),
     }
+    if is_twist:
+        return GivenTwist.of(made[0].guide, target, **facts), left
+    guides = [None if isinstance(each, InferenceError) else each.guide for each in earlier]
     # A binding that the line found impossible is not run afterwards either.
     held = [made[0].guide if guide is None else guide for guide in guides]
-    return GivenGuide.of(held, target, floor, **facts), left
+    return GivenGuide.of(held, target, _floor(settings), **facts), left
+
+
+def _floor(settings: Settings) -> float:
+    floor: float = cast(Any, settings).floor
+    return floor
 
 
 def run_line(

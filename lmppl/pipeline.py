@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lmppl.checker import Language, analyse_text, program_files
 from lmppl.errors import InferenceError
 from lmppl.files import AnyPath
-from lmppl.guides import given_guide, named, wanted
+from lmppl.guides import given, named, wanted
 from lmppl.inference.listening import listening
 from lmppl.inference.planning import Plan, plan_method
 from lmppl.models import (
@@ -163,12 +163,12 @@ def _infer_many(
             from lmppl.rng import fresh_seed
 
             target = bind_target(bound, settings.device, settings.dtype, listener)
-            guide, rest = None, parse_budget(budget)
+            fitted, rest = None, parse_budget(budget)
             if needs is not None:
                 if settings.seed is None:
                     settings = replace(settings, seed=fresh_seed())
                 values = [each.values for each in bound]
-                guide, rest = given_guide(needs, target, settings, values, rest, listener)
+                fitted, rest = given(needs, target, settings, values, rest, listener)
             found = execute(
                 target,
                 settings,
@@ -176,7 +176,7 @@ def _infer_many(
                 budget=rest,
                 parse=Language(model),
                 ending=ending,
-                guide=guide,
+                given=fitted,
             )
         left = iter(found)
         results = [

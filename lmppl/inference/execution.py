@@ -27,7 +27,7 @@ from lmppl.progress import ProgressListener
 from lmppl.rng import Stream, fresh_seed
 
 if TYPE_CHECKING:
-    from lmppl.inference.guides import GivenGuide
+    from lmppl.inference.guides import Given
 
 _BUDGET = re.compile(
     r"\s*([\d_.]+(?:e\d+)?)\s*(s|sec|seconds?|m|min|minutes?|h|hours?|k?\s*tokens?)?\s*$"
@@ -43,11 +43,11 @@ def execute(
     budget: Budget | float | str | None = None,
     parse: ParseExpression | None = None,
     ending: ExitStack | None = None,
-    guide: GivenGuide | None = None,
+    given: Given | None = None,
 ) -> list[Posterior | InferenceError]:
     """One posterior per binding of the target; for a binding that has none, why.
 
-    `ending` as in `run`; `guide` is what methods that have such an option draw from.
+    `ending` as in `run`; `given` is what methods that have such an option draw by.
 
     Raises:
         InferenceError: no binding has one.
@@ -63,7 +63,7 @@ def execute(
                 progress=progress,
                 budget=budget,
                 parse=parse,
-                guide=None if guide is None else guide.of_groups(kept),
+                given=None if given is None else given.of_groups(kept),
             )
         )
         why = "a requirement fails whatever is drawn"
@@ -75,7 +75,7 @@ def execute(
     adjusted = partial(under, settings=forward)
     doubts = Doubts.of(target.with_language_models(adjusted), settings)
     target = doubts.target
-    options = {} if guide is None else {"proposal": guide.proposal(target, adjusted)}
+    options = {} if given is None else given.engine_options(target, adjusted)
     engine = engine_of(settings, target, Stream.from_seed(seed), **options)
     before = spent_on_rewards(target)
     with listening(progress) as listener:
@@ -108,8 +108,8 @@ def execute(
     if failures := [each for each in found if isinstance(each, InferenceError)]:
         if len(failures) == len(found):
             raise failures[0]
-    if guide is not None:
-        found = [_drawn_from(each, guide) for each in found]
+    if given is not None:
+        found = [_drawn_by(each, given) for each in found]
     # After the expectations, whose rewards may not have been asked before.
     doubts.require_functions()
     warnings = doubts.warnings()
@@ -121,11 +121,11 @@ def execute(
     ]
 
 
-def _drawn_from(found: Posterior | InferenceError, guide: GivenGuide) -> Posterior | InferenceError:
-    """A posterior whose manifest says what guide its draws are from."""
+def _drawn_by(found: Posterior | InferenceError, given: Given) -> Posterior | InferenceError:
+    """A posterior whose manifest says by what its draws were made."""
     if isinstance(found, InferenceError):
         return found
-    return found.replace(manifest={**found.manifest, "proposal": dict(guide.facts)})
+    return found.replace(manifest={**found.manifest, given.setting: dict(given.facts)})
 
 
 def _with_mass_at_start(target: Target) -> list[int]:

@@ -1,4 +1,4 @@
-"""Fitted guides that other methods draw from: given, saved, or left by a run of another line."""
+"""Fitted guides and twists that other methods draw by: given, saved, or left by another line."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
+
+from safetensors import SafetensorError
 
 from lmppl.density import Target
 from lmppl.density.proposal import Proposal
 from lmppl.errors import Diagnostic, InferenceError
+from lmppl.inference.proposed import GUIDE, TWIST
+from lmppl.inference.twists import FittedTwist, read_twist
 from lmppl.lm.protocol import LanguageModel
 from lmppl.lowering.fitted import FittedGuide, read_guide
 from lmppl.lowering.guide import Guide
@@ -18,6 +22,28 @@ from lmppl.lowering.proposal import GuideProposal
 from lmppl.posterior import Posterior
 from lmppl.posterior.storage import guide_directory
 from lmppl.records import brief
+
+
+class Given(Protocol):
+    """Something fitted that a run is to draw by; `facts` are what the manifest keeps of it."""
+
+    @property
+    def setting(self) -> str:
+        """The option that takes it."""
+        ...
+
+    @property
+    def facts(self) -> Mapping[str, Any]: ...
+
+    def of_groups(self, groups: Sequence[int]) -> Given:
+        """The same for some of the bindings, which are then numbered anew."""
+        ...
+
+    def engine_options(
+        self, target: Target, change: Callable[[LanguageModel], LanguageModel]
+    ) -> dict[str, Any]:
+        """What the engine of the run is made with; `change` is done to language models."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +58,8 @@ class GivenGuide:
     groups: tuple[int, ...]
     floor: float
     facts: Mapping[str, Any]
+
+    setting: ClassVar[str] = "proposal"
 
     __repr__ = brief
 
@@ -56,11 +84,72 @@ class GivenGuide:
         """The same for some of the bindings, which are then numbered anew."""
         return replace(self, groups=tuple(self.groups[group] for group in groups))
 
-    def proposal(
+    def engine_options(
         self, target: Target, change: Callable[[LanguageModel], LanguageModel]
-    ) -> Proposal:
-        """What proposes draws of a target; `change` is done to the guide's language models."""
-        return GuideProposal(target, self.guide, self.groups, self.floor, change)
+    ) -> dict[str, Any]:
+        proposal: Proposal = GuideProposal(target, self.guide, self.groups, self.floor, change)
+        return {"proposal": proposal}
+
+
+@dataclass(frozen=True, slots=True)
+class GivenTwist:
+    """A twist that a run is to look ahead by."""
+
+    twist: FittedTwist
+    facts: Mapping[str, Any]
+
+    setting: ClassVar[str] = "lookahead"
+
+    __repr__ = brief
+
+    @classmethod
+    def of(cls, twist: FittedTwist, target: Target, **facts: Any) -> GivenTwist:
+        """A twist for a target.
+
+        Raises:
+            InferenceError: LMP408, it is of another model.
+        """
+        if why := twist.misfit(target):
+            raise misfit(why, TWIST)
+        return cls(twist, {**facts, "digest": twist.digest})
+
+    def of_groups(self, groups: Sequence[int]) -> GivenTwist:
+        return replace(self, twist=self.twist.of_groups(groups))
+
+    def engine_options(
+        self, target: Target, change: Callable[[LanguageModel], LanguageModel]
+    ) -> dict[str, Any]:
+        return {"learned": self.twist.on(target)}
+
+
+def held_twist(value: object, target: Target) -> GivenTwist | None:
+    """A twist that somebody holds, as `held_guide`.
+
+    Raises:
+        InferenceError: LMP408, it is of another model, or the directory holds none.
+    """
+    if isinstance(value, Posterior):
+        value = value.guide
+    if isinstance(value, FittedTwist):
+        return GivenTwist.of(value, target)
+    if not isinstance(value, (str, os.PathLike)):
+        return None
+    try:
+        found = read_twist(target, _within(Path(value), TWIST))
+    except (ValueError, KeyError, OSError, SafetensorError) as error:
+        words = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+        raise misfit(f"what {value} holds is no twist of this model: {words}", TWIST) from error
+    return GivenTwist.of(found, target, directory=str(value))
+
+
+def _within(place: Path, kind: str) -> Path:
+    """The directory of what was fitted: that of a saved posterior is inside it."""
+    if not (place / "posterior.json").is_file():
+        return place
+    within = guide_directory(place)
+    if within is None:
+        raise misfit(f"the posterior in {place} was saved without a {kind}", kind)
+    return within
 
 
 def held_guide(value: object, target: Target, floor: float) -> GivenGuide | None:
@@ -75,12 +164,7 @@ def held_guide(value: object, target: Target, floor: float) -> GivenGuide | None
         return GivenGuide.of([value], target, floor)
     if not isinstance(value, (str, os.PathLike)):
         return None
-    place = Path(value)
-    if (place / "posterior.json").is_file():
-        within = guide_directory(place)
-        if within is None:
-            raise misfit(f"the posterior in {place} was saved without a guide")
-        place = within
+    place = _within(Path(value), GUIDE)
     try:
         guide = read_guide(target.of_groups([0]), place)
     except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
@@ -89,16 +173,21 @@ def held_guide(value: object, target: Target, floor: float) -> GivenGuide | None
     return GivenGuide.of([guide], target, floor, directory=str(value))
 
 
-def misfit(why: str) -> InferenceError:
-    """LMP408: a guide that cannot propose for a model."""
+def misfit(why: str, kind: str = GUIDE) -> InferenceError:
+    """LMP408: a guide, or a twist, that cannot be used for a model."""
+    help_ = (
+        "fit a guide to this model with `infer svi(…) as tuned`, and name it: `proposal=tuned`"
+        if kind == GUIDE
+        else "fit a twist to this model with `infer twist(…) as t`, and name it: `lookahead=t`"
+    )
+    what = "propose for" if kind == GUIDE else "look ahead for"
     return InferenceError(
         [
             Diagnostic(
                 "LMP408",
                 "error",
-                f"this guide cannot propose for the model: {why}",
-                help="fit a guide to this model with `infer svi(…) as tuned`, and name it:"
-                " `proposal=tuned`",
+                f"this {kind} cannot {what} the model: {why}",
+                help=help_,
             )
         ]
     )

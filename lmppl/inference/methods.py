@@ -18,6 +18,7 @@ _LISTED = (
     "ais:AIS",
     "mcmc:MCMC",
     "svi:SVI",
+    "twist:Twist",
 )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from lmppl.inference.settings import option
 
 GUIDE = "guide"
+TWIST = "fitted twist"
 # Draws of the prior, kept to what the requirements leave open.
 MASKED = "masked"
 

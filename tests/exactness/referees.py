@@ -27,7 +27,7 @@ from tests.exactness.statistics import functions_of, p_value_of_draws, p_value_o
 
 ALPHA = 1e-5
 # What costs time and no referee needs, where a method has such an option.
-_SHORT = {"warmup_steps": 30, "num_steps": 2, "num_moves": 1, "stage_ess": 0.7}
+_SHORT = {"warmup_steps": 30, "num_steps": 2, "num_rounds": 1, "num_moves": 1, "stage_ess": 0.7}
 # Draws of a run and runs, by referee; of chains the number of them.
 _SIZES = {"independent": (500, 1), "weighted": (300, 12), "chain": (400, 1), "guide": (200, 6)}
 # Pairs of draws that tell something of how often they are equal.

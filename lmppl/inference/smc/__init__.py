@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from lmppl.errors import Diagnostic
-from lmppl.inference.proposed import MASKED, floor_option, proposal_option
+from lmppl.inference.proposed import MASKED, TWIST, floor_option, proposal_option
 from lmppl.inference.settings import Referee, Settings, option
 from lmppl.inference.smc.lookaheads import LOOKAHEADS
 from lmppl.inference.smc.schemes import SCHEMES
@@ -49,8 +49,10 @@ class SMC(Settings):
     lookahead: str = option(
         "prefix",
         "'prefix' scores unfinished texts with the factors and divides the score out at the end;"
-        " 'none' looks at constraints only",
+        " 'none' looks at constraints only; or"
+        " the name of an `infer` line that fits a twist (from Python also a twist, or a directory)",
         choices=tuple(LOOKAHEADS),
+        takes=TWIST,
     )
     lookahead_every: int = option(4, "tokens between two scores of unfinished texts", lower=1)
     proposal: str = proposal_option(
@@ -71,12 +73,7 @@ class SMC(Settings):
     def better_draws(cls, *, scored: bool) -> str:
         # Constraints are looked ahead at every token as it is.
         guide = "fit a guide with svi"
-        if not scored:
-            return guide
-        return (
-            "look ahead more often (lookahead_every), bring the factors in by degrees (tempered),"
-            f" or {guide}"
-        )
+        return f"look ahead more often (lookahead_every), or {guide}" if scored else guide
 
     def warnings(self, model: Model) -> tuple[Diagnostic, ...]:
         can_look = self.lookahead == "prefix" and any(
@@ -86,7 +83,7 @@ class SMC(Settings):
             p.kind == "require" and p.facts.decidable in ("safety", "automaton")
             for p in model.potentials
         )
-        guided = self.proposal != MASKED
+        guided = self.proposal != MASKED or self.lookahead not in LOOKAHEADS
         if can_look or masks or guided or not model.text_sites:
             return ()
         return (

@@ -28,6 +28,7 @@ from lmppl.inference.smc.losses import counted, given_up
 from lmppl.inference.smc.schemes import SCHEMES
 from lmppl.inference.smc.state import State, side_by_side
 from lmppl.inference.starting import Population
+from lmppl.inference.twists import LookAhead
 from lmppl.inference.zero_mass import zero_mass
 from lmppl.rng import Stream
 from lmppl.sequences.resampling import systematic_resample
@@ -58,6 +59,7 @@ class SMCEngine:
     stream: Stream
     record: bool = False  # keeps what each token cost, for methods that go on from the particles
     proposal: Proposal | None = None
+    learned: LookAhead | None = None
 
     @property
     def num_populations(self) -> int:
@@ -169,7 +171,10 @@ class SMCEngine:
     def steering(self, rows: SiteRows) -> tuple[Steering, ...]:
         """What guides the draws of a site: the requirements, and what is looked ahead to."""
         found = self.target.steering(rows)
-        text, where = self.target.stages[rows.number].text, LOOKAHEADS[self.settings.lookahead]
+        text = self.target.stages[rows.number].text
+        if text is not None and self.learned is not None and self.proposal is None:
+            return *found, self.learned.steering(rows.number, rows.traces)
+        where = LOOKAHEADS.get(self.settings.lookahead)
         if text is None or where is None or self.proposal is not None:
             # What proposes looks ahead by its own ratio to the prior: scores of the prefix would
             # count twice what it prefers already.

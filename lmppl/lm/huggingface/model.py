@@ -145,6 +145,14 @@ class HuggingFaceLM:
             self._digest = of_files or digest_of_parameters(self.model, self.vocab)
         return self._digest
 
+    @property
+    def unembedding(self) -> Tensor | None:
+        """The weights `[vocab, hidden]` that make logits of the last hidden state; None: there is
+        no such layer."""
+        head = self.model.get_output_embeddings()
+        weight: Tensor | None = getattr(head, "weight", None)
+        return weight
+
     def with_model(self, model: Any, name: str | None = None) -> HuggingFaceLM:
         """The same tokenizer and vocabulary over another module of the same architecture.
 

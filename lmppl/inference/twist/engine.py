@@ -1,0 +1,271 @@
+"""Fits a head by rounds of particles that it guides itself, and draws by it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmppl.density import Target
+from lmppl.density.steering.learned import TRAINED, Head
+from lmppl.errors import Diagnostic, InferenceError
+from lmppl.inference.loop import Draws, Info
+from lmppl.inference.methods import METHODS
+from lmppl.inference.proposed import TWIST
+from lmppl.inference.proposing import propose
+from lmppl.inference.references import kind_taken
+from lmppl.inference.starting import engine_of
+from lmppl.inference.twist import Twist
+from lmppl.inference.twist.objectives import OBJECTIVES
+from lmppl.inference.twist.texts import Texts
+from lmppl.inference.twists import FittedTwist, unembedding_of
+from lmppl.lowering.guide import Contexts
+from lmppl.rng import Stream
+
+# Gradients longer than this are cut: the first texts are few and far from what is to come.
+_LONGEST = 1.0
+# What a square nat of log ψ costs, so that few texts do not make a head sure of much.
+_SMALL = 0.01
+_POWERS = (1.0, 0.75, 0.5, 0.25)
+# Particles of a run that tries one of them; a head of fewer steps says too little to be tried.
+_PILOT = 64
+_FEWEST_STEPS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The texts of a round at one site: those of the particles, whose `share` `[texts]` of the
+    posterior the weights say, and those of the prior."""
+
+    particles: Texts
+    share: Tensor
+    prior: Texts
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How far the fit is. What `heads` train, by site, and the optimiser change in place.
+
+    `drawn` are the texts of the rounds so far by site, `losses` those of every step, `power` is
+    that of the twist, once it is chosen, and `last` the state of the run that follows the fit.
+    """
+
+    heads: Mapping[int, Head]
+    optimiser: torch.optim.Optimizer
+    drawn: Mapping[int, Drawn]
+    num_done: int = 0
+    losses: tuple[float, ...] = ()
+    power: float | None = None
+    last: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class TwistEngine:
+    """Learns log ψ of unfinished texts (Zhao et al. 2024, arXiv 2404.17546).
+
+    A round draws particles by the twist as it is, whose weights make them draws of the posterior,
+    and as many texts of the masked prior; then Adam takes steps on minibatches of both. Only the
+    head is trained, on hidden states that are computed once. In the end short runs choose a power
+    of the twist. Whatever comes of it, the particles that follow are weighted exactly: a twist
+    costs draws and no truth.
+    """
+
+    settings: Twist
+    target: Target
+    stream: Stream
+
+    def init(self) -> State:
+        heads = {}
+        for number, stage in enumerate(self.target.stages):
+            if stage.text is None:
+                continue
+            weight = unembedding_of(stage.text)
+            seed = self.stream.child("head", number).key & (2**63 - 1)
+            head = Head.fresh(
+                weight,
+                Contexts.before(self.target, number).size,
+                self.settings.width,
+                torch.Generator().manual_seed(seed),
+            )
+            trained = {name: getattr(head, name).requires_grad_() for name in TRAINED}
+            heads[number] = replace(head, **trained)
+        if not heads:
+            raise InferenceError(
+                [Diagnostic("LMP419", "error", "the model has no text, and a twist is of texts")]
+            )
+        parameters = [each for head in heads.values() for each in head.trained.values()]
+        return State(heads, torch.optim.Adam(parameters, lr=self.settings.lr), {})
+
+    def is_done(self, state: State) -> bool:
+        if state.num_done < self.settings.num_steps or state.last is None:
+            return False
+        return bool(self._particles(state).is_done(state.last))
+
+    def step(self, state: State) -> tuple[State, Info]:
+        settings = self.settings
+        if state.num_done < settings.num_steps:
+            return self._fit(state)
+        if state.power is None and settings.num_steps < _FEWEST_STEPS:
+            state = replace(state, power=1.0)
+        if state.power is None:
+            power, num_tokens = self._best_power(state)
+            info = Info("trying powers", 1, 1, num_tokens=num_tokens)
+            return replace(state, power=power), info
+        engine = self._particles(state)
+        last = engine.init() if state.last is None else state.last
+        last, info = engine.step(last)
+        return replace(state, last=last), info
+
+    def _best_power(self, state: State) -> tuple[float, int]:
+        """The power at which a run of particles ends with the most effective families, and how many
+        tokens that took. A run that has found less of the evidence than another counts as less."""
+        worth, num_tokens = [], 0
+        for number, power in enumerate(_POWERS):
+            size = min(self.settings.num_particles, _PILOT)
+            engine = self._particles(replace(state, power=power), "power", number, size=size)
+            found, drawn = _run(engine)
+            num_tokens += drawn
+            population = engine.population(found)
+            log_evidence = float(population.log_evidence.mean())
+            eve = found.eve.view_as(population.log_weight)
+            families = torch.zeros_like(population.log_weight).scatter_add(
+                1, eve % eve.shape[1], population.log_weight.softmax(-1).nan_to_num(0.0)
+            )
+            effective = float((1.0 / families.pow(2).sum(-1).clamp(min=1e-12)).mean())
+            worth.append((math.log(effective), log_evidence))
+        highest = max(value for _, value in worth)
+        scores = [size + min(0.0, value - highest) for size, value in worth]
+        return _POWERS[scores.index(max(scores))], num_tokens
+
+    def fitted(self, state: State) -> FittedTwist:
+        """The twist as it is now."""
+        detached = {
+            number: replace(head, **{n: each.detach().clone() for n, each in head.trained.items()})
+            for number, head in state.heads.items()
+        }
+        found = FittedTwist.of(self.target, detached)
+        return found if state.power is None else found.scaled(state.power)
+
+    def _particles(self, state: State, *names: object, size: int | None = None) -> Any:
+        """What draws particles by the twist, or as it does by default where that says nothing."""
+        taker = next(m for m in METHODS if any(kind_taken(each) == TWIST for each in fields(m)))
+        settings = taker.small_runs(1, size or self.settings.num_particles)
+        stream = self.stream.child("particles", *map(str, names))
+        fitted = self.fitted(state)
+        if not any(bool(head.outer.any()) for head in fitted.heads.values()):
+            return engine_of(settings, self.target, stream)
+        return engine_of(settings, self.target, stream, learned=fitted.on(self.target))
+
+    def _fit(self, state: State) -> tuple[State, Info]:
+        settings, done = self.settings, state.num_done
+        num_tokens = 0
+        if not state.drawn or done % -(-settings.num_steps // settings.num_rounds) == 0:
+            drawn, num_tokens = self._round(state)
+            state = replace(state, drawn=drawn)
+        state.optimiser.zero_grad(set_to_none=True)
+        loss = self._loss(state)
+        loss.backward()  # type: ignore[no-untyped-call]
+        parameters = [each for head in state.heads.values() for each in head.trained.values()]
+        torch.nn.utils.clip_grad_norm_(parameters, _LONGEST)
+        for group in state.optimiser.param_groups:
+            group["lr"] = settings.lr * (1.0 - 0.9 * done / settings.num_steps)
+        state.optimiser.step()
+        value = float(loss.detach())
+        new = replace(state, num_done=done + 1, losses=(*state.losses, value))
+        message = f"{settings.objective} {value:.3f}"
+        return new, Info("fitting", done + 1, settings.num_steps, message, num_tokens)
+
+    def _round(self, state: State) -> tuple[dict[int, Drawn], int]:
+        """New texts, by site, and how many tokens they took."""
+        target, size = self.target, self.settings.num_particles
+        engine = self._particles(state, state.num_done)
+        running, num_tokens = _run(engine)
+        found = engine.population(running)
+        log_weight = found.log_weight.reshape(-1)
+        alive = (log_weight > -torch.inf).nonzero().squeeze(-1)
+        share = found.log_weight.softmax(-1).reshape(-1)[alive]
+        particles = found.traces.select(alive)
+        groups = torch.arange(target.num_groups).repeat_interleave(size)
+        counters = torch.arange(size).repeat(target.num_groups)
+        stream = self.stream.child("prior", state.num_done)
+        prior = propose(target, groups, counters, stream)
+        drawn = {}
+        for number, head in state.heads.items():
+            ours = Texts.of(target, number, particles, head)
+            theirs = Texts.of(target, number, prior.traces, head)
+            if number in state.drawn:
+                known = state.drawn[number]
+                ours, theirs = known.particles.joined([ours]), known.prior.joined([theirs])
+                drawn[number] = Drawn(ours, torch.cat([known.share, share]), theirs)
+            else:
+                drawn[number] = Drawn(ours, share, theirs)
+        # Every text is read once more, for the hidden state at each of its tokens.
+        read = particles.num_tokens() + prior.traces.num_tokens()
+        return drawn, num_tokens + prior.num_tokens + read
+
+    def _loss(self, state: State) -> Tensor:
+        settings, objective = self.settings, OBJECTIVES[self.settings.objective]
+        total = torch.zeros((), dtype=torch.float64, device=self.target.device)
+        for number, drawn in state.drawn.items():
+            head, weight = state.heads[number], unembedding_of(drawn.prior.stage)
+            for group in range(self.target.num_groups):
+                seed = self.stream.child("batch", state.num_done, number, group).key
+                generator = torch.Generator().manual_seed(seed & (2**63 - 1))
+                mine = drawn.share * (drawn.particles.group == group)
+                others = (drawn.prior.group == group).double()
+                if not bool(mine.any()) or not bool(others.any()):
+                    continue
+                batch = settings.batch_size
+                one = torch.multinomial(mine.cpu(), batch, replacement=True, generator=generator)
+                two = torch.multinomial(others.cpu(), batch, replacement=True, generator=generator)
+                device = self.target.device
+                ours = drawn.particles.scored(head, weight, one.to(device))
+                theirs = drawn.prior.scored(head, weight, two.to(device))
+                small = ours.size() + theirs.size()
+                total = total + objective(ours, theirs) + _SMALL * small
+        return total
+
+    def hurry(self, state: State, *, spent: float, left: float) -> State:
+        """No more steps of the fit once half of the budget is spent; then fewer particles."""
+        if state.last is not None:
+            last = self._particles(state).hurry(state.last, spent=spent, left=left)
+            return replace(state, last=last)
+        if spent < left or state.num_done >= self.settings.num_steps:
+            return state
+        return replace(state, num_done=self.settings.num_steps, power=1.0)
+
+    def recover(self, state: State) -> State:
+        if state.last is None:
+            return state
+        return replace(state, last=self._particles(state).recover(state.last))
+
+    def result(self, state: State, *, complete: bool) -> list[Draws]:
+        engine, twist = self._particles(state), self.fitted(state)
+        last = engine.init() if state.last is None else state.last
+        losses = torch.tensor(state.losses, dtype=torch.float64).numpy()
+        return [
+            replace(
+                draws,
+                guide=twist,
+                info={**draws.info, "loss": losses},
+                diagnostics={
+                    **draws.diagnostics,
+                    "num_steps": len(state.losses),
+                    "twist_power": 1.0 if state.power is None else state.power,
+                },
+            )
+            for draws in engine.result(last, complete=complete)
+        ]
+
+
+def _run(engine: Any) -> tuple[Any, int]:
+    """The last state of an engine, and how many tokens it drew."""
+    state, num_tokens = engine.init(), 0
+    while not engine.is_done(state):
+        state, info = engine.step(state)
+        num_tokens += info.num_tokens
+    return state, num_tokens

@@ -1,0 +1,91 @@
+"""What a head is fitted by: numbers to make small, from texts and what the head says of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lmppl.inference.twist import CONTRASTIVE, LOG_RATIO, SOFT_Q
+
+# A factor lower than this, in nats, counts as this: nothing is learnt from how dead a text is.
+_LOWEST = -15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Texts under a head, all `[texts, tokens]`.
+
+    `log_psi` is log ψ of each text up to each of its tokens, `log_value` what the head expects
+    before the token, log Σ_v p(v) ψ(x<t v) over what the requirements allow, and `log_mass` the log
+    of the prior's mass that they have left of the tokens before. `inside` says where there is a
+    token. `log_phi` `[texts]` are the factors of the whole text.
+    """
+
+    log_psi: Tensor
+    log_value: Tensor
+    log_mass: Tensor
+    inside: Tensor
+    log_phi: Tensor
+
+    def size(self) -> Tensor:
+        """The mean square of log ψ, in square nats."""
+        return torch.where(self.inside, self.log_psi, 0.0).pow(2).sum() / self.inside.sum()
+
+
+def contrastive(positive: Scored, prior: Scored) -> Tensor:
+    """Contrastive twist learning (Zhao et al. 2024, arXiv 2404.17546, section 4.1).
+
+    At every token, log ψ on average over texts of the posterior less log Σ p ψ, whose gradient is
+    that of KL(posterior's beginnings ‖ p ψ). The second is summed over the vocabulary after
+    beginnings of the prior.
+    """
+    both = positive.inside.any(0) & prior.inside.any(0)
+    share = positive.inside.double()
+    mean = (share * positive.log_psi).sum(0) / share.sum(0).clamp(min=1.0)
+    weight = prior.log_mass.masked_fill(~prior.inside, -math.inf)
+    weight = weight.masked_fill(~both, 0.0)
+    log_total = (weight + prior.log_value).logsumexp(0) - weight.logsumexp(0)
+    return (log_total - mean)[both].mean()
+
+
+def soft_q(positive: Scored, prior: Scored) -> Tensor:
+    """Path consistency: log ψ up to a token is what is expected after it, and in the end the
+    factors (soft Q-learning; Nachum et al. 2017, arXiv 1702.08892; Zhao et al. 2024, appendix)."""
+    total, count = torch.zeros((), dtype=torch.float64), 0.0
+    for texts in (positive, prior):
+        after = torch.cat([texts.log_value[:, 1:], texts.log_value[:, :1]], -1)
+        last = texts.inside & ~torch.cat(
+            [texts.inside[:, 1:], torch.zeros_like(texts.inside[:, :1])], -1
+        )
+        end = texts.log_phi.clamp(min=_LOWEST).unsqueeze(-1)
+        goal = torch.where(last, end, after.detach().clamp(min=_LOWEST))
+        error = torch.where(texts.inside, texts.log_psi - goal, 0.0)
+        total, count = total + error.pow(2).sum(), count + float(texts.inside.sum())
+    return total / max(count, 1.0)
+
+
+def log_ratio(positive: Scored, prior: Scored) -> Tensor:
+    """The mean square of log target − log proposal about its mean, over texts, for each token.
+
+    The proposal is p ψ, renormalised at every token; zero where all texts weigh the same (the
+    log-variance of Richter et al. 2020, arXiv 2010.10436).
+    """
+    every = []
+    for texts in (positive, prior):
+        # log p cancels. Tokens are drawn from p(v) ψ(x<t v) / Σ p ψ, whatever ψ(x<t) was.
+        steps = torch.where(texts.inside, texts.log_value - texts.log_psi, 0.0)
+        every.append(texts.log_phi.clamp(min=_LOWEST) + steps.sum(-1))
+    ratio = torch.cat(every)
+    return (ratio - ratio.mean()).pow(2).mean() / positive.inside.shape[1]
+
+
+Objective = Callable[[Scored, Scored], Tensor]
+OBJECTIVES: Mapping[str, Objective] = {
+    CONTRASTIVE: contrastive,
+    SOFT_Q: soft_q,
+    LOG_RATIO: log_ratio,
+}
