@@ -190,10 +190,11 @@ class _Sweep:
             self.how.scheme, self.log_weight[here], kept[here], uniforms
         )
         first = torch.arange(num_chains, device=ess.device).unsqueeze(-1) * size
+        alive = self.log_weight.gather(1, ancestors) > -math.inf
         return replace(
             new,
             run=self.run.select((ancestors + first).view(-1)),
-            log_weight=self.log_weight.masked_fill(low.unsqueeze(-1), 0.0),
+            log_weight=self.log_weight.masked_fill(low.unsqueeze(-1) & alive, 0.0),
         )
 
     def _ancestors(self, joined: Tensor) -> tuple[Tensor, int]:
@@ -245,11 +246,18 @@ class _Sweep:
         dead = self.log_weight.view(-1) == -math.inf
         # What is dead holds an unfinished text, which must not be scored.
         run = run.select(torch.where(dead, every // size * size, every))
-        value = self.stage.finish(run)
-        new = self.many.with_value(self.stage.name, value, run.log_prior)
+        log_weight = run.unsteered(self.log_weight.view(-1)).masked_fill(dead, -math.inf)
+        value, log_prior = self.stage.finish(run), run.log_prior
+        # Rounding can make a token impossible that was not, at the edge of top_p: the text stays.
+        lost = (dead | (log_prior == -math.inf))[first]
+        if bool(lost.any()):
+            own = lost.repeat_interleave(size)
+            value = self.many.values[self.stage.name].merge(value, ~own)
+            log_prior = torch.where(own, self.many.log_prior[self.stage.name], log_prior)
+            log_weight = log_weight.masked_fill(own, -math.inf)
+        new = self.many.with_value(self.stage.name, value, log_prior)
         new, log_later = rescored_later(self.target, self.many, new, self.site)
-        log_weight = run.unsteered(self.log_weight.view(-1)) + log_later
-        log_weight = log_weight.masked_fill(dead, -math.inf).view(num_chains, size)
+        log_weight = (log_weight + log_later).view(num_chains, size)
         chains = chains_of(self.target, self.old)
         number = _another(
             log_weight,

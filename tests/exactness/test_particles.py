@@ -284,3 +284,17 @@ def test_particles_that_ended_stay_as_they_are() -> None:
         for tokens, length in zip(text.tokens.tolist(), text.lengths.tolist(), strict=True):
             assert eos not in tokens[: length - 1]
         assert set(np.unique(text.lengths)) == set(range(1, 7))
+
+
+def test_a_text_that_cannot_be_followed_stays() -> None:
+    """One that the mask forbids, as rounding may make it: none takes its place unweighed."""
+    target = HARD.target()
+    traces = exact_states(target, 6)
+    text = traces.values["text"]
+    tokens = text.tokens.clone()
+    # "bb" at its beginning is ruled out.
+    tokens[2, :2] = HARD.tokens.index("b")
+    traces = traces.with_value("text", replace(text, tokens=tokens), traces.log_prior["text"])
+    new = particle_kernel()(target, traces, Stream.from_seed(1)).values["text"]
+    assert torch.equal(new.tokens[2], tokens[2])
+    assert bool(new.differs(text).any())

@@ -48,11 +48,11 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def program(chain: Path, alpha: float, extra: str = "") -> lmppl.BoundModel:
+def program(chain: Path, alpha: float, extra: str = "", length: int = LENGTH) -> lmppl.BoundModel:
     return lmppl.compile(
         f"""
         model sharp(alpha: real<lower=0> = {alpha}) {{
-            text ~ markov("chain.json", max_tokens={LENGTH})
+            text ~ markov("chain.json", max_tokens={length})
             factor sharp: (alpha - 1) * log_prob(text)
             {extra}
             return text
@@ -62,13 +62,13 @@ def program(chain: Path, alpha: float, extra: str = "") -> lmppl.BoundModel:
     )()
 
 
-def log_z(chain: Path, alpha: float) -> float:
+def log_z(chain: Path, alpha: float, length: int = LENGTH) -> float:
     """log Σ p(x)^alpha over all texts, from their ends, by NumPy."""
     described = json.loads((chain / "chain.json").read_text(encoding="utf-8"))
     with np.errstate(divide="ignore"):
         rows = alpha * np.log([*described["transition"][:-1], described["initial"]])
     value = np.zeros(NUM_TOKENS)
-    for _ in range(LENGTH - 1):
+    for _ in range(length - 1):
         going = np.logaddexp.reduce(rows[:-1, :-1] + value, axis=1)
         value = np.logaddexp(going, rows[:-1, -1])
     going = np.logaddexp.reduce(rows[-1, :-1] + value)
@@ -98,6 +98,14 @@ def test_the_evidence_is_unbiased_with_three_particles(chain: Path, alpha: float
 def test_the_sum_over_texts_is_that_of_enumeration(chain: Path) -> None:
     post = lmppl.infer(program(chain, 4.0), method="exact")
     assert post.log_evidence.value == pytest.approx(log_z(chain, 4.0), abs=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [4.0, 0.5])
+def test_exact_sums_over_powers_of_texts_that_are_too_many_to_list(
+    chain: Path, alpha: float
+) -> None:
+    post = lmppl.infer(program(chain, alpha, length=40), method="exact")
+    assert post.log_evidence.value == pytest.approx(log_z(chain, alpha, 40), abs=1e-9)
 
 
 @pytest.mark.parametrize("case", [BOTH, OPEN], ids=["required", "open"])

@@ -301,9 +301,17 @@ def test_a_large_batch_draws_what_its_rows_draw_alone(masked: bool) -> None:
         assert torch.equal(whole.log_mass[at], alone.log_mass)
 
 
-@pytest.mark.parametrize("block_probability", [0.0, 0.5])
+@pytest.mark.parametrize(
+    "moves",
+    [
+        {"block_probability": 0.0},
+        {"block_probability": 0.5},
+        {"infill_probability": 0.4, "particle_probability": 0.2, "num_particles": 3},
+    ],
+    ids=["suffixes", "blocks", "all"],
+)
 def test_chains_that_keep_what_they_computed_draw_what_others_draw(
-    directory: Path, block_probability: float, monkeypatch: pytest.MonkeyPatch
+    directory: Path, moves: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run() -> Posterior:
         return lmppl.infer(
@@ -312,9 +320,9 @@ def test_chains_that_keep_what_they_computed_draw_what_others_draw(
             num_chains=6,
             num_samples=12,
             warmup_steps=2,
-            block_probability=block_probability,
             seed=4,
             progress=False,
+            **moves,
         )
 
     kept = run()

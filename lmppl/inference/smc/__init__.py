@@ -73,7 +73,12 @@ class SMC(Settings):
     def better_draws(cls, *, scored: bool) -> str:
         # Constraints are looked ahead at every token as it is.
         guide = "fit a guide with svi"
-        return f"look ahead more often (lookahead_every), or {guide}" if scored else guide
+        if not scored:
+            return guide
+        return (
+            "look ahead more often (lookahead_every), bring the factors in by degrees (tempered),"
+            f" or {guide}"
+        )
 
     def warnings(self, model: Model) -> tuple[Diagnostic, ...]:
         can_look = self.lookahead == "prefix" and any(
