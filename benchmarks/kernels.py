@@ -76,7 +76,7 @@ KERNELS = (
     Kernel("block and suffix, as by default", {}, 90),
     Kernel("infill 0.5, suffix 0.5", {**_ONLY_SUFFIX, "infill_probability": 0.5}, 90),
     Kernel("particles, no joints", {**_ONLY_SUFFIX, "particle_probability": 1.0, "joints": 0}, 12),
-    Kernel("particles, 2 joints", {**_ONLY_SUFFIX, "particle_probability": 1.0}, 12),
+    Kernel("particles, 2 joints", {**_ONLY_SUFFIX, "particle_probability": 1.0, "joints": 2}, 12),
     Kernel("all, shares found in warm-up", {"adapt": True}, 60),
 )
 

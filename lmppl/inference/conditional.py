@@ -34,7 +34,7 @@ class Particles:
     """
 
     num_particles: int = 8
-    joints: int = 2
+    joints: int = 0
     scheme: str = "systematic"
     ess_threshold: float = 0.5
     guides: Sequence[Guide] = ()

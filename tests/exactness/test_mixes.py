@@ -22,7 +22,13 @@ from tests.exactness.statistics import p_value_of_draws, rows_of
 from tests.exactness.test_sampling import ALPHA, exact_states, run_to_the_end
 
 ADAPTIVE = MCMC(
-    num_chains=1_000, num_samples=8, warmup_steps=20, num_particles=3, start="prior", adapt=True
+    num_chains=1_000,
+    num_samples=8,
+    warmup_steps=20,
+    num_particles=3,
+    joints=1,
+    start="prior",
+    adapt=True,
 )
 
 

@@ -40,7 +40,7 @@ every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
 def particle_kernel(**how: object) -> Kernel:
-    particles = Particles(**{"num_particles": 3, "ess_threshold": 0.8, **how})  # type: ignore[arg-type]
+    particles = Particles(**{"num_particles": 3, "joints": 2, "ess_threshold": 0.8, **how})  # type: ignore[arg-type]
 
     def kernel(target: Target, traces: Traces, stream: Stream) -> Traces:
         return particle_move(target, traces, len(target.stages) - 1, particles, stream).traces

@@ -51,6 +51,7 @@ METHODS = {
         "particle_probability": 0.5,
         "infill_probability": 0.5,
         "num_particles": 3,
+        "joints": 2,
     },
     "exact": {"method": "exact", "num_samples": 20},
     "exact, summed": {"method": "exact", "num_samples": 20, "max_sequences": 8},

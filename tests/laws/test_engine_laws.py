@@ -306,7 +306,7 @@ def test_a_large_batch_draws_what_its_rows_draw_alone(masked: bool) -> None:
     [
         {"block_probability": 0.0},
         {"block_probability": 0.5},
-        {"infill_probability": 0.4, "particle_probability": 0.2, "num_particles": 3},
+        {"infill_probability": 0.4, "particle_probability": 0.2, "num_particles": 3, "joints": 1},
     ],
     ids=["suffixes", "blocks", "all"],
 )

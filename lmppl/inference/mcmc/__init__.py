@@ -54,7 +54,7 @@ class MCMC(Settings):
     )
     num_particles: int = option(8, "particles of a particle move, the text among them", lower=2)
     joints: int = option(
-        2,
+        0,
         "places in a particle move where the text may change its beginning (ancestor sampling);"
         " each scores the rest of the text after every particle",
         lower=0,
