@@ -154,6 +154,13 @@ def _unfinished(
     return Unfinished(traces, log_weight, counters, rows, traces.num_rows, first)
 
 
+def go_to(target: Target, unfinished: Unfinished, site: int, stream: Stream) -> Unfinished:
+    """The executions before a site, those before it drawn as `propose` draws them."""
+    while unfinished.site < site and unfinished.traces.num_rows:
+        unfinished = advance(target, unfinished, stream)
+    return unfinished
+
+
 def is_complete(target: Target, unfinished: Unfinished) -> bool:
     return unfinished.site >= len(target.stages) or unfinished.traces.num_rows == 0
 

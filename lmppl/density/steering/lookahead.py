@@ -34,7 +34,7 @@ class PrefixLookahead(Steering):
     Without the powers of the text's own probability, which `Power` follows token by token. A guess
     of the final score. A value that is not finite, or that cannot be computed on an
     unfinished text, is nothing known. `traces` are the executions that the texts are for; a state
-    is the row of one's own among them.
+    is the row of one's own among them. Factors whose labels are in `left_out` are not looked at.
     """
 
     by_value: ClassVar[bool] = True
@@ -43,6 +43,7 @@ class PrefixLookahead(Steering):
     number: int
     stage: TextStage
     traces: Traces
+    left_out: frozenset[str] = frozenset()
 
     @property
     def is_trivial(self) -> bool:
@@ -50,8 +51,16 @@ class PrefixLookahead(Steering):
 
     def _factors(self) -> list[Potential]:
         model, name = self.target.model, self.stage.name
-        at_site = self.target.potentials_at(self.number)
-        return [p for p in at_site if p.kind == "factor" and reads_value(model, p.expr, name)]
+        return [
+            p
+            for p in self.target.potentials_at(self.number)
+            if p.kind == "factor"
+            and p.label not in self.left_out
+            and reads_value(model, p.expr, name)
+        ]
+
+    def without(self, labels: frozenset[str]) -> PrefixLookahead:
+        return replace(self, left_out=self.left_out | labels)
 
     def begin(self, rows: Tensor) -> Tensor:
         return rows

@@ -41,6 +41,11 @@ class Steering(Protocol):
         """Whether no token is ever allowed after which nothing is possible."""
         return False
 
+    def without(self, labels: frozenset[str]) -> Steering:
+        """The same without what it makes of the factors with these labels, which something else
+        looks ahead to; all the same where it makes nothing of factors."""
+        return self
+
     def begin(self, rows: Tensor) -> Tensor:
         """The states `[n, …]` before the first token of texts for `rows` `[n]`, which may repeat.
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 from lmppl.errors import Diagnostic
 from lmppl.inference.proposed import MASKED, TWIST, floor_option, proposal_option
 from lmppl.inference.settings import Referee, Settings, option
-from lmppl.inference.smc.lookaheads import LOOKAHEADS
+from lmppl.inference.smc.lookaheads import LOOKAHEADS, scores_prefixes
 from lmppl.inference.smc.schemes import SCHEMES
 from lmppl.ir.model import Model, Potential
 from lmppl.records import dataclass
@@ -47,9 +47,10 @@ class SMC(Settings):
         choices=("token", "word", "end"),
     )
     lookahead: str = option(
-        "prefix",
-        "'prefix' scores unfinished texts with the factors and divides the score out at the end;"
-        " 'none' looks at constraints only; or"
+        "auto",
+        "'surrogate' draws tokens by what a small model of the language model expects of the"
+        " requirements; 'prefix' scores unfinished texts with the factors; both are divided out at"
+        " the end; 'auto' does each where it helps; 'none' looks at constraints only; or"
         " the name of an `infer` line that fits a twist (from Python also a twist, or a directory)",
         choices=tuple(LOOKAHEADS),
         takes=TWIST,
@@ -81,7 +82,7 @@ class SMC(Settings):
         )
 
     def warnings(self, model: Model) -> tuple[Diagnostic, ...]:
-        can_look = self.lookahead == "prefix" and any(
+        can_look = scores_prefixes(self.lookahead) and any(
             p.kind == "factor" and _reads_text(model, p) for p in model.potentials
         )
         masks = any(
@@ -99,7 +100,7 @@ class SMC(Settings):
                 " here",
                 span=model.span,
                 help="`importance` does the same"
-                if self.lookahead == "prefix"
+                if scores_prefixes(self.lookahead)
                 else 'use `importance`, or lookahead="prefix" where a factor makes sense on an'
                 " unfinished text",
             ),

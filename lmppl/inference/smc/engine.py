@@ -21,12 +21,13 @@ from lmppl.inference.families import num_families
 from lmppl.inference.loop import WHOLE, Draws, Info, Shard
 from lmppl.inference.proposing import most_tokens_to_come
 from lmppl.inference.smc import SMC
+from lmppl.inference.smc.ahead import next_ahead
 from lmppl.inference.smc.alignment import compared_weights
 from lmppl.inference.smc.findings import draws_of
 from lmppl.inference.smc.lookaheads import LOOKAHEADS
 from lmppl.inference.smc.losses import counted, given_up
 from lmppl.inference.smc.schemes import SCHEMES
-from lmppl.inference.smc.state import State, side_by_side
+from lmppl.inference.smc.state import State, living, side_by_side
 from lmppl.inference.starting import Population
 from lmppl.inference.twists import LookAhead
 from lmppl.inference.zero_mass import zero_mass
@@ -113,6 +114,10 @@ class SMCEngine:
     def step(self, state: State) -> tuple[State, Info]:
         number = state.stage
         stage = self.target.stages[number]
+        if state.run is None and stage.text is not None:
+            state, info = self._looking_ahead(state, stage.text)
+            if info is not None:
+                return state, info
         own_steps = state.own_steps + self._is_open(state)
         new, changed, num_drawn = self._draw(state, stage)
         tokens = num_drawn * tokens_per_step(self.target, self.proposal, number)
@@ -135,13 +140,14 @@ class SMCEngine:
         number, run = state.stage, state.run
         if run is None:
             rows = self.target.rows(number, state.traces)
+            steering = self.steering(rows)
+            if state.ahead is not None:
+                labels = state.ahead.labels
+                steering = *(part.without(labels) for part in steering), *state.ahead.steering()
+                told = *state.told, state.ahead.told(stage.name)
+                state = replace(state, ahead=None, told=told)
             run = start_site(
-                self.target,
-                self.proposal,
-                rows,
-                *self.steering(rows),
-                record=self.record,
-                looks_ahead=True,
+                self.target, self.proposal, rows, *steering, record=self.record, looks_ahead=True
             )
         # Before the first token of all, every text of a binding is the same.
         first = number == 0 and not run.position and run.num_open == run.num_rows
@@ -150,7 +156,8 @@ class SMCEngine:
         state = replace(state, run=run)
         changed = False
         if run.weighs_tokens:
-            gain = self._zeros(state).index_copy(0, step.rows, step.log_weight)
+            gain = torch.zeros_like(state.log_weight).view(-1)
+            gain = gain.index_copy(0, step.rows, step.log_weight)
             state = self._weighed(state, gain)
             if not step.is_bounded:
                 state = replace(state, is_bounded=False)
@@ -184,8 +191,14 @@ class SMCEngine:
         asked = self.target, rows.number, text, rows.traces
         return *found, power(*asked), look_ahead(*asked)
 
-    def _zeros(self, state: State) -> Tensor:
-        return torch.zeros_like(state.log_weight).view(-1)
+    def _looking_ahead(self, state: State, text: TextStage) -> tuple[State, Info | None]:
+        """One step of what is done before texts are begun; no information once all is done."""
+        if self.proposal is not None or self.learned is not None:
+            return state, None  # what was fitted knows the end by itself
+        stream = self.stream.child("ahead", state.stage)
+        where = self.target, state.stage, text, state.traces
+        ahead, info = next_ahead(state.ahead, *where, stream, self.settings)
+        return (state if ahead is state.ahead else replace(state, ahead=ahead)), info
 
     def _look_ahead(self, state: State, moved: Tensor) -> tuple[State, bool]:
         """Scores unfinished texts every few tokens, and those that have just ended at once."""
@@ -205,7 +218,8 @@ class SMCEngine:
                 return state, False
         steered, gain, blind = run.steered.look(run, rows)
         state = replace(state, run=replace(run, steered=steered), blind=state.blind or blind)
-        return self._weighed(state, self._zeros(state).index_copy(0, rows, gain)), True
+        every = torch.zeros_like(state.log_weight).view(-1).index_copy(0, rows, gain)
+        return self._weighed(state, every), True
 
     def _finish(self, state: State, stage: Stage) -> State:
         """What was drawn becomes the site's value; the twist goes out, the factors come in."""
@@ -223,19 +237,10 @@ class SMCEngine:
     def _without_dead(self, state: State) -> State:
         """Dead particles hold unfinished values that must not be scored: they take the place of a
         living one, keeping weight zero."""
-        log_weight = state.log_weight.view(-1)
-        alive = log_weight > -math.inf
-        if bool(alive.all()):
+        source = living(state.log_weight.view(-1), self.target.num_groups)
+        if source is None:
             return state
-        by_binding = alive.view(self.target.num_groups, -1)
-        first = by_binding.long().argmax(-1)
-        first += torch.arange(first.shape[0], device=first.device) * by_binding.shape[1]
-        # A binding that is dead as a whole borrows from another.
-        first = torch.where(by_binding.any(-1), first, alive.nonzero()[0])
-        living = first.repeat_interleave(by_binding.shape[1])
-        source = torch.where(alive, torch.arange(alive.shape[0], device=alive.device), living)
-        moved = self._select(state, source)
-        return replace(moved, log_weight=state.log_weight, eve=state.eve)
+        return replace(self._select(state, source), log_weight=state.log_weight, eve=state.eve)
 
     def _weighed(self, state: State, gain: Tensor) -> State:
         # A dead particle stays dead whatever the gain: −inf + inf must not become NaN.
@@ -252,6 +257,7 @@ class SMCEngine:
             state,
             traces=state.traces.select(indices),
             run=None if state.run is None else state.run.select(indices),
+            ahead=None if state.ahead is None else state.ahead.select(indices),
             eve=state.eve[indices],
         )
 
@@ -330,6 +336,8 @@ class SMCEngine:
             return state
         # A step takes longer for each particle, the fewer there are.
         fewer = max(int(0.9 * size * left / needed), min(_FEWEST_PARTICLES, size))
+        if state.ahead is not None and state.ahead.pilot is not None:
+            state = replace(state, ahead=state.ahead.without_pilot())
         if fewer >= size:
             return state
         counters = state.counters.view(-1, size)[:, :fewer].reshape(-1)
@@ -358,7 +366,8 @@ class SMCEngine:
 
     def recover(self, state: State) -> State:
         if state.run is None:
-            return state
+            # What a pilot has in caches may be half written.
+            return replace(state, ahead=state.ahead and state.ahead.without_pilot())
         rows = self.target.rows(state.stage, state.traces)
         return replace(state, run=recovered_site(self.target, self.proposal, state.run, rows))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,6 +57,10 @@ def draws_of(target: Target, settings: SMC, state: State, complete: bool, group:
         log_bound=bound.log_bound,
         log_missing=log_missing,
     )
+    if bound.elsewhere:
+        # What draws did not show may weigh anything, but all together no more than this.
+        most = weight_bound(target, group).log_bound
+        evidence = replace(evidence, upper=max(min(evidence.upper, most), evidence.value))
     clusters = eve.reshape(-1)[alive.cpu().numpy()]
     unseen = bound.unseen(evidence.value, num_looks, log_missing)
     info = {}
@@ -63,7 +69,7 @@ def draws_of(target: Target, settings: SMC, state: State, complete: bool, group:
         families = torch.stack([n[here] for n in state.num_ancestors]).cpu()
         info["num_ancestors"] = families.numpy()
     dead_runs = int((log_z == -math.inf).sum())
-    diagnostics = {
+    diagnostics: dict[str, Any] = {
         "num_particles": size,
         "num_runs": runs,
         "num_resamplings": state.num_resamplings[here].tolist(),
@@ -72,6 +78,9 @@ def draws_of(target: Target, settings: SMC, state: State, complete: bool, group:
         "log_evidence_runs": log_z.tolist(),
         **_tails(state, here),
     }
+    if state.told:
+        diagnostics["lookahead"] = {told.site: dict(told.facts) for told in state.told}
+        info["lookahead_seconds"] = np.array([told.seconds for told in state.told])
     warnings = [] if misled is None else [misled]
     if size < settings.num_particles:
         warnings.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lmppl.density import Run, Traces, concatenate
+from lmppl.inference.smc.ahead import Ahead, Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class State:
     `is_bounded` says that nothing but masks, looking ahead and mixtures with the prior has steered
     any text.
     `blind` says why unfinished texts could not be scored, where that happened.
+    `ahead` is how the texts of the site that is drawn are looked ahead to, `told` what there is to
+    say of that for the sites that are done.
     `counters` `[rows]` name the random numbers of the particles, and `first_run` those of the first
     run of a binding: a binding draws what it would draw alone.
     """
@@ -55,6 +59,25 @@ class State:
     blind: str | None = None
     is_bounded: bool = True
     first_run: int = 0
+    ahead: Ahead | None = None
+    told: tuple[Told, ...] = ()
+
+
+def living(log_weight: Tensor, num_groups: int) -> Tensor | None:
+    """For each row of `log_weight` `[rows]` itself, or a living one where it is dead, `[rows]`.
+
+    One of the same binding, of which there are `num_groups`, where that has one. None: all live.
+    """
+    alive = log_weight > -math.inf
+    if bool(alive.all()):
+        return None
+    by_binding = alive.view(num_groups, -1)
+    first = by_binding.long().argmax(-1)
+    first += torch.arange(first.shape[0], device=first.device) * by_binding.shape[1]
+    # A binding that is dead as a whole borrows from another.
+    first = torch.where(by_binding.any(-1), first, alive.nonzero()[0])
+    found = first.repeat_interleave(by_binding.shape[1])
+    return torch.where(alive, torch.arange(alive.shape[0], device=alive.device), found)
 
 
 def side_by_side(states: Sequence[State], num_groups: int) -> State:

@@ -1,0 +1,230 @@
+"""What a surrogate expects of the texts of a site: made of their requirements, and corrected."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lmppl.density.rows import SiteRows
+from lmppl.density.stages.text import TextStage
+from lmppl.density.steering.following import Asked, Followed, weights_of
+from lmppl.density.steering.surrogate import Outlook, SurrogateLookahead
+from lmppl.density.target import Target
+from lmppl.density.text_automaton import weighted_automaton
+from lmppl.finite.automaton import WeightedAutomaton
+from lmppl.finite.backward import TablesTooLarge, backward
+from lmppl.finite.building import AutomatonTooLarge
+from lmppl.finite.prior import FiniteStateLM
+from lmppl.lm.protocol import Prompt
+from lmppl.records import brief
+
+# The tokens of a prompt.
+Encode = Callable[[Prompt], Sequence[int]]
+
+# What the tables of one automaton may take in memory, in bytes, which bounds the time that they
+# take as well: some seconds; and up to which they are made anew when a pilot has corrected them.
+MOST_BYTES = 1 << 27
+_MOST_CORRECTED = 1 << 26
+
+# As large a share of all texts, and more, is found without looking ahead: masks let the others meet
+# the requirements at last, and the effective sample size is about that share of the draws.
+LIKELY = math.log(0.25)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a surrogate expects of texts that one automaton follows.
+
+    `automaton` has the weights of the target; `log_value` float32 `[T + 1, S, A]` is what the
+    surrogate expects of them, where the moves of the automaton may be more or less likely than it
+    believes by itself: by e^c with `correction` `[A, C]` (None: 0). `labels` are those of the
+    factors among what is weighed.
+    """
+
+    prior: FiniteStateLM
+    automaton: WeightedAutomaton
+    log_value: Tensor
+    correction: Tensor | None = None
+    labels: frozenset[str] = frozenset()
+
+    __repr__ = brief
+
+    @classmethod
+    def of(
+        cls,
+        prior: FiniteStateLM,
+        automaton: WeightedAutomaton,
+        max_tokens: int,
+        correction: Tensor | None = None,
+    ) -> Expected:
+        """By one pass from the end of texts to their beginning.
+
+        Raises:
+            TablesTooLarge: they would take more than `MOST_BYTES`.
+        """
+        weighed = automaton
+        if correction is not None:
+            weight = automaton.log_weight
+            weighed = replace(
+                automaton, log_weight=correction if weight is None else weight + correction
+            )
+        tables = backward(prior, weighed, max_tokens, budget=MOST_BYTES, keep=torch.float32)
+        return cls(prior, automaton, tables.log_value, correction)
+
+    @property
+    def max_tokens(self) -> int:
+        return self.log_value.shape[0] - 1
+
+    def corrected(self, correction: Tensor) -> Expected:
+        """With other corrections, `[A, C]`; the same where that takes long."""
+        if self.log_value.numel() * self.log_value.element_size() > _MOST_CORRECTED:
+            return self
+        found = Expected.of(self.prior, self.automaton, self.max_tokens, correction)
+        return replace(found, labels=self.labels)
+
+    def log_start(self, beliefs: Tensor) -> float:
+        """The log of what is expected of the empty text, on average over beliefs `[n, …]`."""
+        start = self.automaton.start(beliefs.shape[0])
+        each = self.prior.log_expected(beliefs, self.log_value[-1], start).double()
+        return float(each.logsumexp(0)) - math.log(beliefs.shape[0])
+
+    def outlook(self, beliefs: Tensor, power: float = 1.0) -> Outlook:
+        """ψ for texts that begin with these beliefs `[n, …]`."""
+        highest = float(self.log_value[-1].amax())
+        start = max(self.log_start(beliefs), highest - 1e4)
+        return Outlook.of(self.prior, self.automaton, self.log_value, start, power)
+
+
+@dataclass(frozen=True, slots=True)
+class Expectations:
+    """What a surrogate expects of the texts of a site, where executions ask for different things.
+
+    `each[which[row]]` is that of a row, None where there is nothing to be looked ahead to;
+    `beliefs` `[rows, …]` are the surrogate's after the prompts. `asked` has, for each, the binding
+    and what is asked in it. `why` says in words what speaks against it where one is None.
+    """
+
+    each: tuple[Expected | None, ...]
+    asked: tuple[Asked, ...]
+    which: Tensor
+    beliefs: Tensor
+    why: tuple[str, ...] = ()
+
+    __repr__ = brief
+
+    @property
+    def is_empty(self) -> bool:
+        return all(expected is None for expected in self.each)
+
+    def select(self, indices: Tensor) -> Expectations:
+        """For the rows `indices`."""
+        return replace(self, which=self.which[indices], beliefs=self.beliefs[indices])
+
+    def of_rows(
+        self, target: Target, rows: SiteRows, prior: FiniteStateLM, encode: Encode
+    ) -> Expectations:
+        """For other executions, with one more at the end for those that ask for none of these."""
+        known = {asked: number for number, asked in enumerate(self.asked)}
+        here, which = weights_of(target, rows)
+        numbers = [known.get(asked, len(self.each)) for asked in here]
+        return replace(
+            self,
+            each=(*self.each, None),
+            asked=(*self.asked, (-1, Followed(), False)),
+            which=torch.tensor(numbers, device=which.device)[which],
+            beliefs=_beliefs(rows, prior, encode),
+        )
+
+    def corrected(self, corrections: Sequence[Tensor | None]) -> Expectations:
+        """With other corrections, one for each."""
+        pairs = zip(self.each, corrections, strict=True)
+        return replace(
+            self,
+            each=tuple(
+                old if old is None or new is None else old.corrected(new) for old, new in pairs
+            ),
+        )
+
+    def log_start(self, number: int) -> float:
+        """What is expected of the empty texts of the rows of one, on average."""
+        expected = self.each[number]
+        return 0.0 if expected is None else expected.log_start(self.beliefs[self.which == number])
+
+    def steering(self, powers: Sequence[float]) -> SurrogateLookahead:
+        """ψ for the rows, with a power for each."""
+        outlooks: list[Outlook | None] = []
+        for number, (expected, power) in enumerate(zip(self.each, powers, strict=True)):
+            beliefs = self.beliefs[self.which == number]
+            if expected is None or not beliefs.shape[0]:
+                outlooks.append(None)
+            else:
+                outlooks.append(expected.outlook(beliefs, power))
+        return SurrogateLookahead(tuple(outlooks), self.which, self.beliefs)
+
+
+def expectations(
+    target: Target,
+    rows: SiteRows,
+    prior: FiniteStateLM,
+    encode: Encode,
+    likely: float = LIKELY,
+) -> Expectations:
+    """What a surrogate expects of the texts of executions at a site.
+
+    Nothing of requirements alone where the log of what it expects of a whole text is above
+    `likely`. Bindings have their own, though they be alike: what is found of one is not to depend
+    on others.
+    """
+    stage = target.stages[rows.number].text
+    assert stage is not None
+    asked, which = weights_of(target, rows)
+    beliefs = _beliefs(rows, prior, encode)
+    known: dict[tuple[Followed, bool], tuple[Expected | None, str]] = {}
+    found: list[Expected | None] = []
+    why: list[str] = []
+    for number, (_, weight, strip) in enumerate(asked):
+        if (weight, strip) not in known:
+            known[weight, strip] = _expected(stage, weight, strip, prior)
+        expected, reason = known[weight, strip]
+        if expected is not None and not expected.labels:
+            if expected.log_start(beliefs[which == number]) > likely:
+                expected, reason = None, "most texts meet the requirements as it is"
+        found.append(expected)
+        why.append(reason)
+    reasons = tuple(dict.fromkeys(filter(None, why)))
+    return Expectations(tuple(found), asked, which, beliefs, reasons)
+
+
+def _beliefs(rows: SiteRows, prior: FiniteStateLM, encode: Encode) -> Tensor:
+    """What the surrogate believes after the prompt of each row, `[rows, …]`."""
+    prompts = rows.prompts
+    distinct = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
+    place = torch.tensor([distinct[prompt] for prompt in prompts], device=prior.device)
+    return prior.begin([tuple(encode(prompt)) for prompt in distinct])[place]
+
+
+def _expected(
+    stage: TextStage, weight: Followed, strip: bool, prior: FiniteStateLM
+) -> tuple[Expected | None, str]:
+    """What is expected of texts of a weight, or why it is not looked ahead to.
+
+    Without the factors where they make the automaton too large: those are scored on texts as far
+    as they go.
+    """
+    if weight.is_empty:
+        return None, "nothing is asked of it that an automaton follows"
+    reason = ""
+    for tried in (weight, weight.without_factors()):
+        if tried.is_empty:
+            break
+        try:
+            automaton = weighted_automaton(stage, tried.weight, strip)
+            expected = Expected.of(prior, automaton, stage.max_tokens)
+            return replace(expected, labels=tried.labels), ""
+        except (AutomatonTooLarge, TablesTooLarge, ValueError) as error:
+            reason = reason or str(error)
+    return None, reason
