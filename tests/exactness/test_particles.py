@@ -91,7 +91,11 @@ def test_particles_keep_to_a_target_whose_factors_are_tempered() -> None:
         ],
     )
     target = Tempered.of(TILT.target(), torch.tensor([0.4], dtype=torch.float64))
-    traces = exact_states(target, 3_000)
+    # Draws of the posterior, kept in proportion to what the power takes from them, 1 at most.
+    whole = exact_states(TILT.target(), 20_000)
+    share = Stream.from_seed(5).uniforms(torch.arange(20_000)).log()
+    kept = (share < -0.6 * whole.total_log_potential()).nonzero().squeeze(-1)
+    traces = target.corrected(whole.select(kept[:3_000]))
     kernel = particle_kernel(joints=2, guides=(PrefixLookahead,), look_every=1)
     for number in range(2):
         traces = kernel(target, traces, Stream.from_seed(2).child(number))
