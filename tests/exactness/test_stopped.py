@@ -197,7 +197,9 @@ def test_attempts_of_rejection_that_are_hurried_stay_unbiased(case: Case) -> Non
 
 
 def test_a_batch_that_keeps_what_ended_first_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    def ended_first(self: Batch, target: Target, stream: Stream, left: float) -> Batch:
+    def ended_first(
+        self: Batch, target: Target, stream: Stream, left: float, proposal: object = None
+    ) -> Batch:
         needed = self.unfinished.most_tokens_to_come(target)
         fewer = max(int(0.9 * self.size * left / needed), 4)
         order = self.unfinished.run.positions.argsort(stable=True)
