@@ -45,7 +45,7 @@ class Twist(Settings):
 
     @classmethod
     def better_draws(cls, *, scored: bool) -> str:
-        return "fit the twist for longer (num_steps, num_rounds)"
+        return "fit the head for longer (num_steps, num_rounds)"
 
     def unsupported(self, model: Model, values: Values) -> tuple[Diagnostic, ...]:
         found = list(noisy(model, self.name))
