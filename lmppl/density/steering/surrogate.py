@@ -78,6 +78,9 @@ class Outlook:
         """log ψ(x<t v) / ψ(x<t) of every token, `[n, V]` float32; `states` `[n]` are open ones."""
         log_psi = self.log_psi(remaining - 1)
         found = self.prior.log_ahead(beliefs, self.automaton, states, log_psi).float()
+        if remaining == len(self.floor) - 1:
+            # Without a token ψ is 1: so weights are of the size of the evidence from the first on.
+            return found
         here = self.log_expected(beliefs, states, remaining).float()
         return found.sub_(here.unsqueeze(-1))
 
