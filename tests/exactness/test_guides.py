@@ -45,9 +45,13 @@ CASES_AND_KINDS = [
     # Each kind on some of the cases, and all on what has choices before its text.
     if case is MIXED or kind == ("absurd" if case in (HARD, WARP) else "collapsed")
 ]
-every_guide = pytest.mark.parametrize(
-    ("case", "kind"), CASES_AND_KINDS, ids=lambda value: getattr(value, "name", value)
-)
+
+
+def _named(value: Case | str) -> str:
+    return value if isinstance(value, str) else value.name
+
+
+every_guide = pytest.mark.parametrize(("case", "kind"), CASES_AND_KINDS, ids=_named)
 
 
 @cache
@@ -121,7 +125,7 @@ def test_smc_from_a_guide_is_unbiased_with_three_particles(case: Case, kind: str
     assert smc_p_value(case, THREE, engine) > ALPHA  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("case", "kind"), [(MIXED, "fitted"), (HARD, "absurd")], ids=str)
+@pytest.mark.parametrize(("case", "kind"), [(MIXED, "fitted"), (HARD, "absurd")], ids=_named)
 def test_moves_from_a_guide_leave_the_posterior_invariant(case: Case, kind: str) -> None:
     assert invariance_p_value(case, partial(guide_kernel, case, kind)) > ALPHA
 

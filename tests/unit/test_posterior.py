@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from lmppl import load_posterior
 from lmppl.posterior import (
     Draw,
     Estimate,
@@ -21,7 +22,6 @@ from lmppl.posterior import (
     Posterior,
     TextDraw,
     Unseen,
-    load_posterior,
 )
 from lmppl.posterior.chains import autocorrelation_ess
 from lmppl.posterior.draws import KINDS
