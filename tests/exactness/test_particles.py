@@ -89,6 +89,7 @@ def test_particles_keep_to_a_target_whose_factors_are_tempered() -> None:
         executions=lambda case: [
             replace(each, log_phi=0.4 * each.log_phi) for each in TILT.executions(case)
         ],
+        _table=None,
     )
     target = Tempered.of(TILT.target(), torch.tensor([0.4], dtype=torch.float64))
     # Draws of the posterior, kept in proportion to what the power takes from them, 1 at most.

@@ -531,7 +531,7 @@ def test_particles_that_die_have_looked_and_those_that_resampling_loses_have_not
     # Two thirds of the particles break what is judged at the end, and nothing is resampled.
     assert looks("require r: n(t) > m(t) + 1") == pytest.approx(200.0)
     assert looks("require r: n(t) > m(t) + 1", num_runs=3) == pytest.approx(600.0)
-    assert 2.0 <= looks("factor f: 2 * n(t)") < 100.0
+    assert 2.0 <= looks("factor f: 2 * n(t)", lookahead="prefix") < 100.0
 
 
 def test_only_moves_that_draw_everything_anew_look_for_what_was_missed(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ _QUICK: dict[str, dict[str, int]] = {
     "rejection": {"num_samples": 5},
     "importance": {"num_samples": 20},
     "smc": {"num_particles": 16},
+    "twist": {"num_steps": 2, "num_rounds": 1, "num_particles": 16},
     "tempered": {"num_particles": 16},
     "ais": {"num_samples": 16},
     "mcmc": {"num_chains": 2, "num_samples": 4, "warmup_steps": 2},

@@ -281,7 +281,6 @@ def test_a_statistics_name_on_an_uncertain_reward_is_a_risk_rule(tmp_path: Any) 
         ("importance", "num_particles", "num_samples"),
         ("rejection", "samples", "num_samples"),
         ("exact", "num_particles", "num_samples"),
-        ("mcmc", "num_particles", "num_samples"),
         ("mcmc", "chains", "num_chains"),
         ("mcmc", "burn_in", "warmup_steps"),
         ("svi", "learning_rate", "lr"),

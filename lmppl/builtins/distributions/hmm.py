@@ -45,7 +45,7 @@ HMM = TextDistribution(
     name="hmm",
     arguments=(Argument("path", "path", "a JSON file with the model", known="bind"), *DRAWING),
     doc="A text of a hidden Markov model over tokens.",
-    example='text ~ hmm("topics.json", max_tokens=6)',
+    example='text ~ hmm("prior.json", max_tokens=6)',
     load=load,
     states="hidden",
     instances=instances,
