@@ -34,6 +34,9 @@ from lmppl.automata.predicates import (
     reads_only_text,
 )
 
+# Of so many requirements a text is tried on all the others.
+_TRIED = 4
+
 # What may be spent on finding contradictions in one text's requirements, a second or two.
 COMPARING = 5_000_000
 
@@ -183,11 +186,14 @@ def contradiction(
             continue
         if not any(dfas[index].outputs):
             return (index,)
-    # Most lists of requirements forbid something, and the shortest text that one of them allows has
-    # nothing of it: no product is needed where one text is accepted by all.
-    texts = (shortest_accepted(dfa) for dfa in dfas.values())
-    if any(all(dfa.accepts(text) for dfa in dfas.values()) for text in texts if text is not None):
+    # Most requirements forbid something, which the empty text has nothing of, nor mostly the
+    # shortest that the others allow: no product is needed where one text is accepted by all.
+    asking = [dfa for dfa in dfas.values() if not dfa.outputs[0]]
+    if not asking:
         return None
+    for text in map(shortest_accepted, asking[:_TRIED]):
+        if text is not None and all(dfa.accepts(text) for dfa in dfas.values()):
+            return None
     for pair in combinations(dfas, 2):
         if all(dfas[index].outputs[0] for index in pair):
             continue

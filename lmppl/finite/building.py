@@ -17,6 +17,10 @@ from lmppl.finite.automaton import WeightedAutomaton
 # Entries of the table of an automaton, states × token classes.
 TABLE_ENTRIES = 1 << 24
 
+# States are found level by level, those that one more token reaches: a level costs the same however
+# few states are new in it, and there may be as many levels as states.
+_MOST_LEVELS = 1 << 12
+
 
 class AutomatonTooLarge(ValueError):
     """An automaton that needs more entries of a table than there is room for."""
@@ -83,7 +87,8 @@ def product(
     tokens reach are made, and then those that weigh alike are merged.
 
     Raises:
-        AutomatonTooLarge: more than `most_entries` states × token classes.
+        AutomatonTooLarge: more than `most_entries` states × token classes, or a state that no text
+            of fewer than 4,096 tokens reaches.
     """
     first, *rest = parts
     found = merged(first)
@@ -105,6 +110,8 @@ def _pair(a: WeightedAutomaton, b: WeightedAutomaton, most_entries: int) -> Weig
     count = 1
     weighs = a.log_weight is not None or b.log_weight is not None
     while len(states[-1]):
+        if len(steps) == _MOST_LEVELS:
+            raise AutomatonTooLarge(f"states that only texts of {_MOST_LEVELS:,} tokens reach")
         at_a, at_b = states[-1] // b.num_states, states[-1] % b.num_states
         to_a, to_b = a.step[at_a][:, of_a], b.step[at_b][:, of_b]
         dead = (to_a < 0) | (to_b < 0)
