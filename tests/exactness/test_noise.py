@@ -98,6 +98,7 @@ def test_methods_that_need_the_score_itself_refuse() -> None:
         "tempered": ["LMP418"],
         "ais": ["LMP418"],
         "mcmc": ["LMP415"],
+        "twist": ["LMP418"],
         "svi": ["LMP418"],
     }
     with pytest.raises(lmppl.InferenceError, match="LMP415"):
