@@ -366,7 +366,7 @@ def hurried_p_value(engine: Any, at: str) -> float:
 
 def _left(engine: Any, state: State) -> float:
     """What the engine itself thinks is to come."""
-    return float(engine._annealing._tokens_to_come(state))
+    return float(engine.annealing._tokens_to_come(state))
 
 
 def test_a_hurried_run_that_keeps_its_heaviest_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
