@@ -205,6 +205,7 @@ def _option_hint(name: str, command: click.Command | None) -> str:
     beginning = sorted(each for each in names if plain and each.startswith(f"--{name.lstrip('-')}"))
     if beginning:
         return f"did you mean {' or '.join(beginning)}?"
+    known: set[str] = set()
     if "--set" in names:
         from dataclasses import fields
 
@@ -218,6 +219,9 @@ def _option_hint(name: str, command: click.Command | None) -> str:
     near = closest(name, names)
     if near:
         return f"did you mean {near}?"
+    meant = closest(plain, sorted(known))
+    if meant:
+        return f"did you mean the option of the method, --set {meant}=…?"
     if "--param" in names and plain.isidentifier():
         return f"a parameter of the model is given by --param {plain}=…"
     return ""

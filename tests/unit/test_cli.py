@@ -135,6 +135,10 @@ def test_the_parser_has_the_options_of_the_reference() -> None:
         ("run a.lmp -n 3", "did you mean --num-samples?"),
         ("run a.lmp --sed 3", "did you mean --seed?"),
         ("run a.lmp --num-particles 3", "--set num_particles=…"),
+        (
+            "run a.lmp --num-particle 3",
+            "did you mean the option of the method, --set num_particles=…?",
+        ),
         ("run a.lmp --prompt Hi", "--param prompt=…"),
         ("run a.lmp --seed --quiet", "--seed needs a value, before --quiet"),
         ("run a.lmp --seed", "lmppl run: error: option '--seed' requires an argument"),
