@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
-def cache_directories() -> list[Path]:
+def cache_directories() -> Iterator[Path]:
     """Where things may lie, best first: `$LMPPL_CACHE_DIR` alone where it is given."""
     given = os.environ.get("LMPPL_CACHE_DIR")
     if given:
-        return [Path(given)]
-    directories: list[Path] = []
+        yield Path(given)
+        return
     xdg = os.environ.get("XDG_CACHE_HOME")
     if xdg:
-        directories.append(Path(xdg) / "lmppl")
+        yield Path(xdg) / "lmppl"
     else:
         with contextlib.suppress(RuntimeError):
-            directories.append(Path.home() / ".cache" / "lmppl")
+            yield Path.home() / ".cache" / "lmppl"
+    # Seldom needed, and slow to load.
+    import tempfile
+
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    directories.append(Path(tempfile.gettempdir()) / f"lmppl-{user}")
-    return directories
+    yield Path(tempfile.gettempdir()) / f"lmppl-{user}"
 
 
 def is_private(path: Path) -> bool:

@@ -15,10 +15,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Protocol
 
-from lmppl.records import dataclass
+from lmppl.records import dataclass, replace
 
 # A program of 4 MiB has a hundred thousand lines.
 MOST_PROGRAM_BYTES = 4 * 2**20

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +18,7 @@ from lmppl.inference.references import (
 )
 from lmppl.ir.model import InferSpec, Model
 from lmppl.options import settings_for
-from lmppl.records import dataclass
+from lmppl.records import dataclass, replace
 
 if TYPE_CHECKING:
     from lmppl.density import Target

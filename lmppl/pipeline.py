@@ -5,8 +5,8 @@ text ──parse──▶ Program ──check──▶ Model ──bind──▶
 
 from __future__ import annotations
 
-import logging
 import os
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -35,10 +35,6 @@ from lmppl.syntax import read_program, require_text
 if TYPE_CHECKING:
     from lmppl.posterior import NoPosterior, Posterior
     from lmppl.progress import ProgressListener
-
-_log = logging.getLogger(__name__)
-# Nothing is shown unless the host program, or `lmppl --verbose`, listens.
-logging.getLogger("lmppl").addHandler(logging.NullHandler())
 
 
 def load(
@@ -84,7 +80,7 @@ def _compile(
     allow = (allow,) if isinstance(allow, (str, os.PathLike)) else tuple(allow)
     analysis = analyse_text(text, path, program_files(base_dir, allow), pedantic=pedantic)
     model = analysis.checked()
-    _log.info("checked %s in %.2f s", path or "a text", time.perf_counter() - began)
+    _tell("checked %s in %.2f s", path or "a text", time.perf_counter() - began)
     return CompiledModel(model, analysis.diagnostics)
 
 
@@ -153,7 +149,7 @@ def _infer_many(
     if refusals:
         raise InferenceError(refusals, model.sources)
 
-    _log.info("%s of %s by %s", model.name, model.path or "a text", settings)
+    _tell("%s of %s by %s", model.name, model.path or "a text", settings)
     with ExitStack() as ending:
         with listening(progress) as listener:
             if listener is not None:
@@ -189,6 +185,12 @@ def _infer_many(
             else judge(each, settings)
             for number, each in enumerate(results)
         ]
+
+
+def _tell(message: str, *values: object) -> None:
+    """Tells the log. Whoever listens to it has loaded `logging`, which is slow to load."""
+    if "logging" in sys.modules:
+        sys.modules["logging"].getLogger(__name__).info(message, *values)
 
 
 def _absent(error: InferenceError, bound: Sequence[BoundModel], number: int) -> NoPosterior:

@@ -10,9 +10,10 @@ import re
 import sys
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
+
+from lmppl.records import dataclass
 
 NUM_CODE_POINTS = 0x110000
 

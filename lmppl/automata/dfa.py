@@ -11,9 +11,9 @@ import hashlib
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from lmppl.automata.alphabet import Partition, common_refinement
+from lmppl.records import dataclass
 
 STATE_BUDGET = 10_000
 # What a product costs besides its states and classes.

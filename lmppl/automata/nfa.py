@@ -10,12 +10,13 @@ marked, must read that newline next, and must then be at the end.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import TypeAlias
 
 from lmppl.automata.alphabet import ALL, Charset, category, partition
 from lmppl.automata.dfa import STATE_BUDGET, Dfa, TooManyStates, minimise
+from lmppl.records import dataclass
 
 NEWLINE: Charset = ((10, 10),)
 MAX_NODES = 200_000

@@ -7,11 +7,11 @@ What a built-in predicate means to automata is put together from these: `texts_w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 
 from lmppl.automata.dfa import Dfa, complement
 from lmppl.automata.nfa import Nfa
 from lmppl.automata.regex import regex_dfa, regex_nfa, words_dfa, words_nfa
+from lmppl.records import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from lmppl.automata.alphabet import Partition
 from lmppl.automata.dfa import Dfa
+from lmppl.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeVar
 
 from lmppl.checker.scope import Symbol
 from lmppl.errors import Diagnostic, LmpError, Span
 from lmppl.ir.model import Model
 from lmppl.ir.types import Type
+from lmppl.records import dataclass
 
 _T = TypeVar("_T")
 

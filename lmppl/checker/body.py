@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from lmppl.ir.model import Expectation, Let, Output, Parameter, Potential, Site
+from lmppl.records import dataclass
 
 
 @dataclass(slots=True)

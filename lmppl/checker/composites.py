@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from lmppl.checker.names import NameChecker
 from lmppl.checker.operands import unknown
@@ -13,6 +12,7 @@ from lmppl.errors import Label
 from lmppl.evaluation.constants import MOST_CHARACTERS, interpolate
 from lmppl.ir import expr as ir
 from lmppl.ir.types import STRING, UNKNOWN
+from lmppl.records import replace
 from lmppl.syntax import ast
 
 

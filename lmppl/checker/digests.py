@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping
 
 from lmppl.errors import Span
 from lmppl.ir.expr import Binary, Expr, spine
 from lmppl.ir.model import Model
+from lmppl.records import names
 
 # No part of what is denoted: where things were written, how to compute, and what is only checked.
 _LEFT_OUT = frozenset({"span", "facts", "path", "base_dir", "allow", "digest"})
@@ -36,13 +36,14 @@ def _canonical(value: object) -> str:
         opened = (f"Binary(operator={_canonical(each.operator)},left=" for each in operators[::-1])
         closed = (f",right={_canonical(each.right)})" for each in operators)
         return "".join((*opened, _canonical(first), *closed))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        parts = [
-            f"{field.name}={_canonical(getattr(value, field.name))}"
-            for field in dataclasses.fields(value)
-            if field.name not in _LEFT_OUT and not _is_derived(value, field.name)
+    parts = names(value)
+    if parts is not None:
+        written = [
+            f"{name}={_canonical(getattr(value, name))}"
+            for name in parts
+            if name not in _LEFT_OUT and not _is_derived(value, name)
         ]
-        return f"{type(value).__name__}({','.join(parts)})"
+        return f"{type(value).__name__}({','.join(written)})"
     if isinstance(value, Mapping):
         items = sorted((str(key), _canonical(item)) for key, item in value.items())
         return "{" + ",".join(f"{key}:{item}" for key, item in items) + "}"

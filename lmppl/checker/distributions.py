@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from lmppl.builtins import DISTRIBUTIONS, EXTERN_LM, PLANNED, kinds, named
 from lmppl.checker.arguments import formals_of
@@ -16,6 +15,7 @@ from lmppl.errors import Label, Span
 from lmppl.ir import expr as ir
 from lmppl.ir.model import Distribution
 from lmppl.ir.types import CHAT
+from lmppl.records import replace
 from lmppl.syntax import ast
 
 _DISTRIBUTIONS = {each.name: each for each in DISTRIBUTIONS}

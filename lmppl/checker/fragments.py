@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import replace
 from typing import Literal, cast
 
 from lmppl.builtins import every
@@ -22,7 +21,7 @@ from lmppl.files import Folder
 from lmppl.ir.expr import Constant, Expr
 from lmppl.ir.model import Model
 from lmppl.ir.types import REAL
-from lmppl.records import dataclass
+from lmppl.records import dataclass, replace
 from lmppl.syntax import ast
 from lmppl.syntax.parser import parse
 from lmppl.syntax.trees import spine

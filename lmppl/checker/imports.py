@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Protocol
 
 from lmppl.checker.files import FileReader, Place
@@ -13,6 +12,7 @@ from lmppl.checker.scope import Scope, Symbol
 from lmppl.checker.scores import ScoreChecker
 from lmppl.errors import LmpError, Span
 from lmppl.ir.model import Extern, Reward
+from lmppl.records import replace
 from lmppl.syntax import ast
 from lmppl.syntax.parser import parse
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from lmppl.builtins import FACTORS, PLANNED, named
 from lmppl.checker.analysis import Annotations
 from lmppl.checker.operands import unknown
@@ -11,6 +9,7 @@ from lmppl.checker.report import Report, did_you_mean
 from lmppl.checker.scope import KIND_IN_WORDS, Scope, Symbol
 from lmppl.errors import Label, Span, closest
 from lmppl.ir import expr as ir
+from lmppl.records import replace
 from lmppl.syntax import ast
 from lmppl.syntax.trees import walk
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from lmppl.checker.operands import report_uncertain, require_condition, require_number, unknown
@@ -15,6 +14,7 @@ from lmppl.errors import Label
 from lmppl.evaluation.constants import apply_binary, apply_unary
 from lmppl.ir import expr as ir
 from lmppl.ir.types import BOOL, CHAT, INT, REAL, STRING, Interval, Type
+from lmppl.records import replace
 from lmppl.syntax import ast
 
 

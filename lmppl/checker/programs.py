@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import replace
 
 from lmppl.checker.analysis import Analysis, Annotations
 from lmppl.checker.body import Body
@@ -26,6 +25,7 @@ from lmppl.files import Folder, ProgramFiles, Unreadable
 from lmppl.inference.declared import foreseen, infer_mistakes
 from lmppl.ir.expr import RewardCall
 from lmppl.ir.model import Facts, InferSpec, Model, Potential
+from lmppl.records import replace
 from lmppl.syntax import ast
 
 

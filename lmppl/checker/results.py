@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 
 from lmppl.builtins import Builtin, source_of
 from lmppl.builtins.kinds import Function, Measure, Rule
@@ -14,6 +13,7 @@ from lmppl.errors import Span
 from lmppl.evaluation.constants import arithmetic
 from lmppl.ir import expr as ir
 from lmppl.ir.types import INT, UNKNOWN, Interval
+from lmppl.records import replace
 
 
 class BuiltinTyper:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from lmppl.errors import Span
 from lmppl.ir.expr import Constant, Expr, Reference, resolved, walk, walk_through
 from lmppl.ir.model import Extern, Parameter, Reward
 from lmppl.ir.types import Type
+from lmppl.records import dataclass
 
 SymbolKind = Literal[
     "constant",

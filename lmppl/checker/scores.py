@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 from lmppl.checker.expressions import ExpressionChecker
@@ -17,6 +16,7 @@ from lmppl.errors import Label
 from lmppl.ir import expr as ir
 from lmppl.ir.model import EXTERN, Extern, Reward, RewardSource
 from lmppl.ir.types import UNKNOWN, Interval, Type
+from lmppl.records import replace
 from lmppl.syntax import ast
 
 # What an extern reward may say of itself beside its parameters and type.

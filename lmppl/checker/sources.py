@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from lmppl.builtins import PLANNED, every
 from lmppl.builtins.kinds import Source
@@ -16,6 +15,7 @@ from lmppl.checker.typing_rules import in_words
 from lmppl.ir import expr as ir
 from lmppl.ir.model import Parameter, RewardSource
 from lmppl.ir.types import Type
+from lmppl.records import replace
 from lmppl.syntax import ast
 
 _SOURCES = every(Source)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from lmppl.builtins import distribution_of, named
 from lmppl.checker.body import Body
 from lmppl.checker.claims import ClaimChecker
@@ -17,6 +15,7 @@ from lmppl.errors import Label, Span
 from lmppl.ir import expr as ir
 from lmppl.ir.model import Distribution, Let, Output, Site
 from lmppl.ir.types import CHAT, UNKNOWN, Type
+from lmppl.records import replace
 from lmppl.syntax import ast
 
 _DISTRIBUTIONS = named("distribution")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import replace
 
 from lmppl.builtins import named
 from lmppl.checker.analysis import Analysis
 from lmppl.checker.programs import analyse
 from lmppl.errors import Diagnostic, LmpError
 from lmppl.files import ProgramFiles
+from lmppl.records import replace
 from lmppl.syntax.parser import SyntaxFailure, parse
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from lmppl.checker.arguments import Check
@@ -22,6 +21,7 @@ from lmppl.errors import Label, Span
 from lmppl.ir import expr as ir
 from lmppl.ir.model import Parameter
 from lmppl.ir.types import UNKNOWN, Interval, Type
+from lmppl.records import replace
 from lmppl.syntax import ast
 
 

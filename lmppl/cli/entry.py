@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 
 import click
@@ -55,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"error: {error}")
         return Exit.INFERENCE
     except Exception:
+        import traceback
+
         traceback.print_exc()
         say("error: this is a bug in lmppl or in a function that was given to it (see above)")
         return Exit.INFERENCE

@@ -12,7 +12,6 @@ from lmppl.cli.parsing import Arguments
 from lmppl.cli.streams import say, say_diagnostics, show
 from lmppl.errors import LmpError, render
 from lmppl.errors.plain import harmless
-from lmppl.writing import write_whole
 
 
 def load_program(
@@ -55,6 +54,7 @@ def check(arguments: Arguments) -> int:
 def fmt(arguments: Arguments) -> int:
     """`lmppl fmt [--check] FILE...`: formatted in place, or from standard input to output."""
     from lmppl.syntax import format_source, read_program
+    from lmppl.writing import write_whole
 
     code = Exit.FINE
     for path in arguments.files:

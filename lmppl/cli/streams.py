@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import sys
 from typing import TextIO
 
@@ -133,4 +132,6 @@ def width_of(stream: TextIO) -> int:
     """The width to lay tables out in: the terminal's, or 96 where there is none."""
     if not stream.isatty():
         return 96
+    import shutil
+
     return max(40, min(shutil.get_terminal_size().columns, 120))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 # Names among which one is looked for, and their characters.
@@ -23,6 +22,9 @@ def closest(word: str, candidates: Iterable[str]) -> str | None:
         alike.sort(key=lambda name: (name[:4] != word[:4], abs(len(name) - len(word)), name))
         names = alike[:_MOST]
     names = [name for name in names if len(name) <= _LONGEST]
+    # A program without mistakes never needs it.
+    import difflib
+
     # One wrong letter of three leaves two thirds: `sms` for `smc`.
     cutoff = 0.66 if len(word) == 3 else 0.7
     near = difflib.get_close_matches(word, names, n=1, cutoff=cutoff)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from lmppl.automata.predicates import Arguments, Counting, Predicate
 from lmppl.evaluation.constants import NotConstant, constant_value
@@ -33,6 +32,7 @@ from lmppl.ir.expr import (
     spine,
 )
 from lmppl.ir.model import Model
+from lmppl.records import dataclass
 
 # Values of a function that are told apart.
 MOST_VALUES = 20_000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, cast
 
@@ -33,6 +32,7 @@ from lmppl.ir.expr import (
     spine,
 )
 from lmppl.ir.model import Model, Potential
+from lmppl.records import dataclass, replace
 
 _FLIPPED: Mapping[str, Comparison] = {
     "<=": ">=",

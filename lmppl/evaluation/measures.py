@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 
@@ -20,6 +19,7 @@ from lmppl.builtins import builtin, kinds, source_of
 from lmppl.evaluation.constants import NotConstant, apply_binary, constant_value
 from lmppl.ir.expr import Binary, Call, Constant, Expr, Reference, RewardCall, Unary
 from lmppl.ir.model import Model
+from lmppl.records import dataclass, replace
 
 # Beyond this, sums of reals need not be what they seem.
 _EXACT = 2.0**50

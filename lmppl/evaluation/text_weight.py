@@ -7,7 +7,6 @@ wants the automaton goes on to `lmppl.density.text_automaton`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from lmppl.automata.predicates import Predicate
 from lmppl.evaluation.additive import NOTHING, Additive, NotAdditive, additive_form
@@ -17,6 +16,7 @@ from lmppl.evaluation.facts import texts_read
 from lmppl.evaluation.ranges import TextRanges, expr_range
 from lmppl.ir.expr import Expr
 from lmppl.ir.model import Model, Potential
+from lmppl.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

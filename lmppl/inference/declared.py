@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 
 from lmppl.errors import Diagnostic, Label
 from lmppl.inference.methods import check_method, method_meant, method_named
@@ -13,6 +13,7 @@ from lmppl.inference.references import reference_mistake
 from lmppl.inference.settings import Settings
 from lmppl.ir.expr import Expr, Reference
 from lmppl.ir.model import InferSpec, Model
+from lmppl.records import replace
 
 
 def infer_mistakes(specs: Sequence[InferSpec]) -> list[Diagnostic]:

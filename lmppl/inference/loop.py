@@ -24,6 +24,8 @@ from lmppl.progress import ProgressEvent, ProgressListener, reporting_to
 State = TypeVar("State")
 
 _log = logging.getLogger(__name__)
+# Nothing is shown unless the host program, or `lmppl --verbose`, listens.
+logging.getLogger("lmppl").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ must change nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from lmppl.errors import InternalError, LmpError
+from lmppl.records import dataclass
 from lmppl.syntax import ast
 from lmppl.syntax.grammar import keywords
 from lmppl.syntax.parser import build

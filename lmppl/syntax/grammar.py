@@ -11,10 +11,9 @@ import functools
 import hashlib
 import json
 import os
+import pkgutil
 import re
-import tempfile
 from collections.abc import Collection, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,10 @@ if TYPE_CHECKING:
 
 START = "program"
 # What the tables in the cache look like; counts up when that changes.
-_FORMAT = "1"
+_FORMAT = "2"
+
+# The group of the pattern that all keywords match.
+KEYWORD = "KEYWORD"
 
 # Words that only count as keywords right after `extern`; elsewhere they are names.
 AFTER_EXTERN = {"lm": "LM", "function": "FUNCTION"}
@@ -37,9 +39,10 @@ AFTER_EXTERN = {"lm": "LM", "function": "FUNCTION"}
 @functools.cache
 def grammar_text() -> str:
     """The text of `lmp.lark`, from the installed package or from the checkout it runs in."""
-    packaged = resources.files("lmppl").joinpath("grammar", "lmp.lark")
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
+    with contextlib.suppress(FileNotFoundError):
+        packaged = pkgutil.get_data("lmppl", "grammar/lmp.lark")
+        if packaged is not None:
+            return packaged.decode("utf-8")
     checkout = Path(__file__).parents[2] / "grammar" / "lmp.lark"
     if checkout.is_file():
         return checkout.read_text(encoding="utf-8")
@@ -109,11 +112,16 @@ def _pattern(terminals: Collection[TerminalDef]) -> str:
             each.name,
         ),
     )
-    return "|".join(
+    words = _keywords(terminals)
+    # One group for all keywords: Python compiles the pattern in every process. Nothing else that
+    # is a token begins with one of them, so that their order makes no difference.
+    kinds = [f"(?P<{KEYWORD}>(?:{'|'.join(words)})\\b)"]
+    kinds += [
         f"(?P<{each.name}>{each.pattern.to_regexp()})"
         for each in ordered
-        if each.name not in AFTER_EXTERN.values()
-    )
+        if each.name not in {*AFTER_EXTERN.values(), *words.values()}
+    ]
+    return "|".join(kinds)
 
 
 def _keywords(terminals: Collection[TerminalDef]) -> dict[str, str]:
@@ -143,7 +151,8 @@ def tables() -> Tables:
 
 @functools.cache
 def terminals() -> re.Pattern[str]:
-    """One pattern over all terminals of the grammar; the name of the group is the terminal."""
+    """One pattern over all terminals of the grammar; the name of the group is the terminal, or
+    `KEYWORD`."""
     return re.compile(tables().pattern)
 
 
@@ -173,6 +182,8 @@ def _save(built: Tables, file: Path) -> bool:
         # Other tables would read other programs.
         if not make_private(file.parent):
             return False
+        import tempfile
+
         descriptor, passing = tempfile.mkstemp(dir=file.parent, prefix="grammar-")
         try:
             with os.fdopen(descriptor, "wb") as stream:

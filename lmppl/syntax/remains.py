@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, Iterator, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from lmppl.errors import Diagnostic
+from lmppl.records import dataclass
 from lmppl.syntax.scanner import Scan
 from lmppl.syntax.tokens import Token, Tree
 

@@ -7,10 +7,11 @@ probably meant, so that one typing error does not hide the next.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from lmppl.errors import Diagnostic, Label, LmpError, Span
-from lmppl.syntax.grammar import AFTER_EXTERN, keywords, terminals
+from lmppl.records import dataclass
+from lmppl.syntax.grammar import AFTER_EXTERN, KEYWORD, keywords, terminals
 from lmppl.syntax.tokens import Token
 
 # What other languages write, and the token that takes its place; longer signs come first.
@@ -123,6 +124,7 @@ def scan(source: str, path: str | None = None) -> Scan:
     """All tokens and comments of a normalised text."""
     result = Scan(source, path)
     match = terminals().match
+    words = keywords()
     tokens = result.tokens
     position = 0
     line = 1
@@ -145,7 +147,9 @@ def scan(source: str, path: str | None = None) -> Scan:
                     _token("COMMENT", source, position, end, line, position - line_start + 1)
                 )
             else:
-                if kind == "NAME" and tokens and tokens[-1].type == "EXTERN":
+                if kind == KEYWORD:
+                    kind = words[matched.group()]
+                elif kind == "NAME" and tokens and tokens[-1].type == "EXTERN":
                     kind = AFTER_EXTERN.get(matched.group(), kind)
                 tokens.append(_token(kind, source, position, end, line, position - line_start + 1))
         newlines = source.count("\n", position, end)

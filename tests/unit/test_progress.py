@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import logging
 import os
@@ -163,6 +164,7 @@ def test_the_log_says_what_was_done(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_library_is_silent_until_it_is_asked() -> None:
+    importlib.import_module("lmppl.inference.loop")
     handlers = logging.getLogger("lmppl").handlers
     assert any(isinstance(handler, logging.NullHandler) for handler in handlers)
 

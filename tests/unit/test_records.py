@@ -6,9 +6,11 @@ import copy
 import dataclasses
 import pickle
 from dataclasses import FrozenInstanceError, field, fields, replace
+from typing import ClassVar
 
 import pytest
 
+from lmppl import records
 from lmppl.ir.types import Interval
 from lmppl.records import dataclass
 
@@ -144,3 +146,63 @@ def test_a_record_that_would_run_something_once_it_is_made_is_refused() -> None:
 
     with pytest.raises(AssertionError, match="Checked"):
         dataclass(frozen=True, slots=True)(Checked)
+
+
+@dataclass(slots=True)
+class Counting:
+    """A record that changes."""
+
+    size: int = 0
+    parts: list[int] = field(default_factory=list)
+
+
+def test_a_record_may_change_and_has_no_hash_then() -> None:
+    record = Counting()
+    record.size += 1
+    record.parts.append(2)
+    assert record == Counting(1, [2]) and Counting().parts == []
+    with pytest.raises(TypeError):
+        hash(record)
+    with pytest.raises(AttributeError):
+        record.other = 1  # type: ignore[attr-defined]
+    assert copy.deepcopy(record) == record
+
+
+def test_fields_are_those_of_the_standard_library_and_made_when_asked_for() -> None:
+    def said(kind: type) -> list[tuple[object, ...]]:
+        return [
+            (each.name, each.type, each.default, each.default_factory, each.init, each.kw_only)
+            for each in fields(kind)
+        ]
+
+    @dataclass(frozen=True, slots=True)
+    class Late(Base):
+        """With what no field is."""
+
+        kind: ClassVar[str] = "late"
+        size: int = 2
+        parts: list[int] = field(default_factory=list)
+
+    assert not isinstance(vars(Late)["__dataclass_fields__"], dict)
+    assert said(Late) == said(Standard) and Late.kind == "late"
+    assert dataclasses.is_dataclass(Late) and isinstance(vars(Late)["__dataclass_fields__"], dict)
+
+
+def test_what_is_replaced_here_is_replaced_as_in_the_standard_library() -> None:
+    record = Mine("a", 3, [1])
+    assert records.replace(record, size=4) == replace(record, size=4)
+    assert records.replace(Standard("a"), size=4) == Standard("a", 4)
+    assert records.replace(Remembering("a"), name="c").known == {}
+    with pytest.raises(TypeError):
+        records.replace(record, other=1)  # type: ignore[call-arg]
+    assert records.names(record) == ("name", "size", "parts")
+    assert records.names(Standard("a")) == records.names(record)
+    assert records.names(Mine) is None and records.names("a") is None
+
+
+def test_a_default_that_all_records_would_share_is_refused() -> None:
+    with pytest.raises(AssertionError, match="share"):
+
+        @dataclass(frozen=True, slots=True)
+        class Shared:
+            parts: list[int] = []  # noqa: RUF012

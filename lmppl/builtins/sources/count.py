@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lmppl.builtins.arguments import IGNORE_CASE
 from lmppl.builtins.kinds import Arguments, Countable, Source
 from lmppl.builtins.signature import Argument
 from lmppl.ir.types import INT, Interval
+from lmppl.records import replace
 
 if TYPE_CHECKING:
     from pathlib import Path

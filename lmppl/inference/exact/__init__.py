@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from lmppl.builtins import distribution_of
 from lmppl.errors import Diagnostic
 from lmppl.evaluation.constants import NotConstant, constant_value
-from lmppl.inference.exact.structure import foreseen
 from lmppl.inference.settings import Referee, Settings, Values, noisy, option
 from lmppl.ir.model import Model
 from lmppl.records import dataclass
+
+if TYPE_CHECKING:
+    from lmppl.inference.exact.structure import Obstacle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,7 @@ class Exact(Settings):
     def unknowns(self, model: Model, values: Values) -> tuple[Diagnostic, ...]:
         if _num_executions(model, values) <= self.max_sequences:
             return ()
-        obstacle = foreseen(model, values)
+        obstacle = _foreseen(model, values)
         if obstacle is None:
             return ()
         return (
@@ -75,13 +77,20 @@ class Exact(Settings):
     def how(self, model: Model, values: Values) -> str:
         if _num_executions(model, values) <= self.max_sequences:
             return "lists every execution"
-        if foreseen(model, values) is not None:
+        if _foreseen(model, values) is not None:
             return "lists every execution, up to max_sequences"
         texts = " and ".join(site.name for site in model.text_sites)
         return (
             f"lists every execution; where they are more than {self.max_sequences:,}, sums over the"
             f" texts of {texts} by dynamic programming"
         )
+
+
+def _foreseen(model: Model, values: Values) -> Obstacle | None:
+    # What reads sums is needed for models that are run by this method only.
+    from lmppl.inference.exact.structure import foreseen
+
+    return foreseen(model, values)
 
 
 def _num_executions(model: Model, values: Values) -> float:
