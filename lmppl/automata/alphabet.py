@@ -1,17 +1,9 @@
-"""Sets of characters as ranges of code points, and partitions of all code points into classes.
-
-What a set contains is asked of Python's own regular-expression engine wherever Unicode tables are
-involved, so that automata and `re` cannot disagree about a character.
-"""
+"""Sets of characters as ranges of code points, and partitions of all code points into classes."""
 
 from __future__ import annotations
 
-import re
-import sys
-from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from itertools import chain
 
 from lmppl.records import dataclass
 
@@ -55,55 +47,19 @@ def union(*sets: Charset) -> Charset:
 
 def difference(chars: Charset, other: Charset) -> Charset:
     """The code points of the first set that are not in the other."""
-    return complement(union(complement(chars), other))
-
-
-# Planes 4 to 13 are unassigned, 14 holds tags and variation selectors and 15 and 16 are for private
-# use: no letters, digits or spaces.  Not scanning them makes the first question four times faster.
-_SCANNED = 0x40000
-
-
-@lru_cache(maxsize=64)
-def category(escape: str, ascii_only: bool = False) -> Charset:
-    """The characters that `\\w`, `\\d` or `\\s` matches."""
-    pattern = re.compile(escape + "+", re.ASCII if ascii_only else 0)
-    scanned = _scanned_characters()[: 128 if ascii_only else _SCANNED]
-    return tuple((m.start(), m.end() - 1) for m in pattern.finditer(scanned))
-
-
-# Ideographs, syllables of Hangul, surrogates and what is for private use lie between these.
-_MAY_HAVE_CASE = (range(0, 0x3400, 256), range(0xA000, 0xAC00, 256), range(0xF900, 0x20000, 256))
-
-
-@lru_cache(maxsize=1)
-def cased_characters() -> str:
-    """Every character whose letter case could matter, a superset; others are their own case."""
-    scanned = _scanned_characters()
-    found: set[str] = set()
-    for start in chain(*_MAY_HAVE_CASE):
-        block = scanned[start : start + 256]
-        if block.lower() == block and block.upper() == block:
-            continue
-        for char, lower, upper in zip(
-            block, map(str.lower, block), map(str.upper, block), strict=True
-        ):
-            if lower != char or upper != char:
-                found.update(char, *lower, *upper)
-    return "".join(sorted(found))
-
-
-@lru_cache(maxsize=1)
-def _scanned_characters() -> str:
-    # Surrogates are characters of Python's str too. Faster than joining chr(i): from one block of
-    # 256 code points to the next each grows by 256, which is one sum of long integers.
-    first, step = array("I", range(256)), array("I", [256]) * 256
-    block, step_of_all = (int.from_bytes(each.tobytes(), sys.byteorder) for each in (first, step))
-    codes = bytearray()
-    for _ in range(0, _SCANNED, 256):
-        codes += block.to_bytes(4 * 256, sys.byteorder)
-        block += step_of_all
-    encoding = "utf-32-le" if sys.byteorder == "little" else "utf-32-be"
-    return codes.decode(encoding, "surrogatepass")
+    result: list[tuple[int, int]] = []
+    for first, last in chars:
+        # From the range of the other that begins last before this one.
+        at = max(bisect_right(other, (first, NUM_CODE_POINTS)) - 1, 0)
+        for low, high in other[at:]:
+            if low > last:
+                break
+            if first < low:
+                result.append((first, low - 1))
+            first = max(first, high + 1)
+        if first <= last:
+            result.append((first, last))
+    return tuple(result)
 
 
 @dataclass(frozen=True, slots=True)

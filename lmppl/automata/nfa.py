@@ -14,7 +14,8 @@ from dataclasses import field
 from enum import Enum
 from typing import TypeAlias
 
-from lmppl.automata.alphabet import ALL, Charset, category, partition
+from lmppl.automata.alphabet import ALL, Charset, partition
+from lmppl.automata.characters import category
 from lmppl.automata.dfa import STATE_BUDGET, Dfa, TooManyStates, minimise
 from lmppl.records import dataclass
 

@@ -16,16 +16,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-from lmppl.automata.alphabet import (
-    ALL,
-    Charset,
-    cased_characters,
-    category,
-    charset,
-    complement,
-    difference,
-    union,
-)
+from lmppl.automata.alphabet import ALL, Charset, charset, complement, difference, union
+from lmppl.automata.characters import cased_characters, cased_set, category
 from lmppl.automata.dfa import STATE_BUDGET, Dfa, TooManyStates, minimise
 from lmppl.automata.nfa import MAX_NODES, NEWLINE, Assertion, Nfa, determinise
 from lmppl.automata.occurrences import occurrences
@@ -260,12 +252,7 @@ def characters(op: Any, argument: Any, flags: int) -> Charset:
     node = sre_parser.SubPattern(sre_parser.State(), [(op, argument)])
     engine = sre_compiler.compile(node, flags)
     matched = charset((ord(char), ord(char)) for char in engine.findall(cased))
-    return union(difference(plain, _cased_set()), matched)
-
-
-@lru_cache(maxsize=1)
-def _cased_set() -> Charset:
-    return charset((ord(char), ord(char)) for char in cased_characters())
+    return union(difference(plain, cased_set()), matched)
 
 
 def _plain_characters(op: Any, argument: Any, flags: int) -> Charset:

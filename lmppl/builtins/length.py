@@ -35,7 +35,8 @@ def reads(unit: str) -> Reads:
 
 def automaton(admits: tuple[int, ...], budget: int, unit: str) -> Dfa:
     """Counts up to the last entry of `admits`, which are its outputs."""
-    from lmppl.automata.alphabet import category, complement, partition
+    from lmppl.automata.alphabet import complement, partition
+    from lmppl.automata.characters import category
     from lmppl.automata.dfa import Dfa, TooManyStates, minimise
 
     cap = len(admits) - 1
@@ -63,7 +64,8 @@ def automaton(admits: tuple[int, ...], budget: int, unit: str) -> Dfa:
 
 def running(budget: int, unit: str) -> Running:
     """Counts without an end, in one state or two: inside of a word and outside."""
-    from lmppl.automata.alphabet import category, complement, partition
+    from lmppl.automata.alphabet import complement, partition
+    from lmppl.automata.characters import category
     from lmppl.automata.running import Running
 
     if unit == _CHARACTERS:

@@ -10,14 +10,13 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 import pkgutil
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmppl.caches import cache_directories, is_private, make_private
+from lmppl.caches import kept
 from lmppl.errors import InternalError
 from lmppl.syntax.automaton import Rule, Tables
 
@@ -137,16 +136,7 @@ def _keywords(terminals: Collection[TerminalDef]) -> dict[str, str]:
 @functools.cache
 def tables() -> Tables:
     """The tables of this process: from the cache where there are some, else built and cached."""
-    for directory in cache_directories():
-        file = directory / f"grammar-{_digest()}.json"
-        loaded = _load(file)
-        if loaded is not None:
-            return loaded
-    built = build_tables()
-    for directory in cache_directories():
-        if _save(built, directory / f"grammar-{_digest()}.json"):
-            break
-    return built
+    return kept(f"grammar-{_digest()}.json", _read, build_tables, _written)
 
 
 @functools.cache
@@ -166,33 +156,9 @@ def _digest() -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
-def _load(file: Path) -> Tables | None:
-    try:
-        if not (is_private(file.parent) and is_private(file)):
-            return None
-        return Tables.of_json(json.loads(file.read_bytes()))
-    except Exception:
-        # Missing, truncated or from elsewhere: whatever it is, the tables can be built again.
-        return None
+def _read(data: bytes) -> Tables:
+    return Tables.of_json(json.loads(data))
 
 
-def _save(built: Tables, file: Path) -> bool:
-    """Write the tables under a passing name first, so that no reader ever sees half a file."""
-    try:
-        # Other tables would read other programs.
-        if not make_private(file.parent):
-            return False
-        import tempfile
-
-        descriptor, passing = tempfile.mkstemp(dir=file.parent, prefix="grammar-")
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(json.dumps(built.to_json()).encode())
-            os.replace(passing, file)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(passing)
-            raise
-    except OSError:
-        return False
-    return True
+def _written(built: Tables) -> bytes:
+    return json.dumps(built.to_json()).encode()

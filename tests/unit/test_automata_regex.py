@@ -15,11 +15,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmppl.automata import characters
 from lmppl.automata.alphabet import (
     NUM_CODE_POINTS,
-    _scanned_characters,
+    charset,
+    difference,
+)
+from lmppl.automata.characters import (
+    ask_python,
     cased_characters,
     category,
+    scanned_characters,
 )
 from lmppl.automata.dfa import (
     TooManyStates,
@@ -130,10 +136,10 @@ def test_no_category_or_letter_case_lies_in_the_planes_that_are_not_scanned() ->
 
 
 def regexes() -> st.SearchStrategy[str]:
-    characters = ["a", "b", "A", " ", "é", r"\n", "\U0001f600", "\ufffd", "(?i:k)"]
+    letters = ["a", "b", "A", " ", "é", r"\n", "\U0001f600", "\ufffd", "(?i:k)"]
     sets = [".", "(?s:.)", r"\w", r"\W", r"\s", r"\d", "[ab]", "[^a]", "[a-z ]", "(?i:[^a])"]
     assertions = ["^", "$", r"\b", r"\B", r"\A", r"\Z", "(?m:^)", "(?m:$)", r"(?a:\b)"]
-    atoms = st.sampled_from([*characters, *sets, *assertions])
+    atoms = st.sampled_from([*letters, *sets, *assertions])
     return st.recursive(
         atoms,
         lambda inner: st.one_of(
@@ -299,5 +305,45 @@ def test_every_character_that_has_a_case_is_among_the_cased() -> None:
 
 
 def test_the_characters_that_are_scanned_are_the_first_ones_in_order() -> None:
-    scanned = _scanned_characters()
+    scanned = scanned_characters()
     assert [ord(each) for each in scanned] == list(range(len(scanned)))
+
+
+def test_what_the_cache_says_of_characters_is_what_python_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMPPL_CACHE_DIR", str(tmp_path / "cache"))
+    asked = ask_python()
+    for _ in ("made", "read"):
+        assert characters._table.__wrapped__() == asked
+    (file,) = (tmp_path / "cache").iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    assert characters._table.__wrapped__() == asked
+    # Another Python, or one that cannot read it, would not find it.
+    assert f"{sys.hexversion:x}" in file.name
+
+
+@pytest.mark.parametrize("escape", [r"\w", r"\d", r"\s"])
+def test_what_an_escape_matches_among_ascii_is_what_python_matches(escape: str) -> None:
+    every = "".join(map(chr, range(0x40000)))
+    for ascii_only, flag in ((True, re.ASCII), (False, 0)):
+        found = {
+            code for low, high in category(escape, ascii_only) for code in range(low, high + 1)
+        }
+        assert found == {match.start() for match in re.finditer(escape, every, flag)}
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 6)), max_size=8), st.data())
+def test_the_difference_of_sets_is_what_it_says(
+    some: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    ranges = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 6)), max_size=8)
+    first, other = (
+        charset((low, low + more) for low, more in each) for each in (some, data.draw(ranges))
+    )
+
+    def members(chars: tuple[tuple[int, int], ...]) -> set[int]:
+        return {code for low, high in chars for code in range(low, high + 1)}
+
+    found = difference(first, other)
+    assert members(found) == members(first) - members(other) and found == charset(found)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lmppl import caches
 from lmppl.syntax import grammar, parse
 
 
@@ -47,7 +48,7 @@ def test_a_damaged_cache_is_replaced(directory: Path) -> None:
     file.write_bytes(whole[: len(whole) // 2])
     fresh_tables()
     assert parse("let a = 1").lets
-    assert grammar._load(file) is not None
+    assert caches.load(file, grammar._read) is not None
 
 
 def test_a_directory_that_others_can_write_is_not_trusted(directory: Path) -> None:
@@ -68,15 +69,15 @@ def test_an_unwritable_place_only_costs_time(
 
 
 def test_readers_never_see_half_a_file(directory: Path) -> None:
-    built = grammar.build_tables()
+    built = grammar._written(grammar.build_tables())
     file = directory / "grammar.json"
-    assert grammar._save(built, file)
+    assert caches.save(file, built)
 
     def write(_: int) -> bool:
-        return grammar._save(built, file)
+        return caches.save(file, built)
 
     def read(_: int) -> bool:
-        return grammar._load(file) is not None
+        return caches.load(file, grammar._read) is not None
 
     with ThreadPoolExecutor(4) as pool:
         outcomes = [*pool.map(write, range(8)), *pool.map(read, range(8))]
@@ -97,7 +98,7 @@ def test_cached_tables_load_within_sixty_milliseconds(directory: Path) -> None:
     seconds = []
     for _ in range(5):
         start = time.process_time()
-        assert grammar._load(file) is not None
+        assert caches.load(file, grammar._read) is not None
         seconds.append(time.process_time() - start)
     start = time.process_time()
     assert len([None for _ in range(1_000_000)]) == 1_000_000
