@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from lmppl.errors import Diagnostic
 from lmppl.inference.proposed import MASKED, TWIST, floor_option, proposal_option
-from lmppl.inference.settings import Referee, Settings, option
+from lmppl.inference.settings import Referee, Settings, Values, option, refusal
 from lmppl.inference.smc.lookaheads import LOOKAHEADS, scores_prefixes
 from lmppl.inference.smc.schemes import SCHEMES
 from lmppl.ir.model import Model, Potential
@@ -56,6 +56,14 @@ class SMC(Settings):
         takes=TWIST,
     )
     lookahead_every: int = option(4, "tokens between two scores of unfinished texts", lower=1)
+    num_moves: int = option(
+        0,
+        "moves of every unfinished text each time: some of its last tokens are drawn again, and"
+        " taken by Metropolis and Hastings' rule",
+        lower=0,
+    )
+    move_every: int = option(8, "tokens after which unfinished texts are moved again", lower=1)
+    block_size: int = option(8, "the most tokens that a move draws again", lower=1)
     proposal: str = proposal_option(
         "what tokens and choices are proposed by: 'masked', the prior kept to what the constraints"
         " allow"
@@ -79,6 +87,18 @@ class SMC(Settings):
         return (
             "look ahead more often (lookahead_every), bring the factors in by degrees (tempered),"
             f" or {guide}"
+        )
+
+    def unsupported(self, model: Model, values: Values) -> tuple[Diagnostic, ...]:
+        if not self.num_moves or self.proposal == MASKED:
+            return ()
+        return (
+            refusal(
+                "LMP403",
+                "num_moves moves texts that the language model draws, and here a guide proposes",
+                None,
+                "leave num_moves out, or use mcmc, whose moves a guide can propose",
+            ),
         )
 
     def warnings(self, model: Model) -> tuple[Diagnostic, ...]:

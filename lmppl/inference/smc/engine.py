@@ -23,10 +23,11 @@ from lmppl.inference.proposing import most_tokens_to_come
 from lmppl.inference.smc import SMC
 from lmppl.inference.smc.ahead import next_ahead
 from lmppl.inference.smc.alignment import compared_weights
+from lmppl.inference.smc.ancestors import ancestors_of
 from lmppl.inference.smc.findings import draws_of
 from lmppl.inference.smc.lookaheads import LOOKAHEADS
 from lmppl.inference.smc.losses import counted, given_up
-from lmppl.inference.smc.schemes import SCHEMES
+from lmppl.inference.smc.moving import cost_of_moves, due, moved, traced, with_trail
 from lmppl.inference.smc.state import State, living, side_by_side
 from lmppl.inference.starting import Population
 from lmppl.inference.twists import LookAhead
@@ -80,6 +81,7 @@ class SMCEngine:
         counters = counters.repeat(self.target.num_groups).to(device)
         traces = self.target.start(groups)
         flat = torch.zeros(traces.num_rows, dtype=torch.float64, device=device)
+        counts = torch.zeros(self.num_populations, dtype=torch.long, device=device)
         return State(
             traces=traces,
             stage=0,
@@ -91,11 +93,13 @@ class SMCEngine:
             eve=counters,
             given_up=flat.new_full((self.num_populations,), -math.inf),
             given_up_prior=flat.new_full((self.num_populations,), -math.inf),
-            unlooked=torch.zeros(self.num_populations, dtype=torch.long, device=device),
+            unlooked=counts,
             log_certain=flat.new_full((self.num_populations,), self._log_bound),
-            num_resamplings=torch.zeros(self.num_populations, dtype=torch.long, device=device),
+            num_resamplings=counts,
+            proposed=counts,
+            accepted=counts,
             num_steps=0,
-            own_steps=torch.zeros(self.num_populations, dtype=torch.long, device=device),
+            own_steps=counts,
             ess=(),
             first_run=first_run,
         )
@@ -114,6 +118,8 @@ class SMCEngine:
     def step(self, state: State) -> tuple[State, Info]:
         number = state.stage
         stage = self.target.stages[number]
+        if state.moves_left:
+            return moved(state, self.target, self.settings, self.stream)
         if state.run is None and stage.text is not None:
             state, info = self._looking_ahead(state, stage.text)
             if info is not None:
@@ -126,14 +132,14 @@ class SMCEngine:
         compared = compared_weights(self.settings.resample_at, state, new, stage)
         new = replace(new, num_steps=state.num_steps + 1, own_steps=own_steps, compared=compared)
         if not changed:
-            return new, Info(stage.name, done, total, num_tokens=tokens)
+            return due(new, self.settings), Info(stage.name, done, total, num_tokens=tokens)
         self._require_mass(new)
         ess = effective_sample_size(new.log_weight)
         families = num_families(new.eve.view_as(new.log_weight), new.log_weight)
         new = replace(new, ess=(*new.ess, ess), num_ancestors=(*new.num_ancestors, families))
         if not self.is_done(new):
             new = self._resample(new, effective_sample_size(new.compared))
-        return new, Info(stage.name, done, total, num_tokens=tokens)
+        return due(new, self.settings), Info(stage.name, done, total, num_tokens=tokens)
 
     def _draw(self, state: State, stage: Stage) -> tuple[State, bool, int]:
         """One step more of the site; whether weights changed; how many rows were open."""
@@ -146,14 +152,16 @@ class SMCEngine:
                 steering = *(part.without(labels) for part in steering), *state.ahead.steering()
                 told = *state.told, state.ahead.told(stage.name)
                 state = replace(state, ahead=None, told=told)
+            record = self.record or bool(self.settings.num_moves)
             run = start_site(
-                self.target, self.proposal, rows, *steering, record=self.record, looks_ahead=True
+                self.target, self.proposal, rows, *steering, record=record, looks_ahead=True
             )
+            state = with_trail(replace(state, run=run), stage, self.settings)
         # Before the first token of all, every text of a binding is the same.
         first = number == 0 and not run.position and run.num_open == run.num_rows
         uniforms = self.stream.child("site", number).uniforms(state.counters, run.position or 0)
         run, step = stage.step(run, uniforms)
-        state = replace(state, run=run)
+        state = traced(replace(state, run=run), step)
         changed = False
         if run.weighs_tokens:
             gain = torch.zeros_like(state.log_weight).view(-1)
@@ -173,6 +181,7 @@ class SMCEngine:
         if run.steered.by_value:
             state, looked = self._look_ahead(state, step.rows)
             changed = changed or looked
+            state = traced(state, None)
         return state, changed, step.rows.shape[0]
 
     def steering(self, rows: SiteRows) -> tuple[Steering, ...]:
@@ -231,7 +240,7 @@ class SMCEngine:
         traces = state.traces.with_value(stage.name, stage.finish(run), run.log_prior)
         traces = self.target.apply_potentials(traces, state.stage)
         gain = run.unsteered(traces.total_log_potential() - before)
-        state = replace(state, traces=traces, run=None, stage=state.stage + 1)
+        state = replace(state, traces=traces, run=None, trail=None, stage=state.stage + 1)
         return self._weighed(state, gain)
 
     def _without_dead(self, state: State) -> State:
@@ -257,6 +266,7 @@ class SMCEngine:
             state,
             traces=state.traces.select(indices),
             run=None if state.run is None else state.run.select(indices),
+            trail=None if state.trail is None else state.trail.select(indices),
             ahead=None if state.ahead is None else state.ahead.select(indices),
             eve=state.eve[indices],
         )
@@ -272,7 +282,7 @@ class SMCEngine:
         numbers = torch.arange(self.num_populations, device=ess.device)
         here = low.nonzero().squeeze(-1)
         ancestors = torch.arange(num_particles, device=ess.device).repeat(self.num_populations, 1)
-        ancestors[here] = self._ancestors(state, here)
+        ancestors[here] = ancestors_of(state, here, self.settings, self.stream)
         # Each goes on with what it has gained since it was compared.
         since = (state.log_weight - state.compared).gather(1, ancestors)
         new_weight = torch.where(low.unsqueeze(-1), since, state.log_weight)
@@ -287,27 +297,6 @@ class SMCEngine:
             log_evidence=state.log_evidence + gain,
             num_resamplings=state.num_resamplings + low,
         )
-
-    def _ancestors(self, state: State, here: Tensor) -> Tensor:
-        """Of the new particles of the populations `here`, by the scheme of the settings."""
-        place, for_each = SCHEMES[self.settings.resampling]
-        module, _, name = place.partition(":")
-        resample = getattr(importlib.import_module(module), name)
-        runs = state.first_run + here % self.settings.num_runs
-        stream, size = self.stream.child("resample"), state.log_weight.shape[1]
-        if for_each:
-            every = torch.arange(size, device=here.device)
-            runs, stream = (
-                runs.unsqueeze(-1) * self.settings.num_particles + every,
-                stream.child("each"),
-            )
-        steps = state.own_steps[here]
-        points = torch.zeros(runs.shape, dtype=torch.float64, device=here.device)
-        for step in sorted(set(steps.tolist())):
-            at = (steps == step).nonzero().squeeze(-1)
-            points[at] = stream.uniforms(runs[at], step)
-        ancestors: Tensor = resample(state.compared[here], points)
-        return ancestors
 
     def _is_open(self, state: State) -> Tensor:
         """Of which bindings some text is open or all are complete, `[populations]`.
@@ -331,7 +320,7 @@ class SMCEngine:
         size = state.log_weight.shape[1]
         needed = most_tokens_to_come(
             self.target, state.stage, state.run, state.log_weight.numel(), self.proposal
-        )
+        ) * (1.0 + cost_of_moves(self.settings))
         if spent < left or needed <= left:
             return state
         # A step takes longer for each particle, the fewer there are.
@@ -353,10 +342,10 @@ class SMCEngine:
         here = alive.nonzero().squeeze(-1)
         ancestors[here] = systematic_resample(state.log_weight[here], points[here], size)
         flat = (ancestors + numbers.unsqueeze(-1) * state.log_weight.shape[1]).view(-1)
-        moved = counted(self._select(state, flat), state, alive)
+        fewer = counted(self._select(state, flat), state, alive)
         alike = torch.where(alive, 0.0, -math.inf).double().unsqueeze(-1).repeat(1, size)
         return replace(
-            moved,
+            fewer,
             log_weight=alike,
             compared=alike,
             log_evidence=state.log_evidence

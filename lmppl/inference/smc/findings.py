@@ -78,6 +78,8 @@ def draws_of(target: Target, settings: SMC, state: State, complete: bool, group:
         "log_evidence_runs": log_z.tolist(),
         **_tails(state, here),
     }
+    if proposed := int(state.proposed[here].sum()):
+        diagnostics["acceptance_rate"] = int(state.accepted[here].sum()) / proposed
     if state.told:
         diagnostics["lookahead"] = {told.site: dict(told.facts) for told in state.told}
         info["lookahead_seconds"] = np.array([told.seconds for told in state.told])

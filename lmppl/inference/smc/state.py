@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lmppl.density import Run, Traces, concatenate
 from lmppl.inference.smc.ahead import Ahead, Told
+from lmppl.inference.smc.rejuvenating import Trail
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class State:
     say of that for the sites that are done.
     `counters` `[rows]` name the random numbers of the particles, and `first_run` those of the first
     run of a binding: a binding draws what it would draw alone.
+    `trail` is how the texts in the making came to be, where they are moved; they are to make
+    `moves_left` moves before they go on. `proposed` and `accepted` `[populations]` count them.
     """
 
     traces: Traces
@@ -51,6 +54,8 @@ class State:
     unlooked: Tensor
     log_certain: Tensor
     num_resamplings: Tensor
+    proposed: Tensor
+    accepted: Tensor
     num_steps: int
     own_steps: Tensor
     ess: tuple[Tensor, ...]
@@ -61,6 +66,8 @@ class State:
     first_run: int = 0
     ahead: Ahead | None = None
     told: tuple[Told, ...] = ()
+    trail: Trail | None = None
+    moves_left: int = 0
 
 
 def living(log_weight: Tensor, num_groups: int) -> Tensor | None:
@@ -126,6 +133,8 @@ def side_by_side(states: Sequence[State], num_groups: int) -> State:
         unlooked=each([state.unlooked for state in states]),
         log_certain=each([state.log_certain for state in states]),
         num_resamplings=each([state.num_resamplings for state in states]),
+        proposed=each([state.proposed for state in states]),
+        accepted=each([state.accepted for state in states]),
         num_steps=max(state.num_steps for state in states),
         own_steps=each([state.own_steps for state in states]),
         ess=history("ess"),
