@@ -31,8 +31,11 @@ class Best:
 
     @classmethod
     def start(cls, parameters: Sequence[Tensor]) -> Best:
-        """The parameters before any step, of which no ELBO is known."""
-        return cls(0, float("-inf"), 0.0, _copies(parameters))
+        """The parameters before any step, of which no ELBO is known.
+
+        They are kept as they are: nobody writes to them.
+        """
+        return cls(0, float("-inf"), 0.0, tuple(parameters))
 
     def after(
         self, parameters: Sequence[Tensor], elbo: Sequence[Tensor], error: Sequence[Tensor]
@@ -51,7 +54,7 @@ class Best:
         mean = float(torch.stack(list(elbo[-_WINDOW:])).mean())
         if mean < self.elbo:
             return self
-        return Best(step, mean, float(error[-1].mean()), _copies(parameters))
+        return Best(step, mean, float(error[-1].mean()), tuple(parameters))
 
     def is_left_by(self, elbo: Sequence[Tensor], num_steps: int) -> bool:
         """Whether the last steps of a fit of `num_steps` are far worse, each of them."""
@@ -69,12 +72,6 @@ class Best:
         noise = _ERRORS_AT_END * self.error / math.sqrt(_WINDOW)
         return mean < self.elbo - max(_NATS_AT_END, noise)
 
-    @torch.no_grad()
-    def restore(self, parameters: Sequence[Tensor]) -> None:
-        """Gives the parameters their values of then."""
-        for parameter, kept in zip(parameters, self.tensors, strict=True):
-            parameter.copy_(kept)
-
 
 def is_sound(parameters: Sequence[Tensor], length: float) -> bool:
     """Whether parameters that began with this length are numbers of a sensible size still."""
@@ -85,7 +82,3 @@ def is_sound(parameters: Sequence[Tensor], length: float) -> bool:
 def length_of(parameters: Sequence[Tensor]) -> float:
     """The Euclidean length of all parameters together."""
     return float(torch.nn.utils.get_total_norm([p.detach() for p in parameters], foreach=None))
-
-
-def _copies(parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    return tuple(parameter.detach().clone() for parameter in parameters)

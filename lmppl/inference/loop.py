@@ -75,7 +75,9 @@ class Engine(Protocol[State]):
 
     The state is what the next step needs; `Info` is what a reader needs. `result` gives one
     `Draws` per binding of the target, also from a state that is not done. The engine itself holds
-    settings, target and stream, and never changes.
+    settings, target and stream, and never changes. Nor does a state: `step` writes to nothing that
+    an earlier state says, so that one that was kept can be stepped again, with the same end. (Of a
+    text in the making, what lies beyond its length is written in place, and says nothing.)
     """
 
     def init(self) -> State: ...
@@ -123,7 +125,8 @@ WHOLE = Shard()
 @runtime_checkable
 class Sharded(Protocol[State]):
     """An engine whose run can be done in parts. One that is not has nothing to share out: an
-    enumeration finds all there is, and fitted guides are no one guide."""
+    enumeration, or a sum over texts, finds all there is in one run, and what several fits have come
+    to, guides or twists, is no one guide and no one twist."""
 
     def init(self, shard: Shard = WHOLE) -> State: ...
 

@@ -132,6 +132,10 @@ class Guide(nn.Module):
             return f"it is on {self.target.device}, and the run on {target.device}"
         return ""
 
+    def trained(self) -> list[Tensor]:
+        """The trainable parameters, part by part."""
+        return [p for part in self.parts for p in part.parameters() if p.requires_grad]
+
     def parameter_groups(
         self, *, lr: float, table_lr: float, num_draws: int
     ) -> list[dict[str, Any]]:

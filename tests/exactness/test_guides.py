@@ -60,8 +60,8 @@ def _guide(name: str, kind: str) -> Guide:
     target = case.target()
     if kind == "fitted":
         settings = SVI(num_steps=12, num_particles=24, table_lr=0.3)
-        guide: Guide = run_to_the_end(SVIEngine(settings, target, Stream.from_seed(2))).guide
-        return guide
+        engine = SVIEngine(settings, target, Stream.from_seed(2))
+        return engine.guide(run_to_the_end(engine))
     guide = Guide(target)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():

@@ -13,12 +13,15 @@ import torch
 import lmppl
 from lmppl.density import Target
 from lmppl.inference import METHODS, Settings
+from lmppl.inference.exact import Exact
 from lmppl.inference.importance import Importance
 from lmppl.inference.loop import Draws, Shard, Sharded
 from lmppl.inference.mcmc import MCMC
 from lmppl.inference.rejection import Rejection
 from lmppl.inference.smc import SMC
 from lmppl.inference.starting import engine_of
+from lmppl.inference.svi import SVI
+from lmppl.inference.twist import Twist
 from lmppl.models import bind_target
 from lmppl.rng import Stream
 from tests.exactness.cases import CASES, ENDS, HARD, MIXED, TILT, Case
@@ -75,6 +78,33 @@ def test_an_engine_holds_nothing_but_settings_target_and_stream(method: type[Set
         state, _ = engine_of(settings, target, STREAM).step(state)
     found = engine_of(settings, target, STREAM).result(state, complete=True)
     assert_alike(found[0], at_once(settings, target)[0])
+
+
+@every_method
+def test_a_step_leaves_the_state_that_it_came_from_as_it_was(method: type[Settings]) -> None:
+    """Whoever keeps a state can come back to it, however far others have gone on from there."""
+    target = TILT.target()
+    settings = method(seed=0, **options_of(method, 12))
+    engine: Any = engine_of(settings, target, STREAM)
+    states = [engine.init()]
+    while not engine.is_done(states[-1]):
+        states.append(engine.step(states[-1])[0])
+    found = engine.result(states[-1], complete=True)[0]
+    # From the last to the first, so that later states have been stepped when an earlier one is.
+    for state in (states[-2], states[len(states) // 2], states[0]):
+        while not engine.is_done(state):
+            state, _ = engine.step(state)
+        assert_alike(engine.result(state, complete=True)[0], found)
+    if found.guide is not None:
+        # What a result holds is its own too.
+        before = _digest(found.guide)
+        assert _digest(engine.result(states[0], complete=False)[0].guide) != before
+        assert _digest(engine.result(states[-1], complete=True)[0].guide) == before
+        assert _digest(found.guide) == before
+
+
+def _digest(guide: Any) -> str:
+    return str(getattr(guide, "module", guide).digest)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -134,11 +164,10 @@ def test_merging_a_part_with_itself_is_seen() -> None:
         assert_alike(twice, whole)
 
 
-def test_an_enumeration_and_a_fitted_guide_have_no_parts() -> None:
+def test_only_an_enumeration_and_what_is_fitted_have_no_parts() -> None:
     target = TILT.target()
-    kinds = {m.name: isinstance(engine_of(m(), target, STREAM), Sharded) for m in METHODS}
-    assert not kinds["exact"] and not kinds["svi"]
-    assert all(kinds[name] for name in ("rejection", "importance", "smc", "mcmc"))
+    whole = {m for m in METHODS if not isinstance(engine_of(m(), target, STREAM), Sharded)}
+    assert whole == {Exact, SVI, Twist}
 
 
 @pytest.mark.parametrize("case", [TILT, HARD], ids=lambda case: case.name)

@@ -18,7 +18,7 @@ from lmppl.inference.svi import SVI
 from lmppl.inference.svi.engine import State, SVIEngine
 from lmppl.lm.huggingface import HuggingFaceLM
 from lmppl.lm.loading import load_language_model
-from lmppl.lowering import LeaveOneOutELBO, PyroGuide
+from lmppl.lowering import Guide, LeaveOneOutELBO, PyroGuide
 from lmppl.lowering.fitted import FittedGuide
 from lmppl.lowering.isolation import isolated
 from lmppl.lowering.objective import Batch
@@ -44,8 +44,8 @@ def _trained(
     return engine, state
 
 
-def _fit(case: Case, target: Target, state: State) -> Fit:
-    return fit_of(case, log_prob_at(PyroGuide(state.guide), values_of(case, target)))
+def _fit(case: Case, target: Target, guide: Guide) -> Fit:
+    return fit_of(case, log_prob_at(PyroGuide(guide), values_of(case, target)))
 
 
 # --- the fit ------------------------------------------------------------------------------------
@@ -54,8 +54,8 @@ def _fit(case: Case, target: Target, state: State) -> Fit:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_guide_comes_close_to_the_posterior_both_ways(case: Case) -> None:
     target = case.target()
-    _, state = _trained(target, num_steps=60, num_particles=100, table_lr=0.2)
-    fit = _fit(case, target, state)
+    engine, state = _trained(target, num_steps=60, num_particles=100, table_lr=0.2)
+    fit = _fit(case, target, engine.guide(state))
     assert fit.total_mass == pytest.approx(1.0, abs=1e-9)
     assert 0.0 <= fit.kl_guide_posterior < 0.05
     assert fit.kl_posterior_guide < 0.1
@@ -64,16 +64,16 @@ def test_the_guide_comes_close_to_the_posterior_both_ways(case: Case) -> None:
 
 def test_the_guide_reaches_a_hundredth_of_a_nat() -> None:
     target = ENDS.target()
-    _, state = _trained(target, num_steps=150, num_particles=64, table_lr=0.1)
-    fit = _fit(ENDS, target, state)
+    engine, state = _trained(target, num_steps=150, num_particles=64, table_lr=0.1)
+    fit = _fit(ENDS, target, engine.guide(state))
     assert fit.kl_guide_posterior < 0.01
     assert fit.kl_posterior_guide < 0.01
 
 
 def test_without_steps_the_guide_is_the_masked_prior() -> None:
     target = HARD.target()
-    _, state = _trained(target, num_steps=0)
-    trained = log_prob_at(PyroGuide(state.guide), values_of(HARD, target)).detach()
+    engine, state = _trained(target, num_steps=0)
+    trained = log_prob_at(PyroGuide(engine.guide(state)), values_of(HARD, target)).detach()
     untrained = log_prob_at(HARD.bound().pyro_guide, values_of(HARD, target)).detach()
     assert torch.equal(trained, untrained)
 
@@ -330,11 +330,11 @@ def tiny() -> HuggingFaceLM:
     return tiny_lm("llama")
 
 
-def _drawn_and_scored(target: Target, state: State) -> tuple[np.ndarray, np.ndarray]:
+def _drawn_and_scored(target: Target, guide: Guide) -> tuple[np.ndarray, np.ndarray]:
     """log q of 20 draws as they were drawn, token by token, and as scored in one pass."""
-    stage = state.guide.part(0).stage_of(torch.zeros(20, dtype=torch.long))
+    stage = guide.part(0).stage_of(torch.zeros(20, dtype=torch.long))
     log_q, rows = _draws(target, stage)
-    return log_q, FittedGuide(state.guide).log_prob({"text": rows})
+    return log_q, FittedGuide(guide).log_prob({"text": rows})
 
 
 def _draws(target: Target, stage: TextStage) -> tuple[np.ndarray, list[list[int]]]:
@@ -354,8 +354,8 @@ def test_a_neural_guide_starts_as_the_masked_prior(
     tiny: HuggingFaceLM, guide: str, options: str
 ) -> None:
     target = lmppl.compile(_tiny_program(options))(prior=tiny).target()
-    _, state = _trained(target, num_steps=0, guide=guide)
-    drawn, scored = _drawn_and_scored(target, state)
+    engine, state = _trained(target, num_steps=0, guide=guide)
+    drawn, scored = _drawn_and_scored(target, engine.guide(state))
     np.testing.assert_allclose(drawn, scored, rtol=0, atol=1e-3)
     stage = target.stages[0]
     assert isinstance(stage, TextStage)
@@ -369,8 +369,8 @@ def test_a_neural_guide_draws_and_scores_alike_after_training(
     before = [p.clone() for p in tiny.model.parameters()]
     target = lmppl.compile(_tiny_program(options))(prior=tiny).target()
     lr = 1e-3 if guide == "full" else 1e-2
-    _, state = _trained(target, num_steps=25, num_particles=64, lr=lr, guide=guide)
-    drawn, scored = _drawn_and_scored(target, state)
+    engine, state = _trained(target, num_steps=25, num_particles=64, lr=lr, guide=guide)
+    drawn, scored = _drawn_and_scored(target, engine.guide(state))
     np.testing.assert_allclose(drawn, scored, rtol=0, atol=1e-3)
     curve = [float(value) for value in state.elbo]
     assert np.mean(curve[-3:]) > curve[0] + 3 * float(state.elbo_error[0])

@@ -16,6 +16,7 @@ from lmppl.density import Target, Traces
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.inference.bounds import WeightBound, weight_bound
 from lmppl.inference.coverage import Coverage, check_coverage, num_check_draws
+from lmppl.inference.descent import Trained
 from lmppl.inference.failures import by_binding
 from lmppl.inference.keeping import Best, is_sound, length_of
 from lmppl.inference.loop import Draws, Info, Outcome
@@ -34,16 +35,17 @@ from lmppl.rng import Stream
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The guide in training (its module and the optimiser change in place) and how far it is.
+    """What is trained of a guide so far, and how far the fit is.
 
-    `elbo` and `elbo_error` hold, for every step so far, the ELBO of each binding `[bindings]`
-    before the step and its standard error. `best` is the guide to go back to, `length` that of its
-    parameters at the start, `program` the model as Pyro runs it, and `diverged` says why the fit
-    was given up, where it was.
+    `form` is a guide to try the values in: whoever uses it writes them into it first, so that what
+    it holds between two steps means nothing. `elbo` and `elbo_error` hold, for every step so far,
+    the ELBO of each binding `[bindings]` before the step and its standard error. `best` is the
+    guide to go back to, `length` that of its parameters at the start, `program` the model as Pyro
+    runs it, and `diverged` says why the fit was given up, where it was.
     """
 
-    guide: Guide
-    optimiser: torch.optim.Optimizer
+    form: Guide
+    trained: Trained
     num_done: int
     elbo: tuple[Tensor, ...]
     elbo_error: tuple[Tensor, ...]
@@ -51,11 +53,6 @@ class State:
     length: float
     program: PyroModel
     diverged: str = ""
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        """What is trained."""
-        return [p for group in self.optimiser.param_groups for p in group["params"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,29 +74,25 @@ class SVIEngine:
         start = self.target.start(torch.arange(self.target.num_groups))
         if not bool((start.total_log_potential() > -math.inf).all()):
             raise zero_mass(self.target, "a requirement fails whatever is drawn")
-        settings = self.settings
-        guide = initialised(
-            lambda: Guide(self.target, kind=settings.guide, lora_rank=settings.lora_rank),
-            self.stream.child("guide"),
-        )
-        groups = guide.parameter_groups(
-            lr=settings.starting_lr,
-            table_lr=settings.table_lr,
-            num_draws=settings.num_particles * self.target.num_groups,
-        )
-        for group in groups:
-            group["initial_lr"] = group["lr"]
-        trained = [parameter for group in groups for parameter in group["params"]]
-        optimiser = torch.optim.Adam(groups)
+        form = self._form()
+        trained = Trained.start(form.trained())
         return State(
-            guide=guide,
-            optimiser=optimiser,
+            form=form,
+            trained=trained,
             num_done=0,
             elbo=(),
             elbo_error=(),
-            best=Best.start(trained),
-            length=length_of(trained),
+            best=Best.start(trained.values),
+            length=length_of(trained.values),
             program=PyroModel(self.target),
+        )
+
+    def _form(self) -> Guide:
+        """A guide of the kind that is fitted, as it is before the fit."""
+        settings = self.settings
+        return initialised(
+            lambda: Guide(self.target, kind=settings.guide, lora_rank=settings.lora_rank),
+            self.stream.child("guide"),
         )
 
     def is_done(self, state: State) -> bool:
@@ -107,7 +100,9 @@ class SVIEngine:
 
     def step(self, state: State) -> tuple[State, Info]:
         settings = self.settings
-        program = PyroGuide(state.guide, name="guide")
+        parameters = state.form.trained()
+        state.trained.fill(parameters)
+        program = PyroGuide(state.form, name="guide")
         try:
             batch = isolated(
                 lambda: self.objective.draw(state.program, program, settings.num_particles),
@@ -117,21 +112,21 @@ class SVIEngine:
             # Weights that have run away break a language model in many ways.
             if state.num_done and _is_undefined(failure):
                 return self._given_up(state, "the guide gave no probabilities any more")
-            if state.num_done and length_of(state.parameters) > 100.0 * (1.0 + state.length):
+            if state.num_done and length_of(state.trained.values) > 100.0 * (1.0 + state.length):
                 return self._given_up(state, "its weights ran away")
             raise
         if state.num_done and not bool(torch.isfinite(batch.log_guide).all()):
             return self._given_up(state, "the guide gave no probabilities any more")
         self._require_finite(batch, state.program)
-        state.optimiser.zero_grad(set_to_none=True)
+        trained = state.trained
         if batch.log_guide.requires_grad:
             self.objective.surrogate(batch).backward()  # type: ignore[no-untyped-call]
-            self._update(state)
+            trained = self._updated(state, parameters)
         log_weight = batch.log_weight.reshape(-1, settings.num_particles)
         elbo = log_weight.mean(-1).cpu()
         error = log_weight.std(-1).cpu() / math.sqrt(settings.num_particles)
         curve, errors = (*state.elbo, elbo), (*state.elbo_error, error)
-        if not is_sound(state.parameters, state.length):
+        if not is_sound(trained.values, state.length):
             return self._given_up(state, "its weights ran away")
         at_end = state.num_done + 1 >= settings.num_steps
         left = state.best.is_left_by(curve, settings.num_steps)
@@ -141,10 +136,11 @@ class SVIEngine:
             return self._given_up(state, why)
         new = replace(
             state,
+            trained=trained,
             num_done=state.num_done + 1,
             elbo=curve,
             elbo_error=errors,
-            best=state.best.after(state.parameters, curve, errors),
+            best=state.best.after(trained.values, curve, errors),
         )
         message = f"ELBO {float(elbo.mean()):.2f} ± {float(error.mean()):.2f}"
         return new, Info(
@@ -153,18 +149,23 @@ class SVIEngine:
 
     def _given_up(self, state: State, why: str) -> tuple[State, Info]:
         """The state with the best guide so far, and no more steps."""
-        state.best.restore(state.parameters)
-        state = replace(state, diverged=why)
+        trained = replace(state.trained, values=state.best.tensors)
+        state = replace(state, trained=trained, diverged=why)
         return state, Info("fitting", state.num_done, self.settings.num_steps, "diverged")
 
-    def _update(self, state: State) -> None:
+    def _updated(self, state: State, parameters: Sequence[Tensor]) -> Trained:
+        """What is trained after a step along the gradients of the parameters."""
         settings = self.settings
         if settings.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(state.parameters, settings.max_grad_norm)
+            torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
         share = 1.0 - 0.9 * state.num_done / settings.num_steps
-        for group in state.optimiser.param_groups:
-            group["lr"] = group["initial_lr"] * share
-        state.optimiser.step()
+        groups = state.form.parameter_groups(
+            lr=settings.starting_lr,
+            table_lr=settings.table_lr,
+            num_draws=settings.num_particles * self.target.num_groups,
+        )
+        rates = [(len(each.pop("params")), {**each, "lr": each["lr"] * share}) for each in groups]
+        return state.trained.stepped([each.grad for each in parameters], rates)
 
     def _num_tokens(self, batch: Batch) -> int:
         return _execution_of(batch).traces.num_tokens()
@@ -206,10 +207,16 @@ class SVIEngine:
         )
 
     def result(self, state: State, *, complete: bool) -> list[Draws]:
-        return by_binding(self.target, partial(self._of_group, state))
+        return by_binding(self.target, partial(self._of_group, state, self.guide(state)))
 
-    def _of_group(self, state: State, group: int) -> Draws:
-        guide = FittedGuide(state.guide, group)
+    def guide(self, state: State) -> Guide:
+        """The guide of a state: one of its own, for the form is written to at every step."""
+        fitted = self._form()
+        state.trained.fill(fitted.trained())
+        return fitted
+
+    def _of_group(self, state: State, fitted: Guide, group: int) -> Draws:
+        guide = FittedGuide(fitted, group)
         draws = guide.draw_scored(self.settings.num_samples, self.stream.child("draws", group))
         log_weight = draws.traces.log_density() - draws.log_guide
         self._require_alive(draws.traces, log_weight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from lmppl.density import Target
-from lmppl.density.steering.learned import TRAINED, Head
+from lmppl.density.steering.learned import Head
 from lmppl.errors import Diagnostic, InferenceError
+from lmppl.inference.descent import Memory, Trained
 from lmppl.inference.loop import Draws, Info
 from lmppl.inference.methods import METHODS
 from lmppl.inference.proposed import TWIST
@@ -48,14 +49,14 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How far the fit is. What `heads` train, by site, and the optimiser change in place.
+    """How far the fit is: the `heads` by site, and what Adam remembers of what they train.
 
     `drawn` are the texts of the rounds so far by site, `losses` those of every step, `power` is
     that of the twist, once it is chosen, and `last` the state of the run that follows the fit.
     """
 
     heads: Mapping[int, Head]
-    optimiser: torch.optim.Optimizer
+    memory: Memory
     drawn: Mapping[int, Drawn]
     num_done: int = 0
     losses: tuple[float, ...] = ()
@@ -85,20 +86,17 @@ class TwistEngine:
                 continue
             weight = unembedding_of(stage.text)
             seed = self.stream.child("head", number).key & (2**63 - 1)
-            head = Head.fresh(
+            heads[number] = Head.fresh(
                 weight,
                 Contexts.before(self.target, number).size,
                 self.settings.width,
                 torch.Generator().manual_seed(seed),
             )
-            trained = {name: getattr(head, name).requires_grad_() for name in TRAINED}
-            heads[number] = replace(head, **trained)
         if not heads:
             raise InferenceError(
                 [Diagnostic("LMP419", "error", "the model has no text, and a twist is of texts")]
             )
-        parameters = [each for head in heads.values() for each in head.trained.values()]
-        return State(heads, torch.optim.Adam(parameters, lr=self.settings.lr), {})
+        return State(heads, Trained.start(_tensors(heads)).memory, {})
 
     def is_done(self, state: State) -> bool:
         if state.num_done < self.settings.num_steps or state.last is None:
@@ -143,11 +141,7 @@ class TwistEngine:
 
     def fitted(self, state: State) -> FittedTwist:
         """The twist as it is now."""
-        detached = {
-            number: replace(head, **{n: each.detach().clone() for n, each in head.trained.items()})
-            for number, head in state.heads.items()
-        }
-        found = FittedTwist.of(self.target, detached)
+        found = FittedTwist.of(self.target, dict(state.heads))
         return found if state.power is None else found.scaled(state.power)
 
     def _particles(self, state: State, *names: object, size: int | None = None) -> Any:
@@ -166,16 +160,23 @@ class TwistEngine:
         if not state.drawn or done % -(-settings.num_steps // settings.num_rounds) == 0:
             drawn, num_tokens = self._round(state)
             state = replace(state, drawn=drawn)
-        state.optimiser.zero_grad(set_to_none=True)
-        loss = self._loss(state)
+        values = _tensors(state.heads)
+        parameters = [value.detach().requires_grad_() for value in values]
+        loss = self._loss(replace(state, heads=_with_tensors(state.heads, parameters)))
         loss.backward()  # type: ignore[no-untyped-call]
-        parameters = [each for head in state.heads.values() for each in head.trained.values()]
         torch.nn.utils.clip_grad_norm_(parameters, _LONGEST)
-        for group in state.optimiser.param_groups:
-            group["lr"] = settings.lr * (1.0 - 0.9 * done / settings.num_steps)
-        state.optimiser.step()
+        rates = {"lr": settings.lr * (1.0 - 0.9 * done / settings.num_steps)}
+        trained = Trained(tuple(values), state.memory).stepped(
+            [each.grad for each in parameters], [(len(parameters), rates)]
+        )
         value = float(loss.detach())
-        new = replace(state, num_done=done + 1, losses=(*state.losses, value))
+        new = replace(
+            state,
+            heads=_with_tensors(state.heads, trained.values),
+            memory=trained.memory,
+            num_done=done + 1,
+            losses=(*state.losses, value),
+        )
         message = f"{settings.objective} {value:.3f}"
         return new, Info("fitting", done + 1, settings.num_steps, message, num_tokens)
 
@@ -260,6 +261,20 @@ class TwistEngine:
             )
             for draws in engine.result(last, complete=complete)
         ]
+
+
+def _tensors(heads: Mapping[int, Head]) -> list[Tensor]:
+    """All that heads train, in order."""
+    return [each for head in heads.values() for each in head.trained.values()]
+
+
+def _with_tensors(heads: Mapping[int, Head], tensors: Sequence[Tensor]) -> dict[int, Head]:
+    """Heads that have these instead."""
+    left = iter(tensors)
+    return {
+        number: replace(head, **{name: next(left) for name in head.trained})
+        for number, head in heads.items()
+    }
 
 
 def _run(engine: Any) -> tuple[Any, int]:
