@@ -21,7 +21,8 @@ class WeightBound:
     `derived` is the factor with the largest bound among those that the program does not bound, and
     the vocabulary with `max_tokens` does; `largest` is that bound. `elsewhere`: texts were not
     drawn as the prior draws them, so that a rare one can weigh more than its factors say.
-    `is_of_power`: what is not bounded asks how likely choices were.
+    `is_of_power`: what is not bounded asks how likely choices were. `by_factors`: weights are
+    what the factors make them, up to a constant.
     """
 
     log_bound: float
@@ -30,13 +31,16 @@ class WeightBound:
     largest: float = 0.0
     elsewhere: bool = False
     is_of_power: bool = False
+    by_factors: bool = True
 
     @property
     def reason(self) -> str:
         """Why draws that are weighted cannot settle a claim; empty where a bound is known."""
         if self.elsewhere:
-            return "texts were not drawn as the prior draws them: what no draw showed could weigh"
-            " anything"
+            return (
+                "texts were not drawn as the prior draws them: what no draw showed could weigh"
+                " anything"
+            )
         if self.unbounded is None:
             return ""
         lacking = (
@@ -61,19 +65,24 @@ class WeightBound:
                 " draw showed could weigh more than all that were drawn; declare the range of its"
                 " reward"
             )
-        return Unseen(log_further, log_missing - log_total, reason)
+        return Unseen(log_further, log_missing - log_total, reason, self.by_factors)
 
 
-def weight_bound(target: Target, group: int, log_certain: float = 0.0) -> WeightBound:
+def weight_bound(
+    target: Target,
+    group: int,
+    log_certain: float = 0.0,
+    followed: frozenset[str] = frozenset(),
+) -> WeightBound:
     """The bound of Σ log φ for one binding of the parameters: a requirement adds at most 0.
 
     `log_certain` is the log of what is known to be left of every weight by the masks: that of the
-    first token is the same for all texts.
+    first token is the same for all texts. Factors that are `followed` are left out.
     """
     total, largest = log_certain, -math.inf
     derived = None
     for potential in target.model.potentials:
-        if potential.kind != "factor":
+        if potential.kind != "factor" or potential.label in followed:
             continue
         upper = target.number_range(potential.expr, group).upper
         if upper == math.inf:

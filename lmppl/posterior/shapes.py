@@ -105,7 +105,7 @@ def unseen(name: str, value: Any, size: int) -> None:
     if value is None:
         return
     for each, found in _items(name, value):
-        wanted = str if each == "reason" else float
+        wanted = {"reason": str, "by_factors": bool}.get(each, float)
         if not isinstance(found, wanted) or found != found:
             raise ValueError(f"{each} of {name} is {found!r}")
 

@@ -64,6 +64,8 @@ class Sample:
         if self.unseen is None or self.unseen.log_further == math.inf:
             # Cells tell how far draws are below a largest weight that is not known then.
             cells = ()
+        elif not self.unseen.by_factors:
+            cells = ()
         if self.num_chains is not None:
             shape = self._chain_size(x) / weight.size
             units = Units(weight, total, shape, 1.0 / weight.size, shape * missing)

@@ -21,11 +21,15 @@ class Unseen:
     possible weight; −inf for nothing.
 
     `reason` says in words why the draws alone cannot settle a claim, where they cannot.
+
+    `by_factors`: how far a draw weighs less than the heaviest is what its factors say. Texts that
+    were drawn as the posterior has them weigh all the same, whatever their factors.
     """
 
     log_further: float = -math.inf
     log_missing: float = -math.inf
     reason: str = ""
+    by_factors: bool = True
 
     def share(self, confidence: float = 0.95) -> float:
         """The largest share of the posterior that may be unseen, between 0 and 1."""

@@ -33,8 +33,7 @@ METHODS: tuple[tuple[str, dict[str, object]], ...] = (
     ("exact", {}),
     ("importance", {"num_samples": 200}),
     ("rejection", {"num_samples": 200}),
-    # Steered by a surrogate, nothing bounds the weight of what was not seen.
-    ("smc", {"num_particles": 200, "lookahead": "prefix"}),
+    ("smc", {"num_particles": 200}),
     ("mcmc", {"num_chains": 8, "num_samples": 50}),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ class Automata(Steering):
 
     machines: tuple[SiteAutomaton | None, ...]
     which: Tensor | None = None
+
+    is_mask: ClassVar[bool] = True
 
     @property
     def is_trivial(self) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lmppl.density.rows import SiteRows
 from lmppl.density.stages.text import TextStage
-from lmppl.density.steering.following import Asked, Followed, weights_of
+from lmppl.density.steering.following import Asked, Followed, log_range, weights_of
 from lmppl.density.steering.surrogate import Outlook, SurrogateLookahead
 from lmppl.density.target import Target
 from lmppl.density.text_automaton import weighted_automaton
@@ -30,19 +30,24 @@ Encode = Callable[[Prompt], Sequence[int]]
 MOST_BYTES = 1 << 27
 _MOST_CORRECTED = 1 << 26
 
-# As large a share of all texts, and more, is found without looking ahead: masks let the others meet
-# the requirements at last, and the effective sample size is about that share of the draws.
+# Where texts weigh as large a share, and more, of the most that a text can weigh, that is found
+# without looking ahead: the effective sample size is at least that share of the draws, and what no
+# draw of the prior showed is bounded by it, which nothing bounds that a surrogate does not propose.
 LIKELY = math.log(0.25)
+_LIKELY_IN_WORDS = (
+    "most texts meet the requirements as it is",
+    "most texts weigh much, of the most that they can, as it is",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
     """What a surrogate expects of texts that one automaton follows.
 
-    `automaton` has the weights of the target; `log_value` float32 `[T + 1, S, A]` is what the
-    surrogate expects of them, where the moves of the automaton may be more or less likely than it
-    believes by itself: by e^c with `correction` `[A, C]` (None: 0). `labels` are those of the
-    factors among what is weighed.
+    `automaton` has the weights of the target; `log_value` `[T + 1, S, A]` is what the surrogate
+    expects of them (float32, but for a prior that is its own surrogate, `is_prior`), where the
+    moves of the automaton may be more or less likely than it believes by itself: by e^c with
+    `correction` `[A, C]` (None: 0). `labels` are those of the factors among what is weighed.
     """
 
     prior: FiniteStateLM
@@ -50,6 +55,7 @@ class Expected:
     log_value: Tensor
     correction: Tensor | None = None
     labels: frozenset[str] = frozenset()
+    is_prior: bool = False
 
     __repr__ = brief
 
@@ -60,8 +66,9 @@ class Expected:
         automaton: WeightedAutomaton,
         max_tokens: int,
         correction: Tensor | None = None,
+        keep: torch.dtype = torch.float32,
     ) -> Expected:
-        """By one pass from the end of texts to their beginning.
+        """By one pass from the end of texts to their beginning, in tables of the type `keep`.
 
         Raises:
             TablesTooLarge: they would take more than `MOST_BYTES`.
@@ -72,7 +79,7 @@ class Expected:
             weighed = replace(
                 automaton, log_weight=correction if weight is None else weight + correction
             )
-        tables = backward(prior, weighed, max_tokens, budget=MOST_BYTES, keep=torch.float32)
+        tables = backward(prior, weighed, max_tokens, budget=MOST_BYTES, keep=keep)
         return cls(prior, automaton, tables.log_value, correction)
 
     @property
@@ -86,14 +93,21 @@ class Expected:
         found = Expected.of(self.prior, self.automaton, self.max_tokens, correction)
         return replace(found, labels=self.labels)
 
+    def log_starts(self, beliefs: Tensor) -> Tensor:
+        """`[n]` float64: the log of what is expected of the empty text under beliefs `[n, …]`."""
+        start = self.automaton.start(beliefs.shape[0])
+        return self.prior.log_expected(beliefs, self.log_value[-1], start).double()
+
     def log_start(self, beliefs: Tensor) -> float:
         """The log of what is expected of the empty text, on average over beliefs `[n, …]`."""
-        start = self.automaton.start(beliefs.shape[0])
-        each = self.prior.log_expected(beliefs, self.log_value[-1], start).double()
-        return float(each.logsumexp(0)) - math.log(beliefs.shape[0])
+        return float(self.log_starts(beliefs).logsumexp(0)) - math.log(beliefs.shape[0])
 
     def outlook(self, beliefs: Tensor, power: float = 1.0) -> Outlook:
         """ψ for texts that begin with these beliefs `[n, …]`."""
+        if self.is_prior:
+            # What is deemed impossible is so.
+            floor = (-math.inf,) * (self.max_tokens + 1)
+            return Outlook(self.prior, self.automaton, self.log_value, floor, power)
         highest = float(self.log_value[-1].amax())
         start = max(self.log_start(beliefs), highest - 1e4)
         return Outlook.of(self.prior, self.automaton, self.log_value, start, power)
@@ -172,12 +186,13 @@ def expectations(
     prior: FiniteStateLM,
     encode: Encode,
     likely: float = LIKELY,
+    is_prior: bool = False,
 ) -> Expectations:
     """What a surrogate expects of the texts of executions at a site.
 
-    Nothing of requirements alone where the log of what it expects of a whole text is above
-    `likely`. Bindings have their own, though they be alike: what is found of one is not to depend
-    on others.
+    Nothing where the log of what it expects of a whole text, relative to the most that a text can
+    weigh, is above `likely`. Bindings have their own, though they be alike: what is found of one is
+    not to depend on others. `is_prior`: the surrogate is the prior itself.
     """
     stage = target.stages[rows.number].text
     assert stage is not None
@@ -186,17 +201,31 @@ def expectations(
     known: dict[tuple[Followed, bool], tuple[Expected | None, str]] = {}
     found: list[Expected | None] = []
     why: list[str] = []
-    for number, (_, weight, strip) in enumerate(asked):
+    for number, (group, weight, strip) in enumerate(asked):
         if (weight, strip) not in known:
-            known[weight, strip] = _expected(stage, weight, strip, prior)
+            known[weight, strip] = _expected(stage, weight, strip, prior, is_prior)
         expected, reason = known[weight, strip]
-        if expected is not None and not expected.labels:
-            if expected.log_start(beliefs[which == number]) > likely:
-                expected, reason = None, "most texts meet the requirements as it is"
+        if expected is not None:
+            share = expected.log_start(beliefs[which == number])
+            if expected.labels:
+                share -= _highest(target, group, weight)
+            if share > likely:
+                reason = _LIKELY_IN_WORDS[bool(expected.labels)]
+                expected = None
         found.append(expected)
         why.append(reason)
     reasons = tuple(dict.fromkeys(filter(None, why)))
     return Expectations(tuple(found), asked, which, beliefs, reasons)
+
+
+def _highest(target: Target, group: int, asked: Followed) -> float:
+    """The most that a text can weigh by factors that are followed, in nats, but for the constant.
+
+    Infinite where that is not known.
+    """
+    if asked.in_part:
+        return math.inf  # ranges are those of whole factors
+    return log_range(target, asked.labels, group) - asked.weight.form.constant
 
 
 def _beliefs(rows: SiteRows, prior: FiniteStateLM, encode: Encode) -> Tensor:
@@ -208,7 +237,7 @@ def _beliefs(rows: SiteRows, prior: FiniteStateLM, encode: Encode) -> Tensor:
 
 
 def _expected(
-    stage: TextStage, weight: Followed, strip: bool, prior: FiniteStateLM
+    stage: TextStage, weight: Followed, strip: bool, prior: FiniteStateLM, is_prior: bool
 ) -> tuple[Expected | None, str]:
     """What is expected of texts of a weight, or why it is not looked ahead to.
 
@@ -223,8 +252,20 @@ def _expected(
             break
         try:
             automaton = weighted_automaton(stage, tried.weight, strip)
-            expected = Expected.of(prior, automaton, stage.max_tokens)
+            expected = _of_prior(prior, automaton, stage.max_tokens) if is_prior else None
+            expected = expected or Expected.of(prior, automaton, stage.max_tokens)
             return replace(expected, labels=tried.labels), ""
         except (AutomatonTooLarge, TablesTooLarge, ValueError) as error:
             reason = reason or str(error)
     return None, reason
+
+
+def _of_prior(
+    prior: FiniteStateLM, automaton: WeightedAutomaton, max_tokens: int
+) -> Expected | None:
+    """What a prior expects of its own texts, as precisely as can be; None: that is too large."""
+    try:
+        found = Expected.of(prior, automaton, max_tokens, keep=torch.float64)
+    except TablesTooLarge:
+        return None
+    return replace(found, is_prior=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from lmppl.density.rows import SiteRows
 from lmppl.density.target import Target
 from lmppl.evaluation.additive import NOTHING
+from lmppl.evaluation.facts import texts_read
 from lmppl.evaluation.text_weight import NotFollowed, TextWeight, text_weight
 from lmppl.ir.model import Potential
 
@@ -20,10 +21,18 @@ _MOST = 64
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """What a text weighs by the potentials that automata follow; `labels` are those of factors."""
+    """What a text weighs by the potentials that automata follow.
+
+    `labels` are those of factors, `kept` those of requirements and of factors that are the same for
+    all texts, whose sum is `constant`. `in_part`: some of them look at other texts too, or ask how
+    likely the text is, so that this is not all that they weigh.
+    """
 
     weight: TextWeight = field(default_factory=TextWeight)
     labels: frozenset[str] = frozenset()
+    kept: frozenset[str] = frozenset()
+    constant: float = 0.0
+    in_part: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -32,7 +41,7 @@ class Followed:
 
     def without_factors(self) -> Followed:
         """The requirements alone."""
-        return Followed(TextWeight(self.weight.required))
+        return replace(self, weight=TextWeight(self.weight.required), labels=frozenset())
 
 
 # A binding, what it asks of a text, and whether the text's first space is not part of it.
@@ -76,6 +85,15 @@ def weights_of(target: Target, rows: SiteRows) -> tuple[tuple[Asked, ...], Tenso
     return tuple(found), which
 
 
+def log_range(target: Target, labels: frozenset[str], group: int) -> float:
+    """The most that factors can be together under one binding, in nats."""
+    return sum(
+        target.number_range(potential.expr, group).upper
+        for potential in target.model.potentials
+        if potential.label in labels and potential.kind == "factor"
+    )
+
+
 def _choices(target: Target, number: int, potentials: tuple[Potential, ...]) -> list[str]:
     """The discrete sites before a text that its potentials look at."""
     names = {name for potential in potentials for name in _sites_of(target, potential)}
@@ -104,9 +122,19 @@ def _with(
     except NotFollowed:
         return followed
     weight = followed.weight
+    texts = texts_read(target.model, potential)
+    if one.form.power != 0.0 or texts != {site}:
+        followed = replace(followed, in_part=True)
     if one.form in (NOTHING, replace(NOTHING, constant=one.form.constant)):
         required = tuple(dict.fromkeys((*weight.required, *one.required)))
-        return replace(followed, weight=replace(weight, required=required))
-    return Followed(
-        replace(weight, form=weight.form + one.form), followed.labels | {potential.label}
+        return replace(
+            followed,
+            weight=replace(weight, required=required),
+            kept=followed.kept | {potential.label},
+            constant=followed.constant + one.form.constant,
+        )
+    return replace(
+        followed,
+        weight=replace(weight, form=weight.form + one.form),
+        labels=followed.labels | {potential.label},
     )

@@ -30,6 +30,8 @@ class Steering(Protocol):
     # Whether only the finished choice of a token can be scored: `log_value` is asked, not
     # `log_next`.
     by_value: ClassVar[bool] = False
+    # Whether ψ is 0 or 1 throughout: `log_next` says which tokens are allowed, and no more.
+    is_mask: ClassVar[bool] = False
 
     @property
     def is_trivial(self) -> bool:

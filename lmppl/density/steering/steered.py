@@ -64,7 +64,15 @@ class Steered:
 
         Without the masks: what they allow has ψ = 1, and what they do not has weight zero.
         """
-        found = self.log_tokens
+        found, scores = self.log_tokens, self.log_scores
+        if found is None or scores is None:
+            return scores if found is None else found
+        return found + scores
+
+    @property
+    def log_scores(self) -> Tensor | None:
+        """The part of `log_psi` that comes of scores of texts as far as they go, `[rows]`."""
+        found: Tensor | None = None
         for values in self.log_values:
             if values is not None:
                 found = values if found is None else found + values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,11 +27,12 @@ DEPTH = 20.0
 class Outlook:
     """log ψ by the states of a surrogate and of an automaton.
 
-    `automaton` is what the requirements and the factors that add up weigh. `log_value` float32
+    `automaton` is what the requirements and the factors that add up weigh. `log_value`
     `[T + 1, S, A]` is, with r tokens to go, the log of what a surrogate expects of that weight from
     then on; what the tokens before have weighed comes on top of it. ψ is the expectation, no less
     than `floor` `[T + 1]`, to a `power`: what the surrogate deems impossible, and the masks do not,
-    stays possible. Of a text that has ended all is known, and nothing is taken to a power.
+    stays possible; −∞ is no floor. Of a text that has ended all is known, and nothing is taken to a
+    power.
     """
 
     prior: FiniteStateLM
@@ -64,7 +66,7 @@ class Outlook:
         return self.prior.vocab_size
 
     def log_psi(self, remaining: int) -> Tensor:
-        """`[S, A]`: log ψ of what is to come with so many tokens to go; all finite."""
+        """`[S, A]`: log ψ of what is to come with so many tokens to go; no less than the floor."""
         log_psi = self.log_value[remaining].clamp_min(self.floor[remaining])
         if self.power == 1.0 or remaining == 0:
             return log_psi
@@ -75,14 +77,16 @@ class Outlook:
         return self.prior.log_expected(beliefs, self.log_psi(remaining), states).double()
 
     def ahead(self, beliefs: Tensor, states: Tensor, remaining: int) -> Tensor:
-        """log ψ(x<t v) / ψ(x<t) of every token, `[n, V]` float32; `states` `[n]` are open ones."""
+        """log ψ(x<t v) / ψ(x<t) of every token, `[n, V]`; `states` `[n]` are open ones."""
         log_psi = self.log_psi(remaining - 1)
-        found = self.prior.log_ahead(beliefs, self.automaton, states, log_psi).float()
+        found = self.prior.log_ahead(beliefs, self.automaton, states, log_psi)
+        found = found.to(self.log_value.dtype)
         if remaining == len(self.floor) - 1:
             # Without a token ψ is 1: so weights are of the size of the evidence from the first on.
             return found
-        here = self.log_expected(beliefs, states, remaining).float()
-        return found.sub_(here.unsqueeze(-1))
+        here = self.log_expected(beliefs, states, remaining).to(found.dtype)
+        # Where nothing is possible no token is: that needs no ratio.
+        return found.sub_(here.masked_fill_(here == -math.inf, 0.0).unsqueeze(-1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,9 @@ class SurrogateLookahead(Steering):
             else:
                 left = remaining if at is None else remaining[at]
                 found = torch.empty(
-                    (len(own), outlook.vocab_size), dtype=torch.float32, device=own.device
+                    (len(own), outlook.vocab_size),
+                    dtype=outlook.log_value.dtype,
+                    device=own.device,
                 )
                 for many in torch.unique(left).tolist():
                     rows = (left == many).nonzero().squeeze(-1)

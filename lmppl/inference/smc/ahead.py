@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lmppl.density import Target, TextStage, Traces
-from lmppl.density.steering.expecting import Expectations, expectations
+from lmppl.density.steering.expecting import LIKELY, Expectations, expectations
 from lmppl.density.steering.following import weights_of
 from lmppl.density.steering.protocol import Steering
 from lmppl.inference.loop import Info
@@ -178,7 +179,9 @@ def looking_ahead(
     prior = find(stage, rows.prompts)
     if isinstance(prior, str):
         return Ahead(number, why_not=prior)
-    expected = expectations(target, rows, prior.model, prior.encode)
+    # Every draw of a prior that looks ahead by itself is one of the posterior: that always pays.
+    likely = math.inf if prior.is_exact else LIKELY
+    expected = expectations(target, rows, prior.model, prior.encode, likely, prior.is_exact)
     if expected.is_empty:
         return Ahead(number, prior, expected, why_not="; ".join(expected.why))
     count = len(expected.each)

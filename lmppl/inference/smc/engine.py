@@ -25,6 +25,7 @@ from lmppl.inference.smc.ahead import next_ahead
 from lmppl.inference.smc.alignment import compared_weights
 from lmppl.inference.smc.ancestors import ancestors_of
 from lmppl.inference.smc.findings import draws_of
+from lmppl.inference.smc.knowing import most_of_factors, with_known
 from lmppl.inference.smc.lookaheads import LOOKAHEADS
 from lmppl.inference.smc.losses import counted, given_up
 from lmppl.inference.smc.moving import cost_of_moves, due, moved, traced, with_trail
@@ -94,7 +95,8 @@ class SMCEngine:
             given_up=flat.new_full((self.num_populations,), -math.inf),
             given_up_prior=flat.new_full((self.num_populations,), -math.inf),
             unlooked=counts,
-            log_certain=flat.new_full((self.num_populations,), self._log_bound),
+            log_most=most_of_factors(self.target, settings.num_runs, -1, -1) + self._log_bound,
+            log_constant=flat.new_full((self.num_populations,), math.nan),
             num_resamplings=counts,
             proposed=counts,
             accepted=counts,
@@ -147,10 +149,10 @@ class SMCEngine:
         if run is None:
             rows = self.target.rows(number, state.traces)
             steering = self.steering(rows)
-            if state.ahead is not None:
-                labels = state.ahead.labels
-                steering = *(part.without(labels) for part in steering), *state.ahead.steering()
-                told = *state.told, state.ahead.told(stage.name)
+            if (ahead := state.ahead) is not None:
+                state = with_known(self.target, self.settings.num_runs, state, ahead, steering)
+                steering = *(part.without(ahead.labels) for part in steering), *ahead.steering()
+                told = *state.told, ahead.told(stage.name)
                 state = replace(state, ahead=None, told=told)
             record = self.record or bool(self.settings.num_moves)
             run = start_site(
@@ -167,10 +169,11 @@ class SMCEngine:
             gain = torch.zeros_like(state.log_weight).view(-1)
             gain = gain.index_copy(0, step.rows, step.log_weight)
             state = self._weighed(state, gain)
-            if not step.is_bounded:
+            if not step.is_bounded and not state.is_known:
                 state = replace(state, is_bounded=False)
-            elif first and step.log_base is None:
-                state = replace(state, log_certain=gain.view(self.num_populations, -1).amax(-1))
+            elif first and step.log_base is None and not state.is_known:
+                most = gain.view(self.num_populations, -1).amax(-1)
+                state = replace(state, log_most=state.log_most + most)
             if run.num_open:
                 alive = state.log_weight.view(-1)[run.open] > -math.inf
                 run = run.close(alive) if not bool(alive.all()) else run
@@ -240,7 +243,17 @@ class SMCEngine:
         traces = state.traces.with_value(stage.name, stage.finish(run), run.log_prior)
         traces = self.target.apply_potentials(traces, state.stage)
         gain = run.unsteered(traces.total_log_potential() - before)
-        state = replace(state, traces=traces, run=None, trail=None, stage=state.stage + 1)
+        where = self.target, self.settings.num_runs, state.stage, state.stage
+        most = state.log_most + most_of_factors(*where, state.followed)
+        state = replace(
+            state,
+            traces=traces,
+            run=None,
+            trail=None,
+            stage=state.stage + 1,
+            log_most=most,
+            is_known=False,
+        )
         return self._weighed(state, gain)
 
     def _without_dead(self, state: State) -> State:
@@ -287,7 +300,9 @@ class SMCEngine:
         since = (state.log_weight - state.compared).gather(1, ancestors)
         new_weight = torch.where(low.unsqueeze(-1), since, state.log_weight)
         gain = torch.where(low, log_mean_exp(state.compared), 0.0)
-        state = given_up(state, ancestors, low)
+        where = self.target, self.settings.num_runs, state.stage, len(self.target.stages)
+        to_come = most_of_factors(*where, state.followed)
+        state = given_up(state, ancestors, low, to_come)
         flat = (ancestors + numbers.unsqueeze(-1) * num_particles).view(-1)
         state = counted(self._select(state, flat), state, low)
         return replace(

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmppl.density import Target
+from lmppl.density import Target, Traces
+from lmppl.errors import InternalError
 from lmppl.inference.bounds import WeightBound, weight_bound
 from lmppl.inference.failures import NoMass
 from lmppl.inference.loop import Draws
 from lmppl.inference.smc import SMC
+from lmppl.inference.smc.known import ROUNDING
 from lmppl.inference.smc.state import State
 from lmppl.posterior import Estimate
 from lmppl.posterior.pareto import pareto_tail
@@ -45,8 +47,12 @@ def draws_of(target: Target, settings: SMC, state: State, complete: bool, group:
     log_final = total.view(runs, size).cpu().numpy()
     bound = WeightBound(math.inf, elsewhere=True)
     if state.is_bounded:
-        bound = weight_bound(target, group, float(state.log_certain[here].max()))
-    log_missing, misled = _misled(target, state, here, bound, log_z)
+        bound = replace(
+            weight_bound(target, group, followed=state.followed),
+            log_bound=float(state.log_most[here].max()),
+            by_factors=not state.followed,
+        )
+    log_missing, misled = _misled(target, state, here, log_z)
     first = settings.num_particles
     num_looks = float(first * runs - int(state.unlooked[here].sum()))
     evidence = Estimate.from_genealogy(
@@ -101,6 +107,9 @@ def draws_of(target: Target, settings: SMC, state: State, complete: bool, group:
             ' steered less; the answer is right all the same. Use lookahead="none" where'
             " the factor makes sense on finished texts only"
         )
+    constant = float(state.log_constant[here].max())
+    if not math.isnan(constant):
+        return _of_constant(traces, total, constant, diagnostics, warnings, info, complete)
     return Draws(
         traces,
         total[alive],
@@ -114,9 +123,34 @@ def draws_of(target: Target, settings: SMC, state: State, complete: bool, group:
     )
 
 
-def _misled(
-    target: Target, state: State, here: slice, bound: WeightBound, log_z: Tensor
-) -> tuple[float, str | None]:
+def _of_constant(
+    traces: Traces,
+    log_weight: Tensor,
+    constant: float,
+    diagnostics: dict[str, Any],
+    warnings: list[str],
+    info: dict[str, Any],
+    complete: bool,
+) -> Draws:
+    """Independent draws of the posterior: all weigh what is known beforehand to be the evidence.
+
+    Raises:
+        InternalError: they do not.
+    """
+    if bool(((log_weight - constant).abs() > ROUNDING * (1.0 + abs(constant))).any()):
+        raise InternalError(f"weights of {log_weight.tolist()[:3]} and not {constant}")
+    return Draws(
+        traces,
+        torch.zeros_like(log_weight),
+        Estimate.exact(constant),
+        diagnostics=diagnostics,
+        warnings=warnings,
+        info=info,
+        complete=complete,
+    )
+
+
+def _misled(target: Target, state: State, here: slice, log_z: Tensor) -> tuple[float, str | None]:
     """The log of what the lookahead may have thrown away, and a warning where that matters.
 
     At every resampling less than one particle's share is given up for good. Where that is more
@@ -143,7 +177,7 @@ def _misled(
             " most of those that were kept met the requirements only by unlikely words, and"
             " the others might have met them by likely ones; use more particles"
         )
-    return prior + bound.log_bound, words
+    return prior, words
 
 
 def _tails(state: State, here: slice) -> dict[str, float]:

@@ -20,11 +20,13 @@ def counted(moved: State, before: State, here: Tensor) -> State:
     return replace(moved, unlooked=moved.unlooked + torch.where(here, lost, 0))
 
 
-def given_up(state: State, ancestors: Tensor, low: Tensor) -> State:
+def given_up(state: State, ancestors: Tensor, low: Tensor, to_come: Tensor) -> State:
     """Counts what a resampling throws away that nothing like it is left of.
 
     Particles lighter than the lightest with offspring are represented by none. Where their
-    weight was low only because of the lookahead's guess, the guess may have been wrong.
+    weight was low only because of the lookahead's guess, the guess may have been wrong: `to_come`
+    `[populations]` is the most that the factors can still add, in nats. What is known of what is to
+    come is no guess.
     """
     weight = state.compared
     offspring = torch.zeros_like(weight).scatter_add(1, ancestors, torch.ones_like(weight))
@@ -34,8 +36,11 @@ def given_up(state: State, ancestors: Tensor, low: Tensor) -> State:
     worth = weight.masked_fill(~lost, -math.inf)
     run = state.run
     now = state.log_weight
-    unsteered = now if run is None else run.unsteered(now.view(-1)).view_as(now)
-    prior = torch.where(lost, unsteered, -math.inf)
+    guessed = None
+    if run is not None:
+        guessed = run.steered.log_scores if state.is_known else run.steered.log_psi
+    unguessed = now if guessed is None else now - guessed.view_as(now)
+    prior = torch.where(lost, unguessed + to_come.unsqueeze(-1), -math.inf)
     return replace(
         state,
         given_up=torch.logaddexp(state.given_up, worth.logsumexp(-1) + scale),

@@ -26,12 +26,15 @@ class State:
     was kept were worth, with their lookahead score and without it.
     `unlooked` `[populations]` counts the first particles of which no living descendant was kept at
     some resampling: those that died by themselves have looked as far as there was anything to see.
-    `log_certain` `[populations]` is what the mask of the first token took from all weights alike;
-    where a proposal draws, the most that it can add to any.
+    `log_most` `[populations]` is the most that may have gone into the log of any weight: the ranges
+    of the factors that have come in, what the mask of the first token took from all alike, what a
+    proposal can add, what is known of looking ahead. `followed` are the factors of which that is
+    known without their ranges, `is_known` whether it is of the texts that are drawn now, and
+    `log_constant` `[populations]` what all weigh where all weigh the same (NaN: they do not).
     `own_steps` `[populations]` counts the steps of each, without those in which it waited for the
     texts of others.
-    `is_bounded` says that nothing but masks, looking ahead and mixtures with the prior has steered
-    any text.
+    `is_bounded` says that nothing has steered any text but masks, mixtures with the prior, scores
+    of texts in the making, and what the prior itself expects.
     `blind` says why unfinished texts could not be scored, where that happened.
     `ahead` is how the texts of the site that is drawn are looked ahead to, `told` what there is to
     say of that for the sites that are done.
@@ -52,7 +55,8 @@ class State:
     given_up: Tensor
     given_up_prior: Tensor
     unlooked: Tensor
-    log_certain: Tensor
+    log_most: Tensor
+    log_constant: Tensor
     num_resamplings: Tensor
     proposed: Tensor
     accepted: Tensor
@@ -63,6 +67,8 @@ class State:
     resampled: tuple[Tensor, ...] = ()
     blind: str | None = None
     is_bounded: bool = True
+    is_known: bool = False
+    followed: frozenset[str] = frozenset()
     first_run: int = 0
     ahead: Ahead | None = None
     told: tuple[Told, ...] = ()
@@ -131,7 +137,8 @@ def side_by_side(states: Sequence[State], num_groups: int) -> State:
         given_up=each([state.given_up for state in states]),
         given_up_prior=each([state.given_up_prior for state in states]),
         unlooked=each([state.unlooked for state in states]),
-        log_certain=each([state.log_certain for state in states]),
+        log_most=each([state.log_most for state in states]),
+        log_constant=each([state.log_constant for state in states]),
         num_resamplings=each([state.num_resamplings for state in states]),
         proposed=each([state.proposed for state in states]),
         accepted=each([state.accepted for state in states]),
@@ -144,6 +151,7 @@ def side_by_side(states: Sequence[State], num_groups: int) -> State:
         ),
         blind=next((state.blind for state in states if state.blind is not None), None),
         is_bounded=all(state.is_bounded for state in states),
+        followed=frozenset.intersection(*(state.followed for state in states)),
         first_run=min(state.first_run for state in states),
     )
 
