@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import lmppl
 from lmppl.inference.loop import Shard
@@ -110,6 +111,35 @@ def test_the_evidence_is_unbiased_although_attempts_stop_at_the_last_draw() -> N
         # With the draw that stopped them, they weigh too much.
         biased = [np.exp(run - TILT.log_z).mean() for run in runs]
         assert p_value_of_means(np.array(biased), 1.0) < ALPHA
+
+
+def test_a_pilot_that_is_hurried_keeps_its_budget_and_the_evidence_unbiased() -> None:
+    """Told so in the middle of its second batch, in runs that have one step for a text."""
+    settings = Rejection(
+        upper_bound="estimated", num_samples=8, num_pilot=60, batch_size=30, tolerance=0.3
+    )
+    target, case = TILT.target(), TILT
+    ratios, cut_off = [], []
+    for seed in range(80):
+        engine = RejectionEngine(settings, target, Stream.from_seed(seed))
+        state = engine.init()
+        while state.batch is None or state.pilot is None or not state.pilot[0].numel():
+            state, _ = engine.step(state)
+        left = 1.5 * state.batch.unfinished.most_tokens_to_come(target)
+        state = engine.hurry(state, spent=math.inf, left=left)
+        assert 30 < state.pilot_limit < 60
+        spent = 0
+        while not engine.is_done(state):
+            state = engine.hurry(state, spent=math.inf, left=left - spent)
+            state, info = engine.step(state)
+            spent += info.num_tokens
+        assert spent <= left and 0 < state.num_attempts < 60
+        found = torch.cat(state.log_ratios[0]).numpy() + float(state.log_bound[0]) - case.log_z
+        ratios.append(np.exp(found).mean())
+        cut_off.append(np.exp(np.minimum(found, float(state.log_bound[0]) - case.log_z)).mean())
+    assert p_value_of_means(np.array(ratios), 1.0) > ALPHA
+    # As if nothing had been above the bound.
+    assert p_value_of_means(np.array(cut_off), 1.0) < ALPHA
 
 
 def test_the_distance_falls_as_the_bound_grows_and_its_error_is_that_of_repeated_runs() -> None:

@@ -30,15 +30,18 @@ from lmppl.inference.rejection import Rejection
 from lmppl.inference.rejection.engine import RejectionEngine
 from lmppl.inference.rejection.engine import State as RejectionState
 from lmppl.inference.remainder import with_remainder
-from lmppl.inference.smc import SMC
+from lmppl.inference.smc import SMC, ahead
 from lmppl.inference.smc.engine import SMCEngine
 from lmppl.inference.smc.engine import State as SMCState
+from lmppl.inference.smc.priors import FinitePrior
+from lmppl.posterior import Posterior
 from lmppl.progress import ProgressEvent
 from lmppl.rng import Stream
 from lmppl.sequences.weights import log_mean_exp
 from tests.exactness.cases import CASES, ENDS, HARD, MIXED, TILT, Case
 from tests.exactness.statistics import p_value_of_weighted_runs, rows_of
 from tests.exactness.test_sampling import rows_of_living
+from tests.exactness.test_surrogate import markov, no_prompt
 from tests.laws.tiny_models import tiny_lm
 
 ALPHA = 1e-3 / 60
@@ -425,6 +428,87 @@ def test_smc_keeps_a_budget_of_seconds(letters: lmppl.CompiledModel) -> None:
     # Unhurried it would take 64 · 30 · 4 ms = 7.7 s.
     assert time.perf_counter() - began < 6.0
     assert not post.complete and post.diagnostics["num_particles"] < 64
+
+
+@pytest.fixture
+def tuned(letters: lmppl.CompiledModel) -> Posterior:
+    """A guide that has taken a few steps."""
+    return lmppl.infer(letters(tone=tone), method="svi", num_steps=3, num_samples=8, seed=1)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("method", ["smc", "importance"])
+def test_ctrl_c_in_a_guided_run_returns_what_can_be_finished(
+    letters: lmppl.CompiledModel, tuned: Posterior, method: str
+) -> None:
+    steps: list[int] = []
+
+    def impatient(event: ProgressEvent) -> None:
+        steps.append(event.done)
+        if len(steps) == 6:
+            signal.raise_signal(signal.SIGINT)
+
+    post = lmppl.infer(
+        letters(tone=tone), method=method, seed=2, proposal=tuned.guide, progress=impatient
+    )
+    assert not post.complete and any("interrupted" in warning for warning in post.warnings)
+    assert post.log_evidence is not None and post.log_evidence.kind == "unbiased"
+    assert all(len(text) == 30 for text in post.texts)
+    assert post.log_evidence.lower <= exact_evidence() <= post.log_evidence.upper
+
+
+@pytest.mark.parametrize("method", ["smc", "importance"])
+def test_a_guided_run_keeps_a_budget_of_tokens(
+    letters: lmppl.CompiledModel, tuned: Posterior, method: str
+) -> None:
+    size = {"num_particles": 40} if method == "smc" else {"num_samples": 40}
+    post = lmppl.infer(
+        letters(tone=tone),
+        method=method,
+        seed=3,
+        proposal=tuned.guide,
+        budget="900 tokens",
+        **size,
+    )
+    assert not post.complete and 4 <= len(post) < 40
+    assert 450 < post.manifest["num_tokens"] <= 900
+
+
+WORD = """
+model word() {
+    text ~ markov("letters.json", max_tokens=12)
+    require contains(text, "aaaaaaaa")
+    return text
+}
+"""
+
+
+@pytest.mark.parametrize("how", ["ctrl-c", "budget"])
+def test_a_pilot_that_is_cut_short_leaves_a_right_result(
+    letters: lmppl.CompiledModel, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pilot is given up, and particles are begun with what is known so far."""
+    model = lmppl.compile(WORD, base_dir=letters.model.base_dir)()
+    # A surrogate that knows of the letters only how many there are.
+    alike = markov(torch.zeros(3, 2))
+    monkeypatch.setattr(
+        ahead, "finite_prior", lambda *_, **__: FinitePrior(alike, no_prompt, False, "alike")
+    )
+    truth = lmppl.infer(model, method="exact").log_evidence.value
+    whole: list[str] = []
+    lmppl.infer(model, method="smc", seed=1, progress=lambda event: whole.append(event.stage))
+    looking = next(stage for stage in whole if stage.startswith("looking ahead"))
+    stages: list[str] = []
+
+    def impatient(event: ProgressEvent) -> None:
+        stages.append(event.stage)
+        if how == "ctrl-c" and stages.count(looking) == 3 and event.stage == looking:
+            signal.raise_signal(signal.SIGINT)
+
+    budget = "400 tokens" if how == "budget" else None
+    post = lmppl.infer(model, method="smc", seed=1, progress=impatient, budget=budget)
+    assert 0 < stages.count(looking) < whole.count(looking)
+    assert not post.complete and all("aaaaaaaa" in text for text in post.texts)
+    assert post.log_evidence.lower <= truth <= post.log_evidence.upper
 
 
 @pytest.mark.parametrize("method", ["smc", "exact", "importance", "rejection"])

@@ -41,8 +41,8 @@ class State:
     `num_attempts` are complete, `batch` is at work, and more than `limit` are not made. `wanted`
     draws are enough. The random numbers of the first attempt are those of number `first`, and
     `log_bound` `[bindings]` is the upper bound of Σ log φ, or one that stands in for it. While that
-    is to be found, `pilot` has the log weights of the attempts that find it, by binding.
-    `num_parts` runs are side by side.
+    is to be found, `pilot` has the log weights of the attempts that find it, by binding, of which
+    there are no more than `pilot_limit`. `num_parts` runs are side by side.
     """
 
     accepted: tuple[Traces, ...]
@@ -56,6 +56,7 @@ class State:
     log_bound: Tensor
     batch: Batch | None = None
     pilot: tuple[Tensor, ...] | None = None
+    pilot_limit: int = 0
     num_parts: int = 1
 
 
@@ -113,6 +114,7 @@ class RejectionEngine:
             first=shard.index * most,
             log_bound=torch.tensor(bound, dtype=torch.float64).to(self.target.device),
             pilot=pilot,
+            pilot_limit=most,
         )
 
     def merge(self, states: Sequence[State]) -> State:
@@ -181,12 +183,11 @@ class RejectionEngine:
         They are the same in all parts of a run, which so have one bound.
         """
         target, batch = self.target, state.batch
-        made, wanted = pilot[0].shape[0], self.settings.num_pilot
+        made, wanted = pilot[0].shape[0], min(self.settings.num_pilot, state.pilot_limit)
         stream = self.stream.child("pilot")
         if batch is None:
             groups = tuple(range(target.num_groups))
-            size = self.settings.batch_size
-            size = size if made >= wanted else min(size, wanted - made)
+            size = self._pilot_size(state, made)
             batch = Batch(begin(target, *numbers_of(groups, made, size)), groups, size)
         unfinished = batch.unfinished
         if not is_complete(target, unfinished):
@@ -201,12 +202,18 @@ class RejectionEngine:
             new = self._after_pilot(replace(state, batch=None, pilot=pilot), pilot)
         return new, Info("pilot attempts", made, max(wanted, made), num_tokens=num_tokens)
 
+    def _pilot_size(self, state: State, made: int) -> int:
+        """How many attempts of the pilot are made next."""
+        wanted = min(self.settings.num_pilot, state.pilot_limit)
+        most = wanted if made < wanted else state.pilot_limit
+        return min(self.settings.batch_size, most - made)
+
     def _after_pilot(self, state: State, pilot: tuple[Tensor, ...]) -> State:
         """The state with its bounds, once there are attempts enough; few of them may weigh."""
         made = pilot[0].shape[0]
         fewest = min(int((log_weight > -math.inf).sum()) for log_weight in pilot)
-        most = self.settings.max_attempts
-        if made < self.settings.num_pilot or (fewest < _FEWEST_WEIGHTS and made < most):
+        most = state.pilot_limit
+        if made < min(self.settings.num_pilot, most) or (fewest < _FEWEST_WEIGHTS and made < most):
             return state
         bounds = [
             smallest_bound(log_weight.numpy(), self.settings.tolerance)
@@ -253,9 +260,23 @@ class RejectionEngine:
         )
 
     def hurry(self, state: State, *, spent: float, left: float) -> State:
-        """Fewer attempts, as many as can be finished; not before half of the budget is spent."""
+        """Fewer attempts, as many as can be finished; not before half of the budget is spent.
+
+        Those that find the bound leave as much as they take: it is then found by fewer, and the
+        draws after it are as independent of them as ever.
+        """
         if state.pilot is not None:
-            return state
+            made = state.pilot[0].shape[0]
+            in_pilot = Hurry(self.target, self.stream.child("pilot"), spent, left / 2)
+            batch, limit = in_pilot.shortened(
+                state.batch,
+                made,
+                state.pilot_limit,
+                size=self._pilot_size(state, made),
+                num_groups=self.target.num_groups,
+            )
+            new = replace(state, batch=batch, pilot_limit=limit)
+            return self._after_pilot(new, state.pilot) if batch is None and made >= limit else new
         batch, limit = Hurry(self.target, self.stream, spent, left).shortened(
             state.batch,
             state.num_attempts,
