@@ -77,7 +77,8 @@ class Engine(Protocol[State]):
     `Draws` per binding of the target, also from a state that is not done. The engine itself holds
     settings, target and stream, and never changes. Nor does a state: `step` writes to nothing that
     an earlier state says, so that one that was kept can be stepped again, with the same end. (Of a
-    text in the making, what lies beyond its length is written in place, and says nothing.)
+    text in the making, what lies beyond its length is written in place, and says nothing; what a
+    network keeps of prefixes may be used up, and comes back by `Hurrying.recover`.)
     """
 
     def init(self) -> State: ...
