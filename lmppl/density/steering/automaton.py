@@ -37,10 +37,6 @@ class Automata(Steering):
     def is_trivial(self) -> bool:
         return all(machine is None for machine in self.machines)
 
-    @property
-    def is_exact(self) -> bool:
-        return all(machine is None or machine.is_exact for machine in self.machines)
-
     def select(self, indices: Tensor) -> Automata:
         return self if self.which is None else Automata(self.machines, self.which[indices])
 

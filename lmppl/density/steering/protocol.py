@@ -38,11 +38,6 @@ class Steering(Protocol):
         """Whether ψ = 1 throughout, so that it need not be asked."""
         return False
 
-    @property
-    def is_exact(self) -> bool:
-        """Whether no token is ever allowed after which nothing is possible."""
-        return False
-
     def without(self, labels: frozenset[str]) -> Steering:
         """The same without what it makes of the factors with these labels, which something else
         looks ahead to; all the same where it makes nothing of factors."""
