@@ -33,8 +33,10 @@ from lmppl.rng import Stream
 from lmppl.sequences.weights import log_mean_exp
 from tests.exactness import test_sampling
 from tests.exactness.cases import CASES, HARD, LIFTED, STOP, Case
+from tests.exactness.statistics import p_value_of_means
 from tests.exactness.test_sampling import ALPHA, run_to_the_end, smc_p_value
 from tests.exactness.test_steering import EXACT, error_of_weights, site
+from tests.laws.tiny_models import tiny_lm
 
 MANY = SMC(num_particles=3, num_runs=4000, lookahead="none")
 
@@ -192,6 +194,40 @@ def test_the_prior_as_its_own_surrogate_leaves_no_variance(
         lambda self, remaining: log_psi(self, min(remaining + 1, len(self.floor) - 1)),
     )
     assert log_evidences(prior)[0].std() > 0.01
+
+
+HALF = """
+extern lm prior
+model half() {
+    text ~ prior(max_tokens=2)
+    require contains(text, "a")
+    factor 0.5 * log_prob(text)
+    return text
+}
+"""
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("lookahead", ["auto", "prefix", "none"])
+def test_a_model_in_half_precision_is_looked_ahead_of_without_a_bias(
+    dtype: torch.dtype, lookahead: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network in 16 bits, its powers and requirements, against all of its texts: what is wrong
+    by rounding is the model and not the weights, whose sums are of float64."""
+    bound = lmppl.compile(HALF)(prior=tiny_lm("gpt2", dtype))
+    size = bound.target().stages[0].text.lm.vocab.size
+    alike = FinitePrior(markov(torch.zeros(size + 1, size)), no_prompt, False, "alike")
+    monkeypatch.setattr(looking_ahead, "finite_prior", lambda *_, **__: alike)
+    log_z = lmppl.infer(bound, method="exact").log_evidence.value
+    post = lmppl.infer(
+        bound, method="smc", num_particles=64, num_runs=24, seed=1, lookahead=lookahead
+    )
+    assert post.log_weights.dtype == post.log_prior.dtype == np.float64
+    runs = np.exp(np.array(post.diagnostics["log_evidence_runs"]) - log_z)
+    assert p_value_of_means(runs, 1.0) > ALPHA
+    if lookahead == "auto":
+        assert "surrogate" in post.diagnostics["lookahead"]["text"]
+        assert abs(runs.mean() - 1.0) < 0.1
 
 
 # ------------------------------------------------------------------------------------- with pilots
