@@ -11,6 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 _MIN_TAIL = 5
+# Weights that differ by less than this share of them are alike, as those of texts are that met a
+# requirement long ago; more than a density puts there are they where they are more than so large a
+# part of the tail. Of shares of the largest weight so many decimals count.
+_ALIKE, _MANY, _DIGITS = 0.002, 0.1, 9
 # The shape that is assumed of weights that are too few to show one: means are just usable.
 _UNKNOWN_SHAPE = 0.7
 
@@ -53,9 +57,11 @@ def pareto_tail(log_weights: ArrayLike) -> ParetoTail:
         return ParetoTail(None, threshold, num_tail, f"{size} draws are too few for a tail")
     weights = np.exp(log_w - log_w[-1])
     excess = weights[-num_tail:] - weights[-num_tail - 1]
-    # Ties with the cutoff have an excess of 0, where the likelihood has a pole.
-    excess = excess[excess > 0.0]
-    if np.unique(excess).size < max(_MIN_TAIL, num_tail / 2):
+    # Ties with the cutoff have an excess of 0, where the likelihood has a pole. Many that differ
+    # from it by next to nothing are as good as tied, and make any tail look heavy.
+    alike = excess <= _ALIKE * weights[-num_tail - 1]
+    excess = excess[~alike] if alike.mean() > _MANY else excess[excess > 0.0]
+    if np.unique(excess.round(_DIGITS)).size < max(_MIN_TAIL, num_tail / 2):
         # After resampling, or on a small support, the tail is a few atoms and not a density.
         return ParetoTail(None, threshold, num_tail, "most of the largest weights are equal")
     return ParetoTail(_fit_shape(excess), threshold, num_tail)

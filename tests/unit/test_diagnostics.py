@@ -68,6 +68,22 @@ def test_k_hat_says_why_it_has_none() -> None:
     # Ten runs of SMC after a resampling each: as many weights as runs.
     runs = np.repeat(np.random.default_rng(1).normal(scale=0.01, size=10), 1000)
     assert "largest weights are equal" in pareto_tail(runs).reason
+    # Texts that met their requirement long ago weigh the same but for what is still expected.
+    rng = np.random.default_rng(2)
+    alike = np.concatenate([-rng.exponential(size=60), 1e-5 * rng.exponential(size=190) ** 2])
+    few_more = np.concatenate([alike, np.log([1.3, 1.6, 2.4, 3.0, 5.0, 9.0])])
+    assert "largest weights are equal" in pareto_tail(few_more).reason
+
+
+def test_weights_that_are_nearly_alike_do_not_hide_a_heavy_tail() -> None:
+    """Nor make one: half of the tail is next to the cutoff, and what goes beyond has its shape."""
+    rng = np.random.default_rng(4)
+    for shape, heavy in ((0.1, False), (1.5, True)):
+        beyond = shape * rng.exponential(size=80)
+        alike = 1e-4 * rng.exponential(size=100)
+        light = -0.5 - rng.exponential(size=1420)
+        tail = pareto_tail(np.concatenate([light, alike, beyond]))
+        assert tail.k is not None and (tail.k > 0.7) == heavy
 
 
 def test_k_hat_does_not_mind_dead_draws_or_units() -> None:
