@@ -22,6 +22,7 @@ from lmppl.errors import Diagnostic, LmpError, StorageError
 from lmppl.posterior import Posterior
 from lmppl.posterior.deferred import DeferredGuide
 from lmppl.posterior.draws import WeightedDraws
+from lmppl.posterior.expectation import MEAN
 from lmppl.posterior.storage import guide_directory, load_draws
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class _Program:
         from lmppl.checker import check_query
 
         if source.strip() in self.draws:
-            return "mean", source, None
+            return MEAN, source, None
         query = check_query(self.compiled.model, source)
         return query.statistic, query.inner, query.q
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal, cast
 
 from lmppl.builtins import every
 from lmppl.builtins.kinds import Statistic
+from lmppl.builtins.statistics import MEAN
 from lmppl.checker.analysis import Annotations
 from lmppl.checker.arguments import formals_of
 from lmppl.checker.declarations import FileChecker
@@ -62,7 +62,7 @@ def check_expression(model: Model, text: str) -> Expr:
 class Query:
     """A statistic of the posterior, and of what: the text of an expression on a draw."""
 
-    statistic: Literal["mean", "probability", "quantile", "std"]
+    statistic: str
     inner: str
     q: float | None = None
 
@@ -94,14 +94,14 @@ def check_query(model: Model, text: str) -> Query:
     """
     node = _parse(text)
     if not isinstance(node, ast.Call) or not isinstance(node.function, ast.Name):
-        return Query("mean", text)
+        return Query(MEAN.name, text)
     name = node.function.name
     report = Report(None, text)
     checker = _checker(model, report)
     # `std(h)` of an uncertain reward is a risk rule, and a name of the program is its own.
     taken = checker.scope.find(name) is not None
     if name not in _STATISTICS or taken or _is_risk_rule(node, checker):
-        return Query("mean", text)
+        return Query(MEAN.name, text)
     builtin = _STATISTICS[name]
     bound, good = checker.expressions.arguments.bind(
         name, formals_of(builtin), node.arguments, node.function.span
@@ -122,8 +122,7 @@ def check_query(model: Model, text: str) -> Query:
                 "LMP105", values["q"].span, "a quantile needs a level: a number between 0 and 1"
             )
     report.raise_errors()
-    statistic = cast(Literal["mean", "probability", "quantile", "std"], name)
-    return Query(statistic, text[inner.start : inner.end], level)
+    return Query(name, text[inner.start : inner.end], level)
 
 
 def _parse(text: str) -> ast.Expr:

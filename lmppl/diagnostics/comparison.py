@@ -130,7 +130,7 @@ def _of_column(
     column = posterior.data.sites[name] if column is None else column
     if isinstance(column, np.ndarray):
         if column.dtype.kind == "b":
-            yield f"probability of {name}", posterior.statistic(column, "probability")
+            yield f"probability of {name}", posterior.probability(column)
         else:
             yield f"mean of {name}", posterior.expectation(name)
     elif name in posterior.data.tokens:
@@ -139,7 +139,7 @@ def _of_column(
         values = np.array([str(value) for value in column], dtype=object)
         for category in categories:
             same = np.asarray(values == str(category), dtype=bool)
-            yield f"probability of {name} = {category}", posterior.statistic(same, "probability")
+            yield f"probability of {name} = {category}", posterior.probability(same)
     elif all(isinstance(value, str) for value in column):
         lengths = np.array([len(value) for value in column], dtype=np.float64)
         yield f"mean length of {name}", posterior.expectation(lengths, bounds=(0.0, math.inf))

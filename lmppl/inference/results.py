@@ -27,7 +27,7 @@ from lmppl.lm.protocol import Chat
 from lmppl.posterior import Estimate, ExpectationResult, Posterior
 from lmppl.posterior.cells import Cells
 from lmppl.posterior.claims import claim_estimates, verdict_on
-from lmppl.posterior.expectation import Statistic
+from lmppl.posterior.expectation import MEAN, Statistic
 from lmppl.records import brief
 
 _PACKAGES = ("lmppl", "torch", "transformers", "pyro-ppl", "numpy")
@@ -130,7 +130,7 @@ class _Evaluator:
     def asked(self, source: str) -> Asked:
         """The statistic that a text asks for, the expression that it is of, and its level."""
         asked: Callable[[str], Asked] | None = getattr(self.parse, "asked", None)
-        return ("mean", source, None) if asked is None else asked(source)
+        return (MEAN, source, None) if asked is None else asked(source)
 
 
 def _cells(target: Target, expr: Expr, group: int) -> tuple[Cells, ...]:
@@ -221,7 +221,7 @@ def _expectations(
         if claim.expr.type.kind == "bool":
             values = values.astype(bool)
         infinite = int(np.isneginf(values[posterior.log_weights > -math.inf]).sum())
-        if infinite and claim.statistic != "mean":
+        if infinite and claim.statistic != MEAN:
             sentence = f"it is −∞ on {infinite:,} of {len(posterior):,} draws"
             results.append(_without_value(claim, sentence, bound))
             continue

@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from lmppl.posterior.estimate import Estimate
 from lmppl.records import brief
 
 Statistic = Literal["mean", "probability", "quantile", "std"]
+# By these names callers ask for them, as `expect` lines do.
+MEAN: Final = "mean"
+PROBABILITY: Final = "probability"
+QUANTILE: Final = "quantile"
+STD: Final = "std"
 Verdict = Literal["holds", "fails", "undecided"]
 
 
@@ -27,7 +32,7 @@ class ExpectationResult:
     source: str
     estimate: Estimate
     verdict: Verdict
-    statistic: Statistic = "mean"
+    statistic: Statistic = MEAN
     operator: str = ">="
     bound: float = math.nan
     reason: str = ""

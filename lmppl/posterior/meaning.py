@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lmppl.posterior.draws import WeightedDraws
 from lmppl.posterior.estimate import Estimate, cluster_sums, hangs_on_few
+from lmppl.posterior.expectation import PROBABILITY
 from lmppl.posterior.questions import Question, statistic
 
 # More values than this are no categories.
@@ -151,7 +152,7 @@ def probabilities(draws: WeightedDraws, name: str, confidence: float = 0.95) -> 
         raise ValueError(f"{name} has {len(values)} different values; probabilities are of few")
     found = {
         value: statistic(
-            draws, np.array([each == value for each in seen]), "probability", confidence=confidence
+            draws, np.array([each == value for each in seen]), PROBABILITY, confidence=confidence
         )
         for value in values
     }

@@ -17,7 +17,14 @@ from lmppl.posterior.deferred import DeferredGuide
 from lmppl.posterior.draw import Draw, TextDraw
 from lmppl.posterior.draws import KINDS, WeightedDraws
 from lmppl.posterior.estimate import Estimate
-from lmppl.posterior.expectation import ExpectationResult, Statistic
+from lmppl.posterior.expectation import (
+    MEAN,
+    PROBABILITY,
+    QUANTILE,
+    STD,
+    ExpectationResult,
+    Statistic,
+)
 from lmppl.posterior.plain import ReadOnly, readable
 from lmppl.posterior.questions import Question
 from lmppl.posterior.statistics import Range
@@ -286,7 +293,7 @@ class Posterior:
 
         Raises: ValueError where f is not a finite number on a draw of positive weight.
         """
-        return self.statistic(f, "mean", bounds=bounds, confidence=confidence)
+        return self.statistic(f, MEAN, bounds=bounds, confidence=confidence)
 
     def factor_mean(self, label: str, *, confidence: float = 0.95) -> Estimate:
         """The posterior mean of a factor, in nats."""
@@ -295,7 +302,7 @@ class Posterior:
     def statistic(
         self,
         f: Question,
-        statistic: Statistic = "mean",
+        statistic: Statistic = MEAN,
         *,
         q: float | None = None,
         bounds: Range | None = None,
@@ -308,15 +315,15 @@ class Posterior:
 
     def std(self, f: Question, **options: Any) -> Estimate:
         """The posterior standard deviation of f; `statistic` has the options."""
-        return self.statistic(f, "std", **options)
+        return self.statistic(f, STD, **options)
 
     def quantile(self, f: Question, q: float, **options: Any) -> Estimate:
         """The value that f is below with posterior probability q; `statistic` has the options."""
-        return self.statistic(f, "quantile", q=q, **options)
+        return self.statistic(f, QUANTILE, q=q, **options)
 
     def probability(self, condition: Question, **options: Any) -> Estimate:
         """The posterior probability of a condition; `statistic` has the options."""
-        return self.statistic(condition, "probability", **options)
+        return self.statistic(condition, PROBABILITY, **options)
 
     def values_of(self, f: Question) -> NDArray[Any]:
         """The values of f on the draws, `[draws]`, boolean where they are conditions."""

@@ -30,7 +30,7 @@ from lmppl.posterior.cells import Cells
 from lmppl.posterior.chains import autocorrelation_ess
 from lmppl.posterior.draws import WeightedDraws
 from lmppl.posterior.estimate import Estimate, cluster_sums
-from lmppl.posterior.expectation import Statistic
+from lmppl.posterior.expectation import MEAN, PROBABILITY, QUANTILE, STD, Statistic
 from lmppl.posterior.features import text_features
 from lmppl.posterior.plain import frozen_array, plain
 from lmppl.posterior.statistics import ANYTHING, Range, Sample
@@ -45,7 +45,7 @@ _HUGE = 1e140
 def statistic(
     draws: WeightedDraws,
     f: Question,
-    kind: Statistic = "mean",
+    kind: Statistic = MEAN,
     *,
     q: float | None = None,
     bounds: Range | None = None,
@@ -55,7 +55,7 @@ def statistic(
 
     An expression may name its statistic itself. `bounds` is the range of f, or what is known of it.
     """
-    if isinstance(f, str) and kind == "mean":
+    if isinstance(f, str) and kind == MEAN:
         asked = getattr(draws.evaluator, "asked", None)
         if asked is not None:
             kind, f, q = asked(f)
@@ -76,7 +76,7 @@ def numbers(
     """The values of f `[draws]`, 0 where the weight is, and the range that is known of it."""
     values = values_of(draws, f)
     is_condition = values.dtype.kind == "b"
-    if kind == "probability" and not is_condition:
+    if kind == PROBABILITY and not is_condition:
         raise ValueError("a probability is of something that is true or false")
     x = values.astype(np.float64)
     alive = draws.alive
@@ -165,11 +165,11 @@ def estimated(
         return estimated(draws, x / scale, kind, q, smaller, confidence, ()) * scale
     # Values outside of a range that was given widen it.
     bounds = min(bounds[0], float(alive.min())), max(bounds[1], float(alive.max()))
-    if kind == "quantile":
+    if kind == QUANTILE:
         if q is None or not 0.0 <= q <= 1.0:
             raise ValueError(f"a quantile needs a level q in [0, 1], not {q}")
         return statistics.quantile(sample, x, q, bounds, confidence)
-    if kind == "std":
+    if kind == STD:
         return statistics.standard_deviation(sample, x, bounds, confidence)
     return statistics.mean(sample, x, bounds, confidence)
 

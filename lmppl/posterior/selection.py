@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lmppl.posterior.cells import Cells
 from lmppl.posterior.draws import KINDS, WeightedDraws
-from lmppl.posterior.expectation import Statistic
+from lmppl.posterior.expectation import MEAN, Statistic
 from lmppl.posterior.statistics import ANYTHING, Range
 from lmppl.posterior.unseen import Unseen
 
@@ -123,7 +123,7 @@ class _Selected:
 
     def asked(self, source: str) -> tuple[Statistic, str, float | None]:
         asked = getattr(self.evaluator, "asked", None)
-        return ("mean", source, None) if asked is None else asked(source)
+        return (MEAN, source, None) if asked is None else asked(source)
 
     def range_of(self, source: str) -> Range:
         range_of = getattr(self.evaluator, "range_of", None)

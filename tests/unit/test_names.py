@@ -10,18 +10,21 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import lmppl
 from lmppl.builtins import FACTORS
+from lmppl.builtins.statistics import STATISTICS
 from lmppl.inference.methods import METHODS
+from lmppl.posterior.expectation import MEAN, PROBABILITY, QUANTILE, STD, Statistic
 
 PACKAGE = Path(lmppl.__file__).parent
 NAMES = {each.name for each in FACTORS} | {each.name for each in METHODS}
 
 # Strings that are no names of built-ins, however they look: what they are, and where.
-_STATISTIC = "a statistic of the posterior, which Python callers ask for by its name, or of words"
+_STATISTIC = "a statistic of the posterior, which Python callers ask for by its name"
 _SALT = "what tells the digests of scores apart, also those of results that were saved"
 SOMETHING_ELSE: dict[str, tuple[str, tuple[str, ...]]] = {
     "exact": ("a kind of estimate; a fact about constraints", (
@@ -38,18 +41,12 @@ SOMETHING_ELSE: dict[str, tuple[str, tuple[str, ...]]] = {
     "finished": ("the key of a column of texts", (
         "density/reopening.py", "density/stages/text_batch.py", "posterior/shapes.py",
     )),
-    "mean": (_STATISTIC, (
-        "checker/fragments.py", "inference/results.py", "posterior/expectation.py",
-        "posterior/posterior.py", "posterior/questions.py", "posterior/selection.py",
-        "reopening.py",
-        "builtins/sources/lexicon.py",
+    "mean": (f"{_STATISTIC}; a way to reduce scores of words", (
+        "posterior/expectation.py", "builtins/sources/lexicon.py",
     )),
-    "probability": (_STATISTIC, (
-        "diagnostics/comparison.py", "posterior/meaning.py", "posterior/posterior.py",
-        "posterior/questions.py",
-    )),
-    "quantile": (_STATISTIC, ("posterior/posterior.py", "posterior/questions.py")),
-    "std": (_STATISTIC, ("posterior/posterior.py", "posterior/questions.py")),
+    "probability": (_STATISTIC, ("posterior/expectation.py",)),
+    "quantile": (_STATISTIC, ("posterior/expectation.py",)),
+    "std": (_STATISTIC, ("posterior/expectation.py",)),
     "count": (_SALT, ("rewards/texts.py",)),
     "lexicon": (_SALT, ("rewards/texts.py",)),
     "ensemble": (_SALT, ("rewards/ensemble.py",)),
@@ -99,6 +96,11 @@ def test_no_name_of_a_built_in_or_a_method_stands_outside_its_own_file() -> None
         if file not in SOMETHING_ELSE.get(name, ("", ()))[1]
     }
     assert unexplained == {}
+
+
+def test_what_callers_ask_a_posterior_for_are_the_statistics_of_the_language() -> None:
+    assert set(get_args(Statistic)) == {each.name for each in STATISTICS}
+    assert {MEAN, PROBABILITY, QUANTILE, STD} == set(get_args(Statistic))
 
 
 def test_every_exception_is_still_needed() -> None:
