@@ -37,6 +37,8 @@ Floats = NDArray[np.float64]
 _NEAR_ZERO = 1e-3
 _NEGLIGIBLE = 1e-100
 _FAR = 1e3
+# As the methods of arrays, which take longer to find these than these take on few numbers.
+_sum, _largest, _smallest = np.add.reduce, np.maximum.reduce, np.minimum.reduce
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,8 @@ class _Candidates:
         # Equal units are one term. Pairs as complex numbers: sorted a hundred times faster.
         pairs, counts = np.unique(units.weight + 1j * total, return_counts=True)
         self.weight, self.total = pairs.real, pairs.imag
-        self.shape = counts * units.shape
+        # The further draw stands last.
+        self.shape = np.append(counts * units.shape, 1.0)
         self.end, self.further, self.missing = end, units.further, units.missing
         self.beyond = units.beyond
         self.cells = [(-each.lower if negate else each.upper, each.weight) for each in units.cells]
@@ -99,15 +102,17 @@ class _Candidates:
 
     def log_probability(self, m: float) -> float:
         """log P(Σ G (total − m weight) + (G₀ further + missing) (end − m) ≥ 0), G gamma."""
-        y = self.total - m * self.weight
+        y = np.empty_like(self.shape)
+        np.multiply(self.weight, -m, out=y[:-1])
+        y[:-1] += self.total
         gap = max(self.end - m, 0.0)
         further = max(self.further * gap, self.beyond * self._heaviest_gap(m))
-        scale = max(float(np.abs(y).max()), further, self.missing * gap)
+        y[-1] = further
+        scale = max(float(_largest(np.abs(y))), self.missing * gap)
         if scale == 0.0:
             return 0.0
-        y = np.append(y, further) / scale
-        shape = np.append(self.shape, 1.0)
-        return log_tail(y, shape, self.missing * gap / scale)
+        y /= scale
+        return log_tail(y, self.shape, self.missing * gap / scale)
 
     def _heaviest_gap(self, m: float) -> float:
         """The most by which one draw can pull the mean above m, relative to the heaviest."""
@@ -142,27 +147,33 @@ def log_tail(y: Floats, shape: Floats, shift: float = 0.0) -> float:
     to a single term and vanishes with their number.
     """
     # Terms that small beside the largest change nothing, and their reciprocals overflow.
-    keep = (np.abs(y) > _NEGLIGIBLE * np.abs(y).max(initial=0.0)) & (shape > 0.0)
-    y, shape = y[keep], shape[keep]
-    if y.size == 0 or (y.min() > 0.0 and shift >= 0.0):
+    size = np.abs(y)
+    keep = (size > _NEGLIGIBLE * size.max(initial=0.0)) & (shape > 0.0)
+    if not keep.all():
+        y, shape, size = y[keep], shape[keep], size[keep]
+    if y.size == 0 or (_smallest(y) > 0.0 and shift >= 0.0):
         return 0.0 if shift >= 0.0 else -math.inf
-    if y.max() < 0.0 and shift <= 0.0:
+    if _largest(y) < 0.0 and shift <= 0.0:
         return -math.inf
-    y, shift = y / np.abs(y).max(), shift / float(np.abs(y).max())
-    # By Chernoff's bound a shift that far beyond what the terms against it weigh decides alone; the
-    # saddlepoint would lie nearer to a pole than numbers can tell.
-    against = np.where(y * shift < 0.0, np.abs(y), 0.0)
-    largest, sum_against = float(against.max()), float(np.sum(shape * against))
-    if abs(shift) > 2.0 * sum_against + _FAR * largest:
-        if shift > 0.0:
-            return 0.0
-        return (0.5 * shift + math.log(2.0) * sum_against) / largest
+    most = float(_largest(size))
+    y, shift = y / most, shift / most
+    if shift:
+        # By Chernoff's bound a shift that far beyond what the terms against it weigh decides alone;
+        # the saddlepoint would lie nearer to a pole than numbers can tell.
+        against = np.where(y * shift < 0.0, size / most, 0.0)
+        largest, sum_against = float(_largest(against)), float(_sum(shape * against))
+        if abs(shift) > 2.0 * sum_against + _FAR * largest:
+            if shift > 0.0:
+                return 0.0
+            return (0.5 * shift + math.log(2.0) * sum_against) / largest
     s = _saddlepoint(y, shape, shift)
     rest = 1.0 - s * y
-    generating = float(-np.sum(shape * np.log(rest)) + s * shift)
-    curvature = float(np.sum(shape * (y / rest) ** 2))
+    generating = float(-_sum(shape * np.log(rest)) + s * shift)
+    part = y / rest
+    weighted = shape * part * part
+    curvature = float(_sum(weighted))
     if generating >= 0.0 or abs(s) * math.sqrt(curvature) < _NEAR_ZERO:
-        third = float(np.sum(2.0 * shape * (y / rest) ** 3)) / curvature**1.5
+        third = 2.0 * float(_sum(weighted * part)) / curvature**1.5
         # Less than a tenth of a term is beyond the formula; too large a probability is too wide.
         return math.log(max(0.5 - third / (6.0 * math.sqrt(2.0 * math.pi)), 0.05))
     root = math.copysign(math.sqrt(-2.0 * generating), s)
@@ -183,7 +194,8 @@ def _saddlepoint(y: Floats, shape: Floats, shift: float) -> float:
     # Newton's method from 0 does where the answer is far from the poles, as with many terms.
     for _ in range(12):
         part = y / (1.0 - s * y)
-        step = (float(np.sum(shape * part)) + shift) / float(np.sum(shape * part * part))
+        weighted = shape * part
+        step = (float(_sum(weighted)) + shift) / float(_sum(weighted * part))
         if abs(step) <= 1e-9 * abs(s):
             return s
         s -= step
@@ -191,14 +203,15 @@ def _saddlepoint(y: Floats, shape: Floats, shift: float) -> float:
             break
 
     def slope(s: float) -> float:
-        return float(np.sum(shape * y / (1.0 - s * y))) + shift
+        return float(_sum(shape * y / (1.0 - s * y))) + shift
 
     return _root_between_poles(slope, low, high)
 
 
 def _poles(y: Floats) -> tuple[float, float]:
-    low = 1.0 / float(y.min()) if y.min() < 0.0 else -math.inf
-    high = 1.0 / float(y.max()) if y.max() > 0.0 else math.inf
+    lowest, highest = float(_smallest(y)), float(_largest(y))
+    low = 1.0 / lowest if lowest < 0.0 else -math.inf
+    high = 1.0 / highest if highest > 0.0 else math.inf
     return low, high
 
 
