@@ -88,6 +88,25 @@ class WeightedAutomaton:
         weights = self.log_weight[states][:, self.token_class]
         return where, weights if self.log_token is None else weights + self.log_token
 
+    def outgoing(self, states: Tensor) -> tuple[WeightedAutomaton, Tensor]:
+        """The moves of `states` `[n]` alone, and the states `[m]` that these lead to, in order.
+
+        Of the automaton that is returned states 0 … n−1 are those, and moves lead to places in
+        the second. It says nothing of ends.
+        """
+        step = self.step[states]
+        after, place = torch.unique(step.clamp_min(0), return_inverse=True)
+        nothing = torch.zeros(len(states), device=self.device)
+        moves = WeightedAutomaton(
+            place.masked_fill(step < 0, -1),
+            None if self.log_weight is None else self.log_weight[states],
+            self.token_class,
+            self.log_token,
+            nothing.bool(),
+            nothing.double().unsqueeze(0),
+        )
+        return moves, after
+
     def log_weight_of(self, tokens: Tensor) -> float:
         """The log weight of one whole text, its tokens `[length]` (an end token included).
 

@@ -61,6 +61,19 @@ class ContextCounts:
             levels[context] = levels[self.parent[context]] + 1
         return levels
 
+    def shorter(self, longest: int) -> ContextCounts:
+        """The counts after contexts of at most so many tokens."""
+        size = int((self.levels() <= longest).sum())
+        pairs = self.first[size]
+        return ContextCounts(
+            self.vocab_size,
+            self.parent[:size],
+            self.oldest[:size],
+            self.first[: size + 1],
+            self.token[:pairs],
+            self.count[:pairs],
+        )
+
     def sources(self) -> Ints:
         """`[A]`: the context of every count."""
         return np.repeat(np.arange(self.num_contexts), np.diff(self.first))

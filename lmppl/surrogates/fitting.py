@@ -40,6 +40,16 @@ class Fitted:
     def of(cls, counts: ContextCounts, discounts: tuple[float, ...], held_out: float) -> Fitted:
         return cls(counts, discounts, BackoffLM.of(counts, smoothed(counts, discounts)), held_out)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of its longest contexts."""
+        return int(self.counts.levels().max())
+
+    def shorter(self, longest: int) -> BackoffLM:
+        """The model of the same counts with contexts of at most so many tokens."""
+        counts = self.counts.shorter(longest)
+        return BackoffLM.of(counts, smoothed(counts, self.discounts[:longest]))
+
 
 def fit(corpus: Corpus, budget: Budget = BUDGET, orders: tuple[int, ...] = ORDERS) -> Fitted:
     """The n-gram model of a corpus that gives texts held out of it the least nats per token."""

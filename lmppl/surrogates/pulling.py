@@ -22,31 +22,57 @@ _ROUNDING = 2.0**-50
 
 @dataclass(frozen=True, slots=True)
 class _ClassMoves:
-    """A sparse matrix [states × states]: the moves by the tokens of one class.
+    """A sparse matrix [states × states]: the moves by the tokens of one class, its `number`.
 
-    Row `rows[i]` has the columns `column[begin[i]:begin[i + 1]]` with those weights.
-    `target` `[T]` are the automaton's states that the class leads to, and `target_of` `[A]` which
-    of those each state leads to; states that it kills, or that have ended, are not `alive` `[A]`.
+    Row `rows[i]` has the columns `after[column[begin[i]:begin[i + 1]]]` with those weights, which
+    are to be multiplied by e^`log_scale`.
     """
 
+    number: int
     rows: Tensor
     begin: Tensor
+    after: Tensor
     column: Tensor
     weight: Tensor
     log_scale: Tensor
-    target: Tensor
-    target_of: Tensor
-    alive: Tensor
 
     __repr__ = brief
 
-    def times(self, values: Tensor) -> Tensor:
-        """`[rows, A]`: the sums of `values` `[states, A]` behind the moves of every state."""
-        table = values.index_select(1, self.target)
-        sums = F.embedding_bag(
+    def times(self, values: Tensor, chosen: Tensor) -> Tensor:
+        """`[rows, n]`: the sums of the columns `chosen` `[n]` of `values` `[states, m]` behind the
+        moves of every state."""
+        # Tokens of one class lead to few states: their rows are taken first.
+        table = values.index_select(0, self.after).index_select(1, chosen)
+        return F.embedding_bag(
             self.column, table, self.begin, mode="sum", per_sample_weights=self.weight
         )
-        return sums.index_select(1, self.target_of)
+
+
+@dataclass(frozen=True, slots=True)
+class _Leads:
+    """Where states of the automaton go by the tokens of one class.
+
+    `target` `[T]` are the columns that the class leads to, and `target_of` `[A]` which of those
+    each state leads to; states that it kills, or that have ended, are not `alive` `[A]`.
+    `log_scale` `[A]` is the log of what the move weighs.
+    """
+
+    target: Tensor
+    target_of: Tensor
+    alive: Tensor
+    log_scale: Tensor
+
+    __repr__ = brief
+
+    @classmethod
+    def of(cls, moves: _ClassMoves, step: Tensor, log_weight: Tensor | None) -> _Leads:
+        """By the moves of one class; `step` and `log_weight` `[A, C]` are of all classes."""
+        where = step[:, moves.number]
+        target, target_of = torch.unique(where.clamp_min(0), return_inverse=True)
+        log_scale = moves.log_scale.expand(len(where))
+        if log_weight is not None:
+            log_scale = log_scale + log_weight[:, moves.number]
+        return cls(target, target_of, where >= 0, log_scale)
 
 
 class BackoffPull:
@@ -72,9 +98,11 @@ class BackoffPull:
         token_class = automaton.token_class[token]
         order = torch.argsort(token_class * model.num_states + source, stable=True)
         sizes = torch.bincount(token_class, minlength=automaton.num_classes).tolist()
+        self._step = automaton.step.masked_fill(automaton.ended[:, None], -1)
+        self._every: list[_Leads] | None = None
         self._classes = []
         for number, at in enumerate(torch.split(order, sizes)):
-            alive = (automaton.step[:, number] >= 0) & ~automaton.ended
+            alive = self._step[:, number] >= 0
             scale = torch.zeros((), dtype=torch.float64, device=model.device)
             own = weight[at]
             if log_token is not None and at.shape[0]:
@@ -83,35 +111,55 @@ class BackoffPull:
             if not at.shape[0] or not bool(alive.any()) or float(scale) == -math.inf:
                 continue
             rows, counts = torch.unique_consecutive(source[at], return_counts=True)
-            target, target_of = torch.unique(
-                automaton.step[:, number].clamp_min(0), return_inverse=True
-            )
             begin = counts.cumsum(0) - counts
-            weights = automaton.log_weight
-            log_scale = scale.expand(automaton.num_states)
-            if weights is not None:
-                log_scale = log_scale + weights[:, number]
-            self._classes.append(
-                _ClassMoves(rows, begin, column[at], own, log_scale, target, target_of, alive)
-            )
+            after, place = torch.unique(column[at], return_inverse=True)
+            self._classes.append(_ClassMoves(number, rows, begin, after, place, own, scale))
 
     def __call__(self, log_next: Tensor) -> Tensor:
         """Values `[states, automaton states]` a token earlier; see the class."""
+        if self._every is None:
+            weights = self._automaton.log_weight
+            self._every = [_Leads.of(each, self._step, weights) for each in self._classes]
+        return self._pulled(log_next, self._every, len(self._step))
+
+    def columns(self, states: Tensor) -> Tensor:
+        """Those that tokens lead to from some `states` `[n]` of the automaton, in order."""
+        where = self._step[states]
+        found: Tensor = torch.unique(where[where >= 0])
+        return found
+
+    def some(self, log_next: Tensor, states: Tensor) -> Tensor:
+        """Values `[states, n]` a token earlier for the automaton's `states` `[n]` alone.
+
+        `log_next` has the columns `columns(states)`.
+        """
+        automaton = self._automaton
+        place = torch.full((automaton.num_states + 1,), -1, device=log_next.device)
+        needed = self.columns(states)
+        place[needed] = torch.arange(len(needed), device=place.device)
+        # Number −1 is the last, which leads nowhere.
+        step = place[self._step[states]]
+        weights = None if automaton.log_weight is None else automaton.log_weight[states]
+        leads = [_Leads.of(each, step, weights) for each in self._classes]
+        return self._pulled(log_next, leads, len(states))
+
+    def _pulled(self, log_next: Tensor, leads: list[_Leads], num_states: int) -> Tensor:
         model = self._model
+        sums = log_next.new_zeros(len(log_next), num_states)
+        if not leads or not log_next.shape[1]:
+            return sums.fill_(-math.inf)
         top = log_next.amax(0)
         scaled = (log_next - torch.where(top == -math.inf, 0.0, top)).exp()
         scales = [
             (each.log_scale + top[each.target[each.target_of]]).masked_fill(~each.alive, -math.inf)
-            for each in self._classes
+            for each in leads
         ]
-        sums = torch.zeros_like(log_next)
-        if not scales:
-            return sums.fill_(-math.inf)
         highest = torch.stack(scales).amax(0)
         reference = torch.where(highest == -math.inf, 0.0, highest)
-        for each, scale in zip(self._classes, scales, strict=True):
+        for moves, each, scale in zip(self._classes, leads, scales, strict=True):
             factor = (scale - reference).exp()
-            sums.index_add_(0, each.rows, each.times(scaled) * factor)
+            found = moves.times(scaled, each.target)
+            sums.index_add_(0, moves.rows, found.index_select(1, each.target_of) * factor)
         for states in self._levels:
             shorter = model.rest[states, None] * sums[model.parent[states]]
             sums[states] = torch.maximum(sums[states] + shorter, _ROUNDING * shorter)

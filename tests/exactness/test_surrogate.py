@@ -18,10 +18,12 @@ from torch import Tensor
 
 import lmppl
 from lmppl.density import SiteRows, TextRun
+from lmppl.density.steering import expecting
 from lmppl.density.steering.correcting import Moves
 from lmppl.density.steering.expecting import Expectations, Expected, expectations
 from lmppl.density.steering.protocol import Steering
 from lmppl.density.steering.surrogate import Outlook
+from lmppl.finite.columns import ColumnLevels
 from lmppl.finite.known import KnownStates
 from lmppl.inference.smc import SMC
 from lmppl.inference.smc import ahead as looking_ahead
@@ -92,8 +94,19 @@ def looking(
 
 def randomly(one: Expected) -> Expected:
     """Expectations that have nothing to do with anything."""
+    assert isinstance(one.log_value, Tensor)
     noise = np.random.default_rng(5).normal(size=tuple(one.log_value.shape))
     return replace(one, log_value=torch.from_numpy(noise).float())
+
+
+def some_columns(one: Expected) -> Expected:
+    """As of a large automaton: tables of every other state, and nothing like it of the others."""
+    assert isinstance(one.log_value, Tensor)
+    num_levels, _, size = one.log_value.shape
+    columns = tuple(torch.arange(level % 2, size, 2) for level in range(num_levels))
+    values = tuple(level[:, kept] for level, kept in zip(one.log_value, columns, strict=True))
+    elsewhere = torch.from_numpy(np.random.default_rng(6).normal(size=(num_levels, size))).float()
+    return replace(one, log_value=ColumnLevels(columns, values, elsewhere))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +124,37 @@ def test_random_expectations_leave_answers_right() -> None:
     assert smc_p_value(LIFTED, MANY, looking(absurd(LIFTED), change=randomly)) > ALPHA
 
 
-@pytest.mark.parametrize("change", [lambda one: one, randomly], ids=["absurd", "random"])
+def test_tables_of_some_columns_leave_answers_right() -> None:
+    assert smc_p_value(LIFTED, MANY, looking(absurd(LIFTED), 0.7, some_columns)) > ALPHA
+
+
+def test_what_is_said_of_columns_is_what_is_said_of_whole_tables() -> None:
+    """Token by token, whatever else a step asks for."""
+    target, _, traces, _, _ = site(HARD, len(HARD.table))
+    engine = looking(absurd(HARD))(MANY, target, Stream.from_seed(0))
+    (one,) = expected(engine, target.rows(0, traces), absurd(HARD)).each
+    assert one is not None
+    split = some_columns(one)
+    assert isinstance(split.log_value, ColumnLevels)
+    levels = [split.log_value[remaining] for remaining in range(len(split.log_value))]
+    start = torch.tensor([len(HARD.tokens)])
+    by_column = split.outlook(start, 0.7)
+    whole = replace(split, log_value=torch.stack(levels)).outlook(start, 0.7)
+    assert by_column.floor == whole.floor
+    states = (~one.automaton.ended).nonzero().squeeze(-1).repeat(len(HARD.tokens))
+    beliefs = torch.arange(len(states)) % len(HARD.tokens)
+    dead = torch.cat([states[:3], torch.full((2,), -1)])
+    for remaining in range(1, len(levels)):
+        torch.testing.assert_close(
+            by_column.ahead(beliefs, states, remaining), whole.ahead(beliefs, states, remaining)
+        )
+        torch.testing.assert_close(
+            by_column.log_expected(beliefs[:5], dead, remaining),
+            whole.log_expected(beliefs[:5], dead, remaining),
+        )
+
+
+@pytest.mark.parametrize("change", [lambda one: one, randomly, some_columns])
 @pytest.mark.parametrize("power", [0.3, 1.0, 2.0])
 def test_every_text_weighs_prior_over_proposal(
     change: Callable[[Expected], Expected], power: float
@@ -243,6 +286,30 @@ def test_pilots_leave_answers_right(case: Case, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(looking_ahead, "finite_prior", surrogate)
     settings = SMC(num_particles=64, num_runs=60)
     assert smc_p_value(case, settings) > ALPHA
+
+
+def test_an_automaton_too_large_for_all_tables_has_those_that_matter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of the surrogate as it is, then of one with shorter contexts, then none."""
+
+    def next_log_probs(prefixes: Tensor) -> Tensor:
+        """By the sum of the last two tokens."""
+        last = torch.cat([torch.full((len(prefixes), 2), 3), prefixes], 1)[:, -2:].sum(1)
+        weights = torch.arange(4) + torch.tensor([2, 0, 3, 1])[last % 4].unsqueeze(-1)
+        return torch.where(weights % 4 == 0, 2.0, 0.0).double().log_softmax(-1)
+
+    lm = FunctionLM(tokens=list("abcd"), eos="d", next_log_probs=next_log_probs)
+    bound = lmppl.compile(STRICT)(prior=lm)
+    words = []
+    for most in (1 << 26, 1000, 500, 10):
+        monkeypatch.setattr(expecting, "_MOST_CORRECTED", most)
+        post = lmppl.infer(bound, num_particles=64, seed=0, lookahead="surrogate")
+        told = post.diagnostics["lookahead"]["text"]
+        words.append(told["surrogate"] or told["why"])
+        assert post.complete
+    assert words[0] == words[1] and words[2] == words[0] + ", by the last token alone"
+    assert words[3].startswith("the tables of values would take")
 
 
 def test_a_pilot_mends_a_surrogate() -> None:

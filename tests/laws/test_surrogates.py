@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from lmppl.finite.automaton import WeightedAutomaton
-from lmppl.finite.backward import backward
+from lmppl.finite.backward import TablesTooLarge, backward
+from lmppl.finite.columns import column_levels
 from lmppl.lm.histories import plain_vocabulary
 from lmppl.lm.markov import MarkovLM
 from lmppl.surrogates import Budget, Sampling, make_surrogate
@@ -216,6 +217,67 @@ def test_a_token_ahead_is_the_table_before(seed: int) -> None:
         chosen = torch.tensor(random.sample(range(len(states)), 5))
         alone = [tables.log_ahead(beliefs[i : i + 1], states[i : i + 1], remaining) for i in chosen]
         torch.testing.assert_close(torch.cat(alone), ahead[chosen], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_columns_are_those_of_whole_tables(seed: int) -> None:
+    """Where nothing is left out tables of some states say what those of all say."""
+    random = Random(200 + seed)
+    model, _, _, _, _ = model_of(seed, 2 + seed % 3)
+    automaton = any_automaton(random, VOCAB, 3)
+    whole = backward(model, automaton, 3).log_value
+    log_probs = torch.full((VOCAB,), -math.log(VOCAB)).double()
+    found = column_levels(model, automaton, 3, log_probs, budget=10**6, left_out=0.0)
+    assert len(found) == 4
+    reached = torch.zeros(automaton.num_states, dtype=torch.bool)
+    reached[0] = True
+    for remaining in (3, 2, 1, 0):
+        # What no text is in may be said anything of.
+        torch.testing.assert_close(
+            found[remaining][:, reached].double(), whole[remaining][:, reached], rtol=0, atol=1e-5
+        )
+        assert found.highest()[remaining] == float(found[remaining].amax())
+        after = automaton.step[reached & ~automaton.ended][:, automaton.token_class]
+        reached = torch.zeros_like(reached)
+        reached[after[after >= 0]] = True
+
+
+def test_columns_that_are_left_out_are_guessed_from_shares() -> None:
+    """They say something of every state, and what they say depends on what is left out."""
+    random = Random(7)
+    model, _, _, _, _ = model_of(1, 3)
+    log_probs = torch.full((VOCAB,), -math.log(VOCAB)).double()
+    errors = []
+    for _ in range(10):
+        automaton = any_automaton(random, VOCAB, 3)
+        whole = backward(model, automaton, 3).log_value[3][:, 0]
+        if bool(automaton.ended[0]) or float(whole.amax()) == -math.inf:
+            continue
+        for left_out in (0.0, 0.5):
+            found = column_levels(model, automaton, 3, log_probs, budget=10**6, left_out=left_out)
+            assert not bool(torch.isnan(found[2]).any())
+            errors.append(float((found[3][:, 0] - whole).abs().amax()))
+    exact, guessed = errors[::2], errors[1::2]
+    assert len(exact) > 3 and max(exact) < 1e-5 < 1e-2 < max(guessed) < 5.0
+
+
+def test_tables_of_columns_have_a_budget() -> None:
+    model, _, _, _, _ = model_of(1, 3)
+    automaton = any_automaton(Random(3), VOCAB, 3)
+    log_probs = torch.full((VOCAB,), -math.log(VOCAB)).double()
+    with pytest.raises(TablesTooLarge):
+        column_levels(model, automaton, 3, log_probs, budget=1)
+
+
+@pytest.mark.parametrize("longest", [0, 1, 2])
+def test_a_shorter_model_is_that_of_counts_after_shorter_contexts(longest: int) -> None:
+    _, _, _, counts, _ = model_of(2, 3)
+    whole = corpus(Random(2), 2)
+    direct = count_contexts(whole, longest + 1, Budget(10**6, 10**6))
+    cut = counts.shorter(longest)
+    for name in ("parent", "oldest", "first", "token", "count"):
+        np.testing.assert_array_equal(getattr(cut, name), getattr(direct, name))
+    assert BackoffLM.of(cut, smoothed(cut, DISCOUNTS[:longest])).num_states == cut.num_contexts
 
 
 @pytest.mark.parametrize("states", [10**6, 14, 6])

@@ -18,6 +18,7 @@ from lmppl.density.text_automaton import weighted_automaton
 from lmppl.finite.automaton import WeightedAutomaton
 from lmppl.finite.backward import TablesTooLarge, backward
 from lmppl.finite.building import AutomatonTooLarge
+from lmppl.finite.columns import ColumnLevels, column_levels
 from lmppl.finite.prior import FiniteStateLM
 from lmppl.lm.protocol import Prompt
 from lmppl.records import brief
@@ -27,6 +28,7 @@ Encode = Callable[[Prompt], Sequence[int]]
 
 # What the tables of one automaton may take in memory, in bytes, which bounds the time that they
 # take as well: some seconds; and up to which they are made anew when a pilot has corrected them.
+# Beyond the latter a surrogate has tables of those states alone that texts are mostly in.
 MOST_BYTES = 1 << 27
 _MOST_CORRECTED = 1 << 26
 
@@ -47,13 +49,16 @@ class Expected:
     `automaton` has the weights of the target; `log_value` `[T + 1, S, A]` is what the surrogate
     expects of them (float32, but for a prior that is its own surrogate, `is_prior`), where the
     moves of the automaton may be more or less likely than it believes by itself: by e^c with
-    `correction` `[A, C]` (None: 0). `labels` are those of the factors among what is weighed.
+    `correction` `[A, C]` (None: 0). `log_shares` `[V]` are how likely tokens are wherever they
+    stand, where that is known: a large automaton may then have tables of some states alone.
+    `labels` are those of the factors among what is weighed.
     """
 
     prior: FiniteStateLM
     automaton: WeightedAutomaton
-    log_value: Tensor
+    log_value: Tensor | ColumnLevels
     correction: Tensor | None = None
+    log_shares: Tensor | None = None
     labels: frozenset[str] = frozenset()
     is_prior: bool = False
 
@@ -66,12 +71,14 @@ class Expected:
         automaton: WeightedAutomaton,
         max_tokens: int,
         correction: Tensor | None = None,
+        log_shares: Tensor | None = None,
         keep: torch.dtype = torch.float32,
     ) -> Expected:
         """By one pass from the end of texts to their beginning, in tables of the type `keep`.
 
         Raises:
-            TablesTooLarge: they would take more than `MOST_BYTES`.
+            TablesTooLarge: they would take more than `MOST_BYTES`, or half of that with
+                `log_shares`.
         """
         weighed = automaton
         if correction is not None:
@@ -79,18 +86,32 @@ class Expected:
             weighed = replace(
                 automaton, log_weight=correction if weight is None else weight + correction
             )
-        tables = backward(prior, weighed, max_tokens, budget=MOST_BYTES, keep=keep)
-        return cls(prior, automaton, tables.log_value, correction)
+        log_value: Tensor | ColumnLevels
+        size = 4 * (max_tokens + 1) * prior.num_states * automaton.num_states
+        if log_shares is None or size <= _MOST_CORRECTED:
+            log_value = backward(prior, weighed, max_tokens, budget=MOST_BYTES, keep=keep).log_value
+        else:
+            log_value = column_levels(
+                prior, weighed, max_tokens, log_shares, budget=_MOST_CORRECTED
+            )
+        return cls(prior, automaton, log_value, correction, log_shares)
 
     @property
     def max_tokens(self) -> int:
-        return self.log_value.shape[0] - 1
+        return len(self.log_value) - 1
 
     def corrected(self, correction: Tensor) -> Expected:
         """With other corrections, `[A, C]`; the same where that takes long."""
-        if self.log_value.numel() * self.log_value.element_size() > _MOST_CORRECTED:
+        value = self.log_value
+        num_bytes = value.nbytes if isinstance(value, Tensor) else value.num_bytes
+        if num_bytes > _MOST_CORRECTED and self.log_shares is None:
             return self
-        found = Expected.of(self.prior, self.automaton, self.max_tokens, correction)
+        where = self.prior, self.automaton, self.max_tokens
+        try:
+            found = Expected.of(*where, correction, self.log_shares)
+        except TablesTooLarge:
+            # With corrections texts may be in more states.
+            return self
         return replace(found, labels=self.labels)
 
     def log_starts(self, beliefs: Tensor) -> Tensor:
@@ -119,7 +140,8 @@ class Expectations:
 
     `each[which[row]]` is that of a row, None where there is nothing to be looked ahead to;
     `beliefs` `[rows, …]` are the surrogate's after the prompts. `asked` has, for each, the binding
-    and what is asked in it. `why` says in words what speaks against it where one is None.
+    and what is asked in it. `why` says in words what speaks against it where one is None, and
+    `too_large` whether that was the size of tables somewhere, which fewer states may mend.
     """
 
     each: tuple[Expected | None, ...]
@@ -127,6 +149,7 @@ class Expectations:
     which: Tensor
     beliefs: Tensor
     why: tuple[str, ...] = ()
+    too_large: bool = False
 
     __repr__ = brief
 
@@ -185,6 +208,7 @@ def expectations(
     rows: SiteRows,
     prior: FiniteStateLM,
     encode: Encode,
+    log_shares: Tensor | None = None,
     likely: float = LIKELY,
     is_prior: bool = False,
 ) -> Expectations:
@@ -192,19 +216,20 @@ def expectations(
 
     Nothing where the log of what it expects of a whole text, relative to the most that a text can
     weigh, is above `likely`. Bindings have their own, though they be alike: what is found of one is
-    not to depend on others. `is_prior`: the surrogate is the prior itself.
+    not to depend on others. `is_prior`: the surrogate is the prior itself. `log_shares` `[V]` are
+    how likely it deems tokens wherever they stand (see `Expected`).
     """
     stage = target.stages[rows.number].text
     assert stage is not None
     asked, which = weights_of(target, rows)
     beliefs = _beliefs(rows, prior, encode)
-    known: dict[tuple[Followed, bool], tuple[Expected | None, str]] = {}
+    known: dict[tuple[Followed, bool], tuple[Expected | None, str, bool]] = {}
     found: list[Expected | None] = []
     why: list[str] = []
     for number, (group, weight, strip) in enumerate(asked):
         if (weight, strip) not in known:
-            known[weight, strip] = _expected(stage, weight, strip, prior, is_prior)
-        expected, reason = known[weight, strip]
+            known[weight, strip] = _expected(stage, weight, strip, prior, log_shares, is_prior)
+        expected, reason, _ = known[weight, strip]
         if expected is not None:
             share = expected.log_start(beliefs[which == number])
             if expected.labels:
@@ -215,7 +240,8 @@ def expectations(
         found.append(expected)
         why.append(reason)
     reasons = tuple(dict.fromkeys(filter(None, why)))
-    return Expectations(tuple(found), asked, which, beliefs, reasons)
+    too_large = any(too_large for _, _, too_large in known.values())
+    return Expectations(tuple(found), asked, which, beliefs, reasons, too_large)
 
 
 def _highest(target: Target, group: int, asked: Followed) -> float:
@@ -237,27 +263,34 @@ def _beliefs(rows: SiteRows, prior: FiniteStateLM, encode: Encode) -> Tensor:
 
 
 def _expected(
-    stage: TextStage, weight: Followed, strip: bool, prior: FiniteStateLM, is_prior: bool
-) -> tuple[Expected | None, str]:
-    """What is expected of texts of a weight, or why it is not looked ahead to.
+    stage: TextStage,
+    weight: Followed,
+    strip: bool,
+    prior: FiniteStateLM,
+    log_shares: Tensor | None,
+    is_prior: bool,
+) -> tuple[Expected | None, str, bool]:
+    """What is expected of texts of a weight, or why it is not looked ahead to, and whether tables
+    were too large.
 
     Without the factors where they make the automaton too large: those are scored on texts as far
     as they go.
     """
     if weight.is_empty:
-        return None, "nothing is asked of it that an automaton follows"
-    reason = ""
+        return None, "nothing is asked of it that an automaton follows", False
+    reason, too_large = "", False
     for tried in (weight, weight.without_factors()):
         if tried.is_empty:
             break
         try:
             automaton = weighted_automaton(stage, tried.weight, strip)
             expected = _of_prior(prior, automaton, stage.max_tokens) if is_prior else None
-            expected = expected or Expected.of(prior, automaton, stage.max_tokens)
-            return replace(expected, labels=tried.labels), ""
+            expected = expected or Expected.of(prior, automaton, stage.max_tokens, None, log_shares)
+            return replace(expected, labels=tried.labels), "", too_large
         except (AutomatonTooLarge, TablesTooLarge, ValueError) as error:
             reason = reason or str(error)
-    return None, reason
+            too_large = too_large or isinstance(error, TablesTooLarge)
+    return None, reason, too_large
 
 
 def _of_prior(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lmppl.density.steering.protocol import Steering
 from lmppl.finite.automaton import WeightedAutomaton
+from lmppl.finite.columns import ColumnLevels
 from lmppl.finite.prior import FiniteStateLM
 from lmppl.records import brief
 from lmppl.timing import timed
@@ -37,7 +38,7 @@ class Outlook:
 
     prior: FiniteStateLM
     automaton: WeightedAutomaton
-    log_value: Tensor
+    log_value: Tensor | ColumnLevels
     floor: tuple[float, ...]
     power: float = 1.0
 
@@ -48,7 +49,7 @@ class Outlook:
         cls,
         prior: FiniteStateLM,
         automaton: WeightedAutomaton,
-        log_value: Tensor,
+        log_value: Tensor | ColumnLevels,
         log_start: float,
         power: float = 1.0,
     ) -> Outlook:
@@ -57,7 +58,11 @@ class Outlook:
         Of the highest of all states it is as far at every step: expectations grow with the tokens
         that are to come where every token may add to them.
         """
-        highest = log_value.flatten(1).amax(-1).tolist()
+        highest = (
+            log_value.highest()
+            if isinstance(log_value, ColumnLevels)
+            else log_value.flatten(1).amax(-1).tolist()
+        )
         fallen = DEPTH + highest[-1] - log_start
         return cls(prior, automaton, log_value, tuple(h - fallen for h in highest), power)
 
@@ -67,20 +72,41 @@ class Outlook:
 
     def log_psi(self, remaining: int) -> Tensor:
         """`[S, A]`: log ψ of what is to come with so many tokens to go; no less than the floor."""
-        log_psi = self.log_value[remaining].clamp_min(self.floor[remaining])
+        return self._log_psi(self.log_value[remaining], self.automaton.ended, remaining)
+
+    def _log_psi(self, log_value: Tensor, ended: Tensor, remaining: int) -> Tensor:
+        """That of some states of the automaton, of which what is expected is `[S, n]`."""
+        log_psi = log_value.clamp_min(self.floor[remaining])
         if self.power == 1.0 or remaining == 0:
             return log_psi
-        return torch.where(self.automaton.ended, log_psi, self.power * log_psi)
+        return torch.where(ended, log_psi, self.power * log_psi)
+
+    def _some(self, log_value: ColumnLevels, remaining: int, states: Tensor) -> Tensor:
+        """log ψ of some states of a large automaton."""
+        return self._log_psi(
+            log_value.some(remaining, states), self.automaton.ended[states], remaining
+        )
 
     def log_expected(self, beliefs: Tensor, states: Tensor, remaining: int) -> Tensor:
         """`[n]` float64: log ψ of texts so far, without what their tokens have weighed."""
-        return self.prior.log_expected(beliefs, self.log_psi(remaining), states).double()
+        if isinstance(self.log_value, ColumnLevels):
+            some, place = torch.unique(states.clamp_min(0), return_inverse=True)
+            log_psi = self._some(self.log_value, remaining, some)
+            states = place.masked_fill(states < 0, -1)
+        else:
+            log_psi = self.log_psi(remaining)
+        return self.prior.log_expected(beliefs, log_psi, states).double()
 
     def ahead(self, beliefs: Tensor, states: Tensor, remaining: int) -> Tensor:
         """log ψ(x<t v) / ψ(x<t) of every token, `[n, V]`; `states` `[n]` are open ones."""
-        log_psi = self.log_psi(remaining - 1)
-        found = self.prior.log_ahead(beliefs, self.automaton, states, log_psi)
-        found = found.to(self.log_value.dtype)
+        automaton, place = self.automaton, states
+        if isinstance(self.log_value, ColumnLevels):
+            some, place = torch.unique(states, return_inverse=True)
+            automaton, after = automaton.outgoing(some)
+            log_psi = self._some(self.log_value, remaining - 1, after)
+        else:
+            log_psi = self.log_psi(remaining - 1)
+        found = self.prior.log_ahead(beliefs, automaton, place, log_psi).to(log_psi.dtype)
         if remaining == len(self.floor) - 1:
             # Without a token ψ is 1: so weights are of the size of the evidence from the first on.
             return found

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmppl.density import Target, TextStage, Traces
+from lmppl.density import SiteRows, Target, TextStage, Traces
 from lmppl.density.steering.expecting import LIKELY, Expectations, expectations
 from lmppl.density.steering.following import weights_of
 from lmppl.density.steering.protocol import Steering
@@ -179,9 +179,7 @@ def looking_ahead(
     prior = find(stage, rows.prompts)
     if isinstance(prior, str):
         return Ahead(number, why_not=prior)
-    # Every draw of a prior that looks ahead by itself is one of the posterior: that always pays.
-    likely = math.inf if prior.is_exact else LIKELY
-    expected = expectations(target, rows, prior.model, prior.encode, likely, prior.is_exact)
+    prior, expected = _expected(target, rows, prior)
     if expected.is_empty:
         return Ahead(number, prior, expected, why_not="; ".join(expected.why))
     count = len(expected.each)
@@ -192,6 +190,24 @@ def looking_ahead(
     if size:
         ahead = _with_pilot(ahead, target, size, stream)
     return replace(ahead, seconds=time.perf_counter() - began)
+
+
+def _expected(
+    target: Target, rows: SiteRows, prior: FinitePrior
+) -> tuple[FinitePrior, Expectations]:
+    """What is expected, by fewer states where an automaton is too large for those of `prior`."""
+    # Every draw of a prior that looks ahead by itself is one of the posterior: that always pays.
+    likely = math.inf if prior.is_exact else LIKELY
+
+    def by(each: FinitePrior) -> Expectations:
+        return expectations(
+            target, rows, each.model, each.encode, each.log_shares, likely, each.is_exact
+        )
+
+    first = by(prior)
+    coarser = prior.coarser() if first.too_large else None
+    second = first if coarser is None else by(coarser)
+    return (prior, first) if coarser is None or second.too_large else (coarser, second)
 
 
 def _with_pilot(ahead: Ahead, target: Target, size: int, stream: Stream) -> Ahead:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
+
+from torch import Tensor
 
 from lmppl.density import TextStage
 from lmppl.finite.models import NotFinite, finite_states
@@ -13,7 +15,7 @@ from lmppl.finite.prior import FiniteStateLM
 from lmppl.lm.protocol import LanguageModel, Prompt
 from lmppl.records import brief
 from lmppl.surrogates.finding import surrogate_at_hand, surrogate_for
-from lmppl.surrogates.surrogate import prompt_tokens
+from lmppl.surrogates.surrogate import Surrogate, prompt_tokens
 
 # Parameters of a language model from which making a surrogate unasked takes too long.
 _MOST_PARAMETERS = 100_000_000
@@ -26,15 +28,27 @@ _FEWEST_PARTICLES = 64
 class FinitePrior:
     """A model with finitely many states: that of a site (`is_exact`), or one that resembles it.
 
-    `encode` gives the tokens of a prompt; `words` say what the model is.
+    `encode` gives the tokens of a prompt; `words` say what the model is. Of a `surrogate`,
+    `log_shares` `[V]` are how likely each token is wherever it stands.
     """
 
     model: FiniteStateLM
     encode: Callable[[Prompt], Sequence[int]]
     is_exact: bool
     words: str
+    log_shares: Tensor | None = None
+    surrogate: Surrogate | None = None
 
     __repr__ = brief
+
+    def coarser(self) -> FinitePrior | None:
+        """That of a surrogate which knows the last token only, and has fewer states; None: there
+        is none."""
+        if self.surrogate is None or self.surrogate.fitted.longest <= 1:
+            return None
+        model = self.surrogate.fitted.shorter(1).to(self.model.device)
+        words = f"{self.words}, by the last token alone"
+        return replace(self, model=cast(FiniteStateLM, model), surrogate=None, words=words)
 
 
 def finite_prior(
@@ -63,7 +77,8 @@ def finite_prior(
     words = f"a {surrogate.origin} surrogate of {lm.name}"
     # It has no pass forward, which nothing here asks for.
     model = cast(FiniteStateLM, surrogate.model.to(stage.device))
-    return FinitePrior(model, encode, False, words)
+    shares = surrogate.fitted.shorter(0).root.log().to(stage.device)
+    return FinitePrior(model, encode, False, words, shares, surrogate)
 
 
 def _too_dear(lm: LanguageModel) -> str:
