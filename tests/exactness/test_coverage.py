@@ -60,13 +60,15 @@ def test_an_easy_posterior_gets_answers_and_no_warnings(quick_runs: Runs) -> Non
     The limits are far above what is seen (the guide on coverage has the figures).
     """
     easy = [(setting, runs) for setting, runs in quick_runs.values() if setting.easy]
-    assert easy
+    widths: dict[str, list[float]] = {}
     for setting, runs in easy:
         counts = counts_of(setting, runs)
         assert sum(run.warned for run in runs) <= 0.4 * len(runs), setting.name
         undecided = sum(count.undecided for count in counts if count.what.startswith(VERDICTS))
         decidable = sum(count.runs for count in counts if count.what.startswith(VERDICTS))
         assert undecided <= 0.4 * decidable, setting.name
-        # Four seeds know the error of an oracle badly: the middle of all numbers of a setting.
-        widths = [c.relative_width for c in counts if not math.isnan(c.relative_width)]
-        assert float(np.median(widths)) < 5.0, setting.name
+        known = [c.relative_width for c in counts if not math.isnan(c.relative_width)]
+        widths.setdefault(setting.method, []).extend(known)
+    assert widths
+    # Few seeds know the error of an oracle badly: the middle of all numbers of a method.
+    assert all(float(np.median(each)) < 5.0 for each in widths.values())

@@ -10,6 +10,7 @@ Results with a warning count apart from those without.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import zlib
@@ -17,12 +18,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
+import torch
 from scipy import stats
 
 import lmppl
 from lmppl.errors import LmpError
+from lmppl.finite.known import KnownStates
+from lmppl.inference.smc import ahead
+from lmppl.inference.smc.priors import FinitePrior
 from tests.exactness.coverage.brute_force import Case
 
 INTERVAL_CONFIDENCE = 0.95
@@ -31,18 +37,32 @@ VERDICT_CONFIDENCE = 0.99
 
 @dataclass(frozen=True)
 class Setting:
-    """A case under a method with its options."""
+    """A case under a method with its options.
+
+    `surrogate`: the prior is looked ahead to by a Markov chain that takes its place, whose log
+    probabilities are so many nats off. `guide`: the options of an svi run whose guide proposes.
+    """
 
     case: Case
     method: str
     options: Mapping[str, object] = field(default_factory=dict)
     every: int = 1  # runs with every n-th seed only: the slow ones
     easy: bool = False  # narrow intervals and no warnings are expected
+    surrogate: float | None = None
+    guide: Mapping[str, object] | None = None
 
     @property
     def name(self) -> str:
+        return f"{self.case.name}: {self.what}"
+
+    @property
+    def what(self) -> str:
+        """The method with all that is given to it."""
         options = ", ".join(f"{key}={value}" for key, value in self.options.items())
-        return f"{self.case.name}: {self.method}({options})"
+        found = f"{self.method}({options})"
+        if self.surrogate is not None:
+            found += f" by a surrogate {self.surrogate:g} nats off"
+        return found if self.guide is None else f"{found} from a guide"
 
     def seed(self, number: int) -> int:
         """A seed that no other setting has: the same seed may give two settings the same draws."""
@@ -102,6 +122,7 @@ class Runner:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._loaded: dict[str, Any] = {}
+        self._guides: dict[str, object] = {}
 
     def model(self, case: Case) -> Any:
         if case.name not in self._loaded:
@@ -112,15 +133,53 @@ class Runner:
 
     def run(self, setting: Setting, seed: int) -> Run:
         model = self.model(setting.case)
+        options = dict(setting.options)
+        if setting.guide is not None:
+            options["proposal"] = self.guide(setting)
+        by = contextlib.nullcontext()
+        if setting.surrogate is not None:
+            by = looking_ahead_by(surrogate(setting.case, setting.surrogate))
         try:
-            post = lmppl.infer(
-                model, method=setting.method, seed=seed, progress=False, **setting.options
-            )
+            with by:
+                post = lmppl.infer(
+                    model, method=setting.method, seed=seed, progress=False, **options
+                )
         except LmpError as error:
             return Run(setting.name, seed, refused=error.diagnostics[0].code)
         except Exception as error:  # counted, so that one seed does not end the count of all
             return Run(setting.name, seed, crashed=repr(error))
         return judged(setting, seed, post)
+
+    def guide(self, setting: Setting) -> object:
+        """One that was fitted to the case once, whatever the seed of the run."""
+        if setting.name not in self._guides:
+            found = lmppl.infer(
+                self.model(setting.case),
+                method="svi",
+                seed=zlib.crc32(setting.name.encode()),
+                progress=False,
+                **(setting.guide or {}),
+            )
+            self._guides[setting.name] = found.guide
+        return self._guides[setting.name]
+
+
+def surrogate(case: Case, nats: float) -> KnownStates:
+    """The prior of a case with normal noise on every log probability, always the same."""
+    rows = np.array([*case.prior.transition, case.prior.initial], dtype=np.float64)
+    size = rows.shape[1]
+    # The row of an end token may be all zero: nothing follows it.
+    rows[rows.sum(1) == 0.0] = 1.0
+    noise = nats * np.random.default_rng(zlib.crc32(case.name.encode())).normal(size=rows.shape)
+    with np.errstate(divide="ignore"):
+        log_rows = torch.from_numpy(np.log(rows) / case.temperature + noise)
+    return KnownStates.of(log_rows.log_softmax(-1), torch.arange(size), size)
+
+
+def looking_ahead_by(model: KnownStates) -> contextlib.AbstractContextManager[object]:
+    """Runs look ahead by this model, which is not the prior."""
+    found = FinitePrior(model, lambda prompt: (), False, "a surrogate")
+    return mock.patch.object(ahead, "finite_prior", lambda *args, **options: found)
 
 
 def judged(setting: Setting, seed: int, post: lmppl.Posterior) -> Run:

@@ -102,11 +102,10 @@ def _row(
     }
     verdicts = by_kind[VERDICTS]
     failed = sum(bool(run.refused or run.crashed) for run in runs)
-    options = ", ".join(f"{key}={value}" for key, value in setting.options.items())
     worst = max(verdicts, key=lambda each: (each.unexcused, each.unwarned), default=None)
     mark = "**" if any(each in named for each in counts) else ""
     return (
-        f"{mark}{setting.method}({options}){mark}",
+        f"{mark}{setting.what}{mark}",
         f"{len(runs)}" + (f", {failed} failed" if failed else ""),
         _percent(sum(run.warned for run in runs), len(runs)),
         *(_of(*by_kind[kind]) for kind in (EVIDENCE, INTERVALS, VERDICTS)),
