@@ -27,7 +27,7 @@ from lmppl.inference.smc.losses import given_up
 from lmppl.inference.smc.priors import FinitePrior
 from lmppl.posterior.intervals import proportion_interval
 from lmppl.rng import Stream
-from tests.exactness.cases import HARD
+from tests.exactness.cases import HARD, LIFTED
 from tests.exactness.test_surrogate import absurd, no_prompt
 
 COIN = {"tokens": ["a", "b"], "initial": [1, 1], "transition": [[1, 1], [1, 1]], "eos": None}
@@ -200,3 +200,22 @@ def test_what_is_given_up_counts_with_all_that_may_come(tmp_path: Path) -> None:
     lost = given_up(state, ancestors, torch.tensor([True]), torch.tensor([2.5]).double())
     assert float(lost.given_up) == pytest.approx(math.log((math.exp(-3) + math.exp(-9)) / 4))
     assert float(lost.given_up_prior - lost.given_up) == pytest.approx(2.5)
+
+
+def test_texts_that_a_surrogate_draws_have_not_looked_for_what_chains_may_miss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def looks(is_exact: bool) -> list[float]:
+        def surrogate(*args: object, **kwargs: object) -> FinitePrior:
+            return FinitePrior(absurd(LIFTED), no_prompt, is_exact, "a surrogate")
+
+        monkeypatch.setattr(looking_ahead, "finite_prior", surrogate)
+        engine = SMCEngine(SMC(num_particles=16), LIFTED.target(), Stream.from_seed(0))
+        state = engine.init()
+        while not engine.is_done(state):
+            state, _ = engine.step(state)
+        found: list[float] = engine.population(state).num_looks.tolist()
+        return found
+
+    assert looks(False) == [0.0]
+    assert looks(True) != [0.0]

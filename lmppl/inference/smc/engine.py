@@ -25,7 +25,7 @@ from lmppl.inference.smc.ahead import next_ahead
 from lmppl.inference.smc.alignment import compared_weights
 from lmppl.inference.smc.ancestors import ancestors_of
 from lmppl.inference.smc.findings import draws_of
-from lmppl.inference.smc.knowing import most_of_factors, with_known
+from lmppl.inference.smc.knowing import most_of_factors, population_of, with_known
 from lmppl.inference.smc.lookaheads import LOOKAHEADS
 from lmppl.inference.smc.losses import counted, given_up
 from lmppl.inference.smc.moving import cost_of_moves, due, moved, traced, with_trail
@@ -377,12 +377,7 @@ class SMCEngine:
 
     def population(self, state: State) -> Population:
         """All particles of a state that is done."""
-        return Population(
-            state.traces,
-            state.log_weight,
-            state.log_evidence + log_mean_exp(state.log_weight),
-            self.settings.num_particles - state.unlooked,
-        )
+        return population_of(self.settings, state)
 
     @timed("result")
     def result(self, state: State, *, complete: bool) -> list[Draws]:

@@ -10,9 +10,12 @@ from torch import Tensor
 
 from lmppl.density import Target
 from lmppl.density.steering.protocol import Steering
+from lmppl.inference.smc import SMC
 from lmppl.inference.smc.ahead import Ahead
 from lmppl.inference.smc.known import known
 from lmppl.inference.smc.state import State
+from lmppl.inference.starting import Population
+from lmppl.sequences.weights import log_mean_exp
 
 
 def with_known(
@@ -31,6 +34,20 @@ def with_known(
         log_most=state.log_most + found.log_most.repeat_interleave(num_runs),
         log_constant=found.log_evidence.repeat_interleave(num_runs),
         followed=state.followed | found.labels,
+    )
+
+
+def population_of(settings: SMC, state: State) -> Population:
+    """All particles of a state that is done.
+
+    Texts that a surrogate has drawn are no draws of the prior: they count as not having looked.
+    """
+    num_looks = settings.num_particles - state.unlooked
+    return Population(
+        state.traces,
+        state.log_weight,
+        state.log_evidence + log_mean_exp(state.log_weight),
+        num_looks if state.is_bounded else torch.zeros_like(num_looks),
     )
 
 
