@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 
 from lmppl.automata.predicates import Arguments, Counting, Predicate
 from lmppl.evaluation.constants import NotConstant, constant_value
-from lmppl.evaluation.constraints import as_predicate
+from lmppl.evaluation.constraints import PredicateReader
 from lmppl.evaluation.measures import counted
 from lmppl.evaluation.powers import scored_site
 from lmppl.ir.expr import (
@@ -125,7 +125,8 @@ def additive_form(
         NotAdditive: it is none, or one that is too large.
         InferenceError: what `known` raises.
     """
-    return _Reader(model, site, values, most, known, apart, has_constant).form(expr)
+    predicates = PredicateReader(model, site, values)
+    return _Reader(model, site, values, most, known, apart, has_constant, predicates).form(expr)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,26 +138,29 @@ class _Reader:
     known: Callable[[Expr], object] | None
     apart: frozenset[str]
     has_constant: bool
+    predicates: PredicateReader
 
     def form(self, expr: Expr) -> Additive:
         constant, power = 0.0, 0.0
         linear: list[tuple[float, Count]] = []
         functions: list[Function] = []
-        waiting = [(expr, 1.0)]
-        while waiting:
-            part, scale = waiting.pop()
-            part = self.model.resolve(part)
-            sites = self.model.sites_of(part)
-            if self.site not in sites:
-                if self.has_constant and not sites & self.apart:
+        root = self.model.resolve(expr)
+        scales = {id(root): 1.0}
+        # A part that is named many times is one part of the sum, with what its places come to:
+        # lets that name the one before twice would else be gone through 2^n times.
+        looking = self.model.nodes_on(root, self.site)
+        for part, inner in self._parts(root, looking):
+            scale = scales[id(part)]
+            if inner is not None:
+                for each, by in inner:
+                    scales[id(each)] = scales.get(id(each), 0.0) + scale * by
+                continue
+            if id(part) not in looking:
+                if self.has_constant and not self.model.sites_of(part) & self.apart:
                     constant += scale * self._number(part)
                 continue
             if scored_site(self.model, part) == self.site:
                 power += scale
-                continue
-            inner = self._scaled(part)
-            if inner is not None:
-                waiting += [(each, scale * by) for each, by in inner]
                 continue
             count = self._count(part)
             if count is not None:
@@ -164,6 +168,30 @@ class _Reader:
                 continue
             functions.append(self._function(part, scale))
         return Additive(constant, power, _collected(tuple(linear)), tuple(functions))
+
+    def _parts(
+        self, root: Expr, looking: Set[int]
+    ) -> list[tuple[Expr, list[tuple[Expr, float]] | None]]:
+        """Every part once, after all that it is a part of; with its own parts, if it is a sum."""
+        found: list[tuple[Expr, list[tuple[Expr, float]] | None]] = []
+        inner_of: dict[int, list[tuple[Expr, float]] | None] = {}
+        waiting = [(root, False)]
+        while waiting:
+            part, is_left = waiting.pop()
+            if is_left:
+                found.append((part, inner_of[id(part)]))
+                continue
+            if id(part) in inner_of:
+                continue
+            inner = None
+            if id(part) in looking and scored_site(self.model, part) is None:
+                inner = self._scaled(part)
+            if inner is not None:
+                inner = [(self.model.resolve(each), by) for each, by in inner]
+            inner_of[id(part)] = inner
+            waiting.append((part, True))
+            waiting += [(each, False) for each, _ in inner or ()]
+        return found[::-1]
 
     def _scaled(self, expr: Expr) -> list[tuple[Expr, float]] | None:
         """The parts that the expression is a sum of, each with what it is multiplied by."""
@@ -256,10 +284,11 @@ class _Reader:
         return scale * float(value)
 
     def _gather(self, expr: Expr, atoms: dict[Atom, list[Expr]]) -> None:
+        looking = self.model.nodes_on(expr, self.site)
         waiting, seen = [expr], set[int]()
         while waiting:
             node = self.model.resolve(waiting.pop())
-            if id(node) in seen or self.site not in self.model.sites_of(node):
+            if id(node) in seen or id(node) not in looking:
                 continue
             seen.add(id(node))
             atom = self._atom(node)
@@ -276,7 +305,7 @@ class _Reader:
 
     def _atom(self, expr: Expr) -> Atom | None:
         if expr.type.kind == "bool" and not expr.type.is_array:
-            predicate = as_predicate(self.model, expr, self.site, self.values)
+            predicate = self.predicates.predicate(expr)
             return None if predicate is None else Atom(predicate, 1)
         count = self._count(expr)
         if count is None:

@@ -57,10 +57,7 @@ def as_predicate(
     needs another site, a reward other than a count, or an extern gives None, and so does one that
     comes to thousands of parts once its `let`s are written out.
     """
-    try:
-        return _Reader(model, site_name, values).read(expr).predicate
-    except _UNREADABLE:
-        return None
+    return PredicateReader(model, site_name, values).predicate(expr)
 
 
 def required_predicate(
@@ -94,7 +91,7 @@ def hindrance(
     for expr in (potential.expr, asked):
         try:
             if expr is not None:
-                _Reader(model, site_name, values).read(expr)
+                PredicateReader(model, site_name, values).read(expr)
         except NotConstant as problem:
             return problem.expr
         except (ArithmeticError, ValueError, TypeError):
@@ -114,7 +111,7 @@ class _Read:
     depth: int = 1
 
 
-class _Reader:
+class PredicateReader:
     """Reads conditions on the text of one site; each `let` once, however often it is named."""
 
     def __init__(self, model: Model, site: str, values: Mapping[str, object]) -> None:
@@ -122,7 +119,18 @@ class _Reader:
         self.site = site
         self.values = values
         self._lets: dict[str, _Read | Exception] = {}
+        # By the id of its last operator: who looks for a part that can be read goes down a chain.
+        self._chains: dict[int, _Read] = {}
+        # With its sides, so that they live as long as their ids are asked for.
+        self._compared: dict[tuple[str, int, int], tuple[Expr, Expr, _Read | Exception]] = {}
         self._num_extremes = 0
+
+    def predicate(self, expr: Expr) -> Predicate | None:
+        """What a condition asks, as `as_predicate` says it."""
+        try:
+            return self.read(expr).predicate
+        except _UNREADABLE:
+            return None
 
     def read(self, expr: Expr) -> _Read:
         """What an expression asks.
@@ -136,17 +144,7 @@ class _Reader:
             case Unary(operator="not"):
                 return _negated(self.read(expr.operand))
             case Binary(operator="and" | "or"):
-                first, operators = spine(expr)
-                found: _Read | None = None
-                for node in operators:
-                    if node.operator not in ("and", "or"):
-                        # The chain begins with a comparison, say.
-                        first, found = node, None
-                        continue
-                    left = self.read(first) if found is None else found
-                    found = _joined(node.operator, left, self.read(node.right))
-                assert found is not None
-                return found
+                return self._chain(expr)
             case Conditional():
                 return _either(
                     self.read(expr.condition),
@@ -161,6 +159,21 @@ class _Reader:
                 return _Read(self._asked(asked, expr))
             case _:
                 return _Read(True_() if self._value(expr) else False_())
+
+    def _chain(self, expr: Binary) -> _Read:
+        first, operators = spine(expr)
+        found: _Read | None = None
+        for node in operators:
+            if node.operator not in ("and", "or"):
+                # The chain begins with a comparison, say.
+                first, found = node, None
+                continue
+            if id(node) not in self._chains:
+                left = self.read(first) if found is None else found
+                self._chains[id(node)] = _joined(node.operator, left, self.read(node.right))
+            found = self._chains[id(node)]
+        assert found is not None
+        return found
 
     def _let(self, name: str) -> _Read:
         if name not in self._lets:
@@ -185,6 +198,21 @@ class _Reader:
         if site not in model.sites_of(expr):
             return _Read(True_() if self._value(expr) else False_())
         left, right = model.resolve(expr.left), model.resolve(expr.right)
+        # What a `let` names twice is compared once: a branch of branches is else read 2^n times.
+        key = (expr.operator, id(left), id(right))
+        if key not in self._compared:
+            try:
+                found: _Read | Exception = self._sides(expr, left, right)
+            except _UNREADABLE as problem:
+                found = problem
+            self._compared[key] = (left, right, found)
+        *_, read = self._compared[key]
+        if isinstance(read, Exception):
+            raise read
+        return read
+
+    def _sides(self, expr: Binary, left: Expr, right: Expr) -> _Read:
+        model, site = self.model, self.site
         for side, other, is_left in ((left, right, True), (right, left, False)):
             # A comparison of a choice between two values is a choice between two comparisons.
             if isinstance(side, Conditional):

@@ -8,7 +8,7 @@ from dataclasses import field
 from typing import Literal
 
 from lmppl.errors import Span
-from lmppl.ir.expr import Expr, Reference, resolved, walk_through
+from lmppl.ir.expr import Expr, Reference, children, resolved, walk, walk_through
 from lmppl.ir.types import Interval, Type
 from lmppl.records import dataclass
 
@@ -215,8 +215,11 @@ class Model:
     span: Span
     # Real paths of folders beside `base_dir` in which the files that it names may lie.
     allow: tuple[str, ...] = ()
-    # The values of lets by name, once somebody has looked.
-    _let_values: dict[str, Expr] = field(
+    # Lets by name, once somebody has looked.
+    _lets: dict[str, Let] = field(default_factory=dict, init=False, compare=False, repr=False)
+    # And the sites that these depend on: asked at every part of an expression, a long chain of
+    # lets is else gone through again and again.
+    _let_sites: dict[str, frozenset[str]] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )
 
@@ -233,7 +236,9 @@ class Model:
         return next(site for site in self.sites if site.name == name)
 
     def let(self, name: str) -> Let:
-        return next(let for let in self.lets if let.name == name)
+        if not self._lets:
+            self._lets.update({let.name: let for let in self.lets})
+        return self._lets[name]
 
     @property
     def text_sites(self) -> tuple[Site, ...]:
@@ -248,9 +253,7 @@ class Model:
         return resolved(expr, self._value_of)
 
     def _value_of(self, name: str) -> Expr:
-        if not self._let_values:
-            self._let_values.update({let.name: let.expr for let in self.lets})
-        return self._let_values[name]
+        return self.let(name).expr
 
     @property
     def expressions(self) -> tuple[Expr, ...]:
@@ -267,8 +270,34 @@ class Model:
 
     def sites_of(self, *exprs: Expr | None) -> frozenset[str]:
         """The names of the sites that the values of expressions depend on, through lets."""
-        return frozenset(
-            node.name
-            for node in self.nodes(*exprs)
-            if isinstance(node, Reference) and node.role == "site"
-        )
+        if not self._let_sites and self.lets:
+            known: dict[str, frozenset[str]] = {}
+            for let in self.lets:
+                # It names none but those before it.
+                known[let.name] = _sites_named(let.expr, known)
+            self._let_sites.update(known)
+        named = (_sites_named(expr, self._let_sites) for expr in exprs if expr is not None)
+        return frozenset[str]().union(*named)
+
+    def nodes_on(self, expr: Expr, site: str) -> frozenset[int]:
+        """The ids of all nodes that an expression depends on whose values depend on a site."""
+        found: set[int] = set()
+        # What is below a node comes after it, so that one pass from the end knows its parts.
+        for node in reversed(list(self.nodes(expr))):
+            if isinstance(node, Reference):
+                looks = site in self.sites_of(node)
+            else:
+                looks = any(id(each) in found for each in children(node))
+            if looks:
+                found.add(id(node))
+        return frozenset(found)
+
+
+def _sites_named(expr: Expr, of_let: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    found: set[str] = set()
+    for node in walk(expr):
+        if isinstance(node, Reference) and node.role == "site":
+            found.add(node.name)
+        elif isinstance(node, Reference) and node.role == "let":
+            found |= of_let[node.name]
+    return frozenset(found)

@@ -152,6 +152,7 @@ def test_every_node_is_given_once_however_often_a_let_is_named() -> None:
 # Who looks at an expression as it is written, and why a `let` ends it there.
 _AS_WRITTEN = {
     "ir/expr.py": "defines it",
+    "ir/model.py": "knows what the value of a let looks at where its name stands",
     "checker/scope.py": "the symbol of a let knows the choices behind it",
     "evaluation/environment.py": "says what the names in an expression stood for",
     "evaluation/additive.py": "goes on to what every part stands for",
