@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -191,6 +191,31 @@ class BackoffLM:
             result
             if weights is None
             else result + weights.to(result.dtype).index_select(0, inverse)
+        )
+
+    def powered(self, exponent: float) -> BackoffLM:
+        """Every text with its probability to this power, not normalised: for `pull` and what it
+        gives, and no distribution any more.
+
+        A counted pair has its own probability, and any other token `rest` times what it has in the
+        shorter context; so have their powers.
+
+        Raises:
+            ValueError: the power is not above 0: no text would be too unlikely to count most.
+        """
+        if exponent <= 0.0:
+            raise ValueError("a surrogate has no sum of negative powers")
+        rest, shorter = self.rest**exponent, self.shorter**exponent
+        whole = self.whole**exponent
+        return replace(
+            self,
+            root=self.root**exponent,
+            rest=rest,
+            whole=whole,
+            shorter=shorter,
+            own=(whole - rest[self.source] * shorter)
+            .clamp_min(0.0)
+            .masked_fill(self.source == 0, 0.0),
         )
 
     def pull(self, automaton: WeightedAutomaton) -> Pull:

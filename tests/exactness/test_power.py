@@ -21,15 +21,18 @@ from lmppl.density import Target, TextRun, TextStage
 from lmppl.density.steering.lookahead import PrefixLookahead
 from lmppl.density.steering.power import Power, power
 from lmppl.evaluation.powers import exponent, reads_value
+from lmppl.finite.known import KnownStates
 from lmppl.inference.smc import SMC
+from lmppl.inference.smc import ahead as looking_ahead
 from lmppl.inference.smc.engine import SMCEngine
+from lmppl.inference.smc.priors import FinitePrior
 from lmppl.inference.starting import population
 from lmppl.rng import Stream
 from lmppl.sequences.weights import log_mean_exp
 from tests.exactness.test_log_prob import BOTH, OPEN
 from tests.exactness.test_sampling import ALPHA, run_to_the_end, smc_p_value
 
-FEW = SMC(num_particles=3, num_runs=4_000, ess_threshold=0.7)
+FEW = SMC(num_particles=3, num_runs=4_000, ess_threshold=0.7, lookahead="prefix")
 NUM_TOKENS, LENGTH = 6, 5
 
 
@@ -93,6 +96,62 @@ def p_value(target: Target, log_truth: float, settings: SMC = FEW) -> float:
 @pytest.mark.parametrize("alpha", [4.0, 2.0, 0.5])
 def test_the_evidence_is_unbiased_with_three_particles(chain: Path, alpha: float) -> None:
     assert p_value(program(chain, alpha).target(), log_z(chain, alpha)) > ALPHA
+
+
+def random_chain() -> KnownStates:
+    """A chain over the tokens that has nothing to do with the prior."""
+    rows = 2.0 * np.random.default_rng(3).normal(size=(NUM_TOKENS + 2, NUM_TOKENS + 1))
+    log_rows = torch.from_numpy(rows).log_softmax(-1)
+    return KnownStates.of(log_rows, torch.arange(NUM_TOKENS + 1), NUM_TOKENS + 1)
+
+
+@pytest.mark.parametrize("alpha", [3.0, 0.5])
+def test_an_absurd_surrogate_of_a_power_leaves_the_evidence_right(
+    chain: Path, alpha: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of the power is in at once, and what the surrogate expects of the rest, both wrong."""
+
+    def surrogate(*args: object, **kwargs: object) -> FinitePrior:
+        return FinitePrior(random_chain(), lambda prompt: (), True, "an absurd surrogate")
+
+    monkeypatch.setattr(looking_ahead, "finite_prior", surrogate)
+    bound = program(chain, alpha, "factor more: 0.5 * length(text)")
+    target, exact = bound.target(), lmppl.infer(bound, method="exact").log_evidence
+    assert exact is not None
+    assert p_value(target, exact.value, replace(FEW, lookahead="auto")) > ALPHA
+    monkeypatch.setattr(TextRun, "unsteered", lambda self, log_weight: log_weight)
+    assert p_value(target, exact.value, replace(FEW, lookahead="auto", num_runs=500)) < ALPHA
+
+
+@pytest.mark.parametrize("alpha", [2.0, 0.5])
+@pytest.mark.parametrize("extra", ["", 'require contains(text, "ab")'])
+def test_a_prior_that_is_its_own_surrogate_leaves_powers_no_variance(
+    chain: Path, alpha: float, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where most of the weight is on texts that end early; not without the power in full."""
+    bound = program(chain, alpha, extra, length=12)
+    exact = lmppl.infer(bound, method="exact").log_evidence
+    assert exact is not None
+    settings = SMC(num_particles=3, num_runs=30)
+    found = runs(bound.target(), settings).log()
+    assert float((found - exact.value).abs().max()) < 1e-4
+    monkeypatch.setattr(Power, "without", lambda self, labels: self)
+    assert float((runs(bound.target(), settings).log() - exact.value).abs().max()) > 1e-2
+
+
+def test_texts_that_end_at_once_are_found_where_a_power_is_of_them() -> None:
+    """Texts of probability above 3e-6 sum to between −10.382 and −10.356, by listing them."""
+    bound = lmppl.compile(
+        """model sharp() {
+            text ~ lm("builtin:stories", prompt="They were happy and went home.", max_tokens=40)
+            factor log_prob(text)
+            return text
+        }"""
+    )
+    post = lmppl.infer(bound, method="smc", num_particles=128, seed=4)
+    assert post.log_evidence.value == pytest.approx(-10.37, abs=0.15)
+    without = lmppl.infer(bound, method="smc", num_particles=128, seed=4, lookahead="prefix")
+    assert without.log_evidence.value < -30.0
 
 
 def test_the_sum_over_texts_is_that_of_enumeration(chain: Path) -> None:

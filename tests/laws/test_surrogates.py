@@ -164,10 +164,29 @@ def test_backward_sums_all_texts(seed: int) -> None:
         assert found == pytest.approx(evidence(model, automaton, max_tokens, prompt), abs=1e-9)
 
 
+@pytest.mark.parametrize("exponent", [0.5, 2.0, 4.0])
+def test_powers_of_texts_sum_to_those_of_all_texts(exponent: float) -> None:
+    for seed in range(3):
+        model, _, _, _, _ = model_of(seed, 3, 12 if seed % 2 else 10**6)
+        automaton = any_automaton(Random(seed), VOCAB, 3)
+        (found,) = backward(model.powered(exponent), automaton, 3).log_evidence([(2, 0)]).tolist()
+        assert found == pytest.approx(evidence(model, automaton, 3, (2, 0), exponent), abs=1e-9)
+        # The power of a sum is not the sum of powers.
+        careless = replace(model.powered(exponent), own=model.own**exponent)
+        (wrong,) = backward(careless, automaton, 3).log_evidence([(2, 0)]).tolist()
+        assert found == -math.inf or abs(wrong - found) > 1e-6
+    with pytest.raises(ValueError, match="negative"):
+        model.powered(-1.0)
+
+
 def evidence(
-    model: BackoffLM, automaton: WeightedAutomaton, max_tokens: int, prompt: Context
+    model: BackoffLM,
+    automaton: WeightedAutomaton,
+    max_tokens: int,
+    prompt: Context,
+    exponent: float = 1.0,
 ) -> float:
-    """Over all texts, a token at a time."""
+    """Over all texts, a token at a time, their probabilities to a power."""
     states = torch.arange(model.num_states).repeat_interleave(VOCAB)
     after = model.advance(states, torch.arange(VOCAB).repeat(model.num_states)).view(-1, VOCAB)
     leads, log_probs = after.tolist(), model.log_probs(torch.arange(model.num_states)).tolist()
@@ -175,7 +194,7 @@ def evidence(
     for text in texts(automaton, max_tokens):
         state, total = int(model.begin([prompt])), 0.0
         for token in text:
-            total += log_probs[state][token]
+            total += exponent * log_probs[state][token]
             state = leads[state][token]
         terms.append(total + automaton.log_weight_of(torch.tensor(text)))
     return float(torch.logsumexp(torch.tensor(terms, dtype=torch.float64), 0))

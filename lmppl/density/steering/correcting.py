@@ -23,27 +23,31 @@ class Moves:
     """How likely the moves of an automaton were, by a language model and by a surrogate.
 
     `by_model` and `by_surrogate` `[A, C]` float64 add up, over the texts in the making that were in
-    each state, the probability of the tokens of each class next; `num_rows` `[A]` counts them.
+    each state, the probability of the tokens of each class next, each to the power `exponent`;
+    `num_rows` `[A]` counts them.
     """
 
     automaton: WeightedAutomaton
     by_model: Tensor
     by_surrogate: Tensor
     num_rows: Tensor
+    exponent: float = 1.0
 
     __repr__ = brief
 
     @classmethod
-    def none(cls, automaton: WeightedAutomaton) -> Moves:
+    def none(cls, automaton: WeightedAutomaton, exponent: float = 1.0) -> Moves:
         """Before any text was looked at."""
         shape = (automaton.num_states, automaton.num_classes)
         zeros = torch.zeros(shape, dtype=torch.float64, device=automaton.device)
-        return cls(automaton, zeros, zeros, zeros[:, 0])
+        return cls(automaton, zeros, zeros, zeros[:, 0], exponent)
 
     def seen(self, outlook: Outlook, states: Tensor, beliefs: Tensor, probs: Tensor) -> Moves:
         """With texts in `states` `[n]`, none dead, after which `probs` `[n, V]` are the model's."""
         token_class = self.automaton.token_class
-        guessed = outlook.prior.log_probs(beliefs).exp().to(probs.dtype)
+        guessed = outlook.prior.log_probs(beliefs).mul(self.exponent).exp().to(probs.dtype)
+        if self.exponent != 1.0:
+            probs = probs.pow(self.exponent)
 
         def added(total: Tensor, each: Tensor) -> Tensor:
             classes = each.new_zeros((each.shape[0], total.shape[1]))
@@ -75,4 +79,5 @@ class Moves:
         model, surrogate = by_move(self.by_model), by_move(self.by_surrogate)
         agreeing = _AGREEING * surrogate / rows.clamp_min(1.0)
         log_ratio = torch.log((model + agreeing) / (surrogate + agreeing))
-        return torch.where(surrogate > 0, log_ratio, 0.0).nan_to_num(0.0).clamp(-_MOST, _MOST)
+        most = _MOST * max(1.0, self.exponent)
+        return torch.where(surrogate > 0, log_ratio, 0.0).nan_to_num(0.0).clamp(-most, most)

@@ -41,6 +41,11 @@ _LIKELY_IN_WORDS = (
     "most texts weigh much, of the most that they can, as it is",
 )
 
+# A power alone is looked ahead to where as large a share of its weight, and more, is on texts that
+# end before they must: where none ends, drawing from p^(1 + c s) does as well.
+EARLY = 0.25
+_NONE_ENDS = "hardly any text of that power ends before it must"
+
 
 @dataclass(frozen=True, slots=True)
 class Expected:
@@ -51,7 +56,8 @@ class Expected:
     moves of the automaton may be more or less likely than it believes by itself: by e^c with
     `correction` `[A, C]` (None: 0). `log_shares` `[V]` are how likely tokens are wherever they
     stand, where that is known: a large automaton may then have tables of some states alone.
-    `labels` are those of the factors among what is weighed.
+    `labels` are those of the factors among what is weighed; with an `exponent` α they take every
+    text's own probability to the power α − 1, so that tokens are weighed by the power α of theirs.
     """
 
     prior: FiniteStateLM
@@ -61,6 +67,7 @@ class Expected:
     log_shares: Tensor | None = None
     labels: frozenset[str] = frozenset()
     is_prior: bool = False
+    exponent: float = 1.0
 
     __repr__ = brief
 
@@ -73,12 +80,14 @@ class Expected:
         correction: Tensor | None = None,
         log_shares: Tensor | None = None,
         keep: torch.dtype = torch.float32,
+        exponent: float = 1.0,
     ) -> Expected:
         """By one pass from the end of texts to their beginning, in tables of the type `keep`.
 
         Raises:
             TablesTooLarge: they would take more than `MOST_BYTES`, or half of that with
                 `log_shares`.
+            ValueError: the prior has no sums of such powers.
         """
         weighed = automaton
         if correction is not None:
@@ -87,14 +96,16 @@ class Expected:
                 automaton, log_weight=correction if weight is None else weight + correction
             )
         log_value: Tensor | ColumnLevels
+        powered = prior if exponent == 1.0 else prior.powered(exponent)
         size = 4 * (max_tokens + 1) * prior.num_states * automaton.num_states
         if log_shares is None or size <= _MOST_CORRECTED:
-            log_value = backward(prior, weighed, max_tokens, budget=MOST_BYTES, keep=keep).log_value
+            tables = backward(powered, weighed, max_tokens, budget=MOST_BYTES, keep=keep)
+            log_value = tables.log_value
         else:
             log_value = column_levels(
-                prior, weighed, max_tokens, log_shares, budget=_MOST_CORRECTED
+                powered, weighed, max_tokens, log_shares, budget=_MOST_CORRECTED
             )
-        return cls(prior, automaton, log_value, correction, log_shares)
+        return cls(prior, automaton, log_value, correction, log_shares, exponent=exponent)
 
     @property
     def max_tokens(self) -> int:
@@ -108,7 +119,7 @@ class Expected:
             return self
         where = self.prior, self.automaton, self.max_tokens
         try:
-            found = Expected.of(*where, correction, self.log_shares)
+            found = Expected.of(*where, correction, self.log_shares, exponent=self.exponent)
         except TablesTooLarge:
             # With corrections texts may be in more states.
             return self
@@ -157,6 +168,14 @@ class Expectations:
     def is_empty(self) -> bool:
         return all(expected is None for expected in self.each)
 
+    @property
+    def labels(self) -> frozenset[str]:
+        """The factors that are looked ahead to in all rows."""
+        used = torch.unique(self.which).tolist()
+        each = [None if (one := self.each[n]) is None else one.labels for n in used]
+        known = [labels for labels in each if labels is not None]
+        return frozenset.intersection(*known) if len(known) == len(used) > 0 else frozenset()
+
     def select(self, indices: Tensor) -> Expectations:
         """For the rows `indices`."""
         return replace(self, which=self.which[indices], beliefs=self.beliefs[indices])
@@ -191,6 +210,21 @@ class Expectations:
         expected = self.each[number]
         return 0.0 if expected is None else expected.log_start(self.beliefs[self.which == number])
 
+    def without_late(self, found: Sequence[float]) -> Expectations:
+        """Without the expectations of a power alone where less than `EARLY` of its weight is on
+        texts that end before they must. What those weigh is expected; `found` is, for each, the log
+        of what others were seen to weigh."""
+        each, why = list(self.each), self.why
+        for number, (expected, (_, asked, _)) in enumerate(zip(each, self.asked, strict=True)):
+            beliefs = self.beliefs[self.which == number]
+            if expected is None or not asked.is_power or not beliefs.shape[0]:
+                continue
+            share = max(_share_early(expected, beliefs), 1e-300)
+            others = found[number] - expected.log_start(beliefs) - math.log(share)
+            if others > math.log(1.0 / EARLY - 1.0):
+                each[number], why = None, (*self.why, _NONE_ENDS)
+        return replace(self, each=tuple(each), why=why)
+
     def steering(self, powers: Sequence[float]) -> SurrogateLookahead:
         """ψ for the rows, with a power for each."""
         outlooks: list[Outlook | None] = []
@@ -211,13 +245,15 @@ def expectations(
     log_shares: Tensor | None = None,
     likely: float = LIKELY,
     is_prior: bool = False,
+    early: float = EARLY,
 ) -> Expectations:
     """What a surrogate expects of the texts of executions at a site.
 
     Nothing where the log of what it expects of a whole text, relative to the most that a text can
-    weigh, is above `likely`. Bindings have their own, though they be alike: what is found of one is
-    not to depend on others. `is_prior`: the surrogate is the prior itself. `log_shares` `[V]` are
-    how likely it deems tokens wherever they stand (see `Expected`).
+    weigh, is above `likely`, nor of a power alone where less than `early` of its weight is on texts
+    that end before they must. Bindings have their own, though they be alike: what is found of one
+    is not to depend on others. `is_prior`: the surrogate is the prior itself. `log_shares` `[V]`
+    are how likely it deems tokens wherever they stand (see `Expected`).
     """
     stage = target.stages[rows.number].text
     assert stage is not None
@@ -231,12 +267,15 @@ def expectations(
             known[weight, strip] = _expected(stage, weight, strip, prior, log_shares, is_prior)
         expected, reason, _ = known[weight, strip]
         if expected is not None:
-            share = expected.log_start(beliefs[which == number])
+            own = beliefs[which == number]
+            share = expected.log_start(own)
             if expected.labels:
                 share -= _highest(target, group, weight)
             if share > likely:
                 reason = _LIKELY_IN_WORDS[bool(expected.labels)]
                 expected = None
+            elif early > 0.0 and weight.is_power and _share_early(expected, own) < early:
+                expected, reason = None, _NONE_ENDS
         found.append(expected)
         why.append(reason)
     reasons = tuple(dict.fromkeys(filter(None, why)))
@@ -252,6 +291,23 @@ def _highest(target: Target, group: int, asked: Followed) -> float:
     if asked.in_part:
         return math.inf  # ranges are those of whole factors
     return log_range(target, asked.labels, group) - asked.weight.form.constant
+
+
+def _share_early(expected: Expected, beliefs: Tensor) -> float:
+    """The share of the weight that is on texts that end before they must, by the surrogate."""
+    automaton = expected.automaton
+    endless = replace(
+        automaton, log_final=automaton.log_final.masked_fill(automaton.ended, -math.inf)
+    )
+    others = Expected.of(
+        expected.prior,
+        endless,
+        expected.max_tokens,
+        expected.correction,
+        expected.log_shares,
+        exponent=expected.exponent,
+    )
+    return -math.expm1(min(0.0, others.log_start(beliefs) - expected.log_start(beliefs)))
 
 
 def _beliefs(rows: SiteRows, prior: FiniteStateLM, encode: Encode) -> Tensor:
@@ -284,8 +340,11 @@ def _expected(
             break
         try:
             automaton = weighted_automaton(stage, tried.weight, strip)
-            expected = _of_prior(prior, automaton, stage.max_tokens) if is_prior else None
-            expected = expected or Expected.of(prior, automaton, stage.max_tokens, None, log_shares)
+            exponent = 1.0 + tried.weight.form.power
+            expected = _of_prior(prior, automaton, stage.max_tokens, exponent) if is_prior else None
+            expected = expected or Expected.of(
+                prior, automaton, stage.max_tokens, None, log_shares, exponent=exponent
+            )
             return replace(expected, labels=tried.labels), "", too_large
         except (AutomatonTooLarge, TablesTooLarge, ValueError) as error:
             reason = reason or str(error)
@@ -294,11 +353,11 @@ def _expected(
 
 
 def _of_prior(
-    prior: FiniteStateLM, automaton: WeightedAutomaton, max_tokens: int
+    prior: FiniteStateLM, automaton: WeightedAutomaton, max_tokens: int, exponent: float
 ) -> Expected | None:
     """What a prior expects of its own texts, as precisely as can be; None: that is too large."""
     try:
-        found = Expected.of(prior, automaton, max_tokens, keep=torch.float64)
+        found = Expected.of(prior, automaton, max_tokens, keep=torch.float64, exponent=exponent)
     except TablesTooLarge:
         return None
     return replace(found, is_prior=True)

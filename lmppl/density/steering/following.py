@@ -39,6 +39,12 @@ class Followed:
         """Whether all texts weigh the same."""
         return not self.weight.required and not self.labels
 
+    @property
+    def is_power(self) -> bool:
+        """Whether texts differ by a power of their own probability alone."""
+        form = self.weight.form
+        return not (self.weight.required or form.linear or form.functions) and form.power != 0.0
+
     def without_factors(self) -> Followed:
         """The requirements alone."""
         return replace(self, weight=TextWeight(self.weight.required), labels=frozenset())

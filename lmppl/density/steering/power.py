@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,17 +34,23 @@ class Power(Steering):
     tokens T: with all of c at once, every text would have gone the likeliest way for a few tokens,
     whatever comes after it. A text that has ended keeps the share of its last token, so that it is
     compared with texts in the making as it was, and the rest of its factor comes when all are done.
+    Of the factors that something else looks ahead to (`without`), which knows what is to come, all
+    of c is in from the first token on.
 
-    `exponents` `[rows]` float64 are the c of the executions that the texts are for; a state is the
-    row of one's own among them.
+    `by_label` has, for each factor, its c `[rows]` float64 of the executions that the texts are
+    for; a state is the row of one's own among them. Those of `whole` are in at once.
     """
 
     stage: TextStage
-    exponents: Tensor
+    by_label: Mapping[str, Tensor]
+    whole: frozenset[str] = frozenset()
 
     @property
     def is_trivial(self) -> bool:
-        return not bool((self.exponents != 0.0).any())
+        return not any(bool((each != 0.0).any()) for each in self.by_label.values())
+
+    def without(self, labels: frozenset[str]) -> Power:
+        return replace(self, whole=self.whole | labels)
 
     def begin(self, rows: Tensor) -> Tensor:
         return rows
@@ -56,8 +63,15 @@ class Power(Steering):
         log_probs = logits.log_softmax(-1).clamp_(min=_NEVER)
         if not prefixes.identity:
             log_probs = log_probs.index_select(0, prefixes.index)
-        exponents = self.exponents[states]
-        before, now = exponents * self._share(run, 0), exponents * self._share(run, 1)
+        none = torch.zeros_like(run.log_prior[run.open])
+        at_once, slowly = none, none
+        for label, exponents in self.by_label.items():
+            if label in self.whole:
+                at_once = at_once + exponents[states]
+            else:
+                slowly = slowly + exponents[states]
+        before = at_once + slowly * self._share(run, 0)
+        now = at_once + slowly * self._share(run, 1)
         # What all tokens have in common: the part of c that was not in yet before this one.
         common = (now - before) * run.log_prior[run.open]
         scale, shift = now.unsqueeze(-1), common.unsqueeze(-1)
@@ -72,9 +86,11 @@ class Power(Steering):
 def power(target: Target, number: int, stage: TextStage, traces: Traces) -> Power:
     """The power of a text that the factors on it make, for the executions that texts are for."""
     environment = target.environment(traces)
-    total = np.zeros(traces.num_rows)
+    by_label = {}
     for factor in target.potentials_at(number):
         slope = exponent(target.model, factor.expr, stage.name)
         if factor.kind == "factor" and slope is not None:
-            total = total + np.asarray(evaluate(slope, environment), dtype=np.float64)
-    return Power(stage, torch.from_numpy(total).to(stage.device))
+            value = np.asarray(evaluate(slope, environment), dtype=np.float64)
+            rows = np.array(np.broadcast_to(value, (traces.num_rows,)))
+            by_label[factor.label] = torch.from_numpy(rows).to(stage.device)
+    return Power(stage, by_label)

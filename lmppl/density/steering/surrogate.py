@@ -33,7 +33,8 @@ class Outlook:
     then on; what the tokens before have weighed comes on top of it. ψ is the expectation, no less
     than `floor` `[T + 1]`, to a `power`: what the surrogate deems impossible, and the masks do not,
     stays possible; −∞ is no floor. Of a text that has ended all is known, and nothing is taken to a
-    power.
+    power. Where `log_value` weighs a power of the text's own probability too, it is that of the
+    tokens to come; what those before have cost is not looked at here.
     """
 
     prior: FiniteStateLM
@@ -64,7 +65,8 @@ class Outlook:
             else log_value.flatten(1).amax(-1).tolist()
         )
         fallen = DEPTH + highest[-1] - log_start
-        return cls(prior, automaton, log_value, tuple(h - fallen for h in highest), power)
+        floor = tuple(h - fallen for h in highest)
+        return cls(prior, automaton, log_value, floor, power)
 
     @property
     def vocab_size(self) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lmppl.density import SiteRows, Target, TextStage, Traces
-from lmppl.density.steering.expecting import LIKELY, Expectations, expectations
+from lmppl.density.steering.expecting import EARLY, LIKELY, Expectations, expectations
 from lmppl.density.steering.following import weights_of
 from lmppl.density.steering.protocol import Steering
 from lmppl.inference.loop import Info
@@ -98,12 +98,14 @@ class Ahead:
             each = pilot.expected.each[:count]
             powers = [_UNTRIED if power is None else power for power in pilot.powers()[:count]]
             expected = replace(self.expected, each=each)
+            expected = expected.without_late(pilot.late[:count])
             new = replace(
                 new,
                 pilot=None,
                 expected=expected,
                 powers=tuple(powers),
                 believed=tuple(expected.log_start(n) for n in range(count)),
+                why_not="; ".join(expected.why) if expected.is_empty else "",
             )
         return new, replace(info, num_tokens=num_tokens)
 
@@ -114,17 +116,15 @@ class Ahead:
     @property
     def labels(self) -> frozenset[str]:
         """The factors that are looked ahead to by a surrogate, for all executions alike."""
-        if self.expected is None:
-            return frozenset()
-        each = [expected.labels for expected in self.expected.each if expected is not None]
-        return (
-            frozenset.intersection(*each) if len(each) == len(self.expected.each) else frozenset()
-        )
+        return frozenset() if self.expected is None else self.expected.labels
 
     def told(self, site: str) -> Told:
         """What there is to say of it."""
         if not self.is_used or self.prior is None:
-            return Told(site, {"surrogate": None, "why": self.why_not}, self.seconds)
+            facts: dict[str, Any] = {"surrogate": None, "why": self.why_not}
+            if self.num_tokens:
+                facts["pilot_tokens"] = self.num_tokens
+            return Told(site, facts, self.seconds)
         return Told(
             site,
             {
@@ -179,21 +179,25 @@ def looking_ahead(
     prior = find(stage, rows.prompts)
     if isinstance(prior, str):
         return Ahead(number, why_not=prior)
-    prior, expected = _expected(target, rows, prior)
+    size = 0 if prior.is_exact else pilot_size(num_particles)
+    # What a surrogate knows of ends is mended by a pilot before it is believed.
+    prior, expected = _expected(target, rows, prior, 0.0 if prior.is_exact or size else EARLY)
     if expected.is_empty:
         return Ahead(number, prior, expected, why_not="; ".join(expected.why))
     count = len(expected.each)
     powers = (1.0 if prior.is_exact else _UNTRIED,) * count
     believed = tuple(expected.log_start(n) for n in range(count))
     ahead = Ahead(number, prior, expected, powers, believed=believed)
-    size = 0 if prior.is_exact else pilot_size(num_particles)
     if size:
+        if all(followed.is_power for _, followed, _ in expected.asked):
+            # One state says when texts end: few are enough to see how often.
+            size = -(-size // 2)
         ahead = _with_pilot(ahead, target, size, stream)
     return replace(ahead, seconds=time.perf_counter() - began)
 
 
 def _expected(
-    target: Target, rows: SiteRows, prior: FinitePrior
+    target: Target, rows: SiteRows, prior: FinitePrior, early: float
 ) -> tuple[FinitePrior, Expectations]:
     """What is expected, by fewer states where an automaton is too large for those of `prior`."""
     # Every draw of a prior that looks ahead by itself is one of the posterior: that always pays.
@@ -201,7 +205,7 @@ def _expected(
 
     def by(each: FinitePrior) -> Expectations:
         return expectations(
-            target, rows, each.model, each.encode, each.log_shares, likely, each.is_exact
+            target, rows, each.model, each.encode, each.log_shares, likely, each.is_exact, early
         )
 
     first = by(prior)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,11 +13,13 @@ from lmppl.density import Target, TextStage, Traces
 from lmppl.density.stages.run import TextRun
 from lmppl.density.steering.correcting import Moves
 from lmppl.density.steering.expecting import Expectations
+from lmppl.density.steering.power import power as power_of_texts
+from lmppl.density.steering.steered import Steered
 from lmppl.density.steering.surrogate import SurrogateLookahead
 from lmppl.records import brief
 from lmppl.rng import Stream
 from lmppl.sequences.resampling import systematic_resample
-from lmppl.sequences.weights import effective_sample_size
+from lmppl.sequences.weights import effective_sample_size, log_mean_exp
 
 # The powers of ψ that are tried, and those of the rounds of a pilot while it tries them.
 POWERS = (0.7, 0.85, 1.0)
@@ -52,6 +55,8 @@ class Pilot:
     spread: Tensor
     round: int = 0
     step: int = 0
+    log_evidence: Tensor | float = 0.0
+    late: tuple[float, ...] = ()
 
     __repr__ = brief
 
@@ -67,7 +72,10 @@ class Pilot:
             expected,
             *_begun(target, number, stage, traces, expected, _OF_ROUND[0]),
             torch.zeros(target.num_groups, traces.num_rows // target.num_groups).double(),
-            tuple(None if each is None else Moves.none(each.automaton) for each in expected.each),
+            tuple(
+                None if each is None else Moves.none(each.automaton, each.exponent)
+                for each in expected.each
+            ),
             torch.zeros(len(expected.each), len(POWERS), dtype=torch.float64),
         )
         return replace(pilot, log_weight=pilot.log_weight.to(target.device))
@@ -114,8 +122,10 @@ class Pilot:
         place = next(n for n, part in enumerate(run.steered.parts) if part is self.steering)
         weight = self.log_weight.view(-1)[run.open]
         moves, spread = list(self.moves), self.spread.clone()
-        mask, _ = run.steered.log_next(run)
+        mask, log_factors = _beside(run.steered, place).log_next(run)
         possible = probs if mask is None else probs * mask
+        if log_factors is not None:
+            possible = possible * log_factors.exp().to(possible.dtype)
         for number, outlook, at, own, beliefs in self.steering.numbered(
             run.steered.states[place][run.open]
         ):
@@ -153,18 +163,22 @@ class Pilot:
         ancestors = torch.arange(size, device=here.device).repeat(groups, 1)
         ancestors[here] = systematic_resample(self.log_weight[here], point)
         first = torch.arange(groups, device=here.device).unsqueeze(-1) * size
-        log_weight = self.log_weight.clone()
-        log_weight[here] = 0.0
+        log_weight = self.log_weight.masked_fill(low.unsqueeze(-1), 0.0)
+        gain = torch.where(low, log_mean_exp(self.log_weight), 0.0)
         return replace(
-            self, run=self.run.select((ancestors + first).view(-1)), log_weight=log_weight
+            self,
+            run=self.run.select((ancestors + first).view(-1)),
+            log_weight=log_weight,
+            log_evidence=self.log_evidence + gain,
         )
 
     def _next_round(self, target: Target) -> Pilot:
         """With what was seen taken into account; texts begin anew where a round is left."""
+        late = tuple(map(self._late, range(len(self.expected.each))))
         expected = self.expected.corrected(
             [None if moves is None else moves.correction() for moves in self.moves]
         )
-        done = replace(self, expected=expected, round=self.round + 1, step=0)
+        done = replace(self, expected=expected, round=self.round + 1, step=0, late=late)
         if done.is_done:
             return done
         steering, run = _begun(
@@ -175,8 +189,22 @@ class Pilot:
             steering=steering,
             run=run,
             log_weight=torch.zeros_like(self.log_weight),
+            log_evidence=0.0,
             spread=torch.zeros_like(self.spread),
         )
+
+    def _late(self, number: int) -> float:
+        """Of the texts of one outlook, now that they are complete, if a power alone weighs them."""
+        expected, run = self.expected.each[number], self.run
+        rows = (self.expected.which == number).nonzero().squeeze(-1)
+        if expected is None or not rows.numel():
+            return -math.inf
+        size = self.log_weight.shape[1]
+        before = torch.zeros_like(self.log_weight[:, 0]) + self.log_evidence
+        log_weight = run.unsteered(self.log_weight.view(-1)) + before.repeat_interleave(size)
+        log_weight = log_weight + (expected.exponent - 1.0) * run.log_prior
+        early = run.finished & (run.positions < run.max_tokens)
+        return float(log_mean_exp(log_weight.masked_fill(early, -math.inf)[rows]))
 
     def powers(self) -> list[float | None]:
         """For each outlook, the power under which weights stay most alike; None: no text tried."""
@@ -191,8 +219,23 @@ def _begun(
     stage: TextStage,
     traces: Traces,
     expected: Expectations,
-    power: float,
+    exponent: float,
 ) -> tuple[SurrogateLookahead, TextRun]:
     rows = target.rows(number, traces)
-    steering = expected.steering([power] * len(expected.each))
-    return steering, stage.start(rows, *target.steering(rows), steering)
+    steering = expected.steering([exponent] * len(expected.each))
+    powers = power_of_texts(target, number, stage, traces).without(expected.labels)
+    return steering, stage.start(rows, *target.steering(rows), powers, steering)
+
+
+def _beside(steered: Steered, place: int) -> Steered:
+    """The same without one of its parts."""
+
+    def others(each: tuple[Any, ...]) -> tuple[Any, ...]:
+        return each[:place] + each[place + 1 :]
+
+    return replace(
+        steered,
+        parts=others(steered.parts),
+        states=others(steered.states),
+        log_values=others(steered.log_values),
+    )
