@@ -12,7 +12,7 @@ from torch import Tensor
 from lmppl.density.stages.growing import GrowingStrings
 from lmppl.density.stages.run import TextRun
 from lmppl.density.stages.scoring import no_numbers
-from lmppl.density.stages.strings import strings
+from lmppl.density.stages.strings import own_lengths, strings
 from lmppl.density.stages.text_batch import TextBatch
 from lmppl.density.steering.protocol import Steering
 from lmppl.lm.protocol import LanguageModel, Prefixes, Prompt
@@ -90,13 +90,11 @@ def finished(stage: TextStage, run: TextRun) -> TextBatch:
     """The texts of a run in which no row is open any more."""
     if run.undefined is not None and bool(run.undefined):
         raise no_numbers(stage)
-    last = run.tokens.gather(1, (run.positions - 1).clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    ended_by_token = stage.is_eos[last] & run.finished & (run.positions > 0)
     return TextBatch(
         tokens=run.tokens,
         lengths=run.positions,
         finished=run.finished,
-        num_tokens=run.positions - ended_by_token.long(),
+        num_tokens=own_lengths(stage, run),
         strings=tuple(strings(stage, run)),
         token_log_prob=run.token_log_prob,
         token_log_mass=run.token_log_mass,

@@ -33,6 +33,13 @@ def growing_strings(stage: TextStage, run: TextRun, rows: Tensor) -> list[str]:
     return _values(stage, texts, run.stopped[rows], strip)
 
 
+def own_lengths(stage: TextStage, run: TextRun) -> Tensor:
+    """`[rows]`: the tokens of every text so far, without an end token."""
+    last = run.tokens.gather(1, (run.positions - 1).clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    ended_by_token = stage.is_eos[last] & run.finished & (run.positions > 0)
+    return run.positions - ended_by_token.long()
+
+
 def _values(stage: TextStage, texts: list[str], stopped: Tensor, strip: Tensor | None) -> list[str]:
     """Decoded tokens as values of the site, `[rows]` each."""
     if strip is not None:

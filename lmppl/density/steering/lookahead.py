@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmppl.density.stages.strings import growing_strings
+from lmppl.density.stages.strings import growing_strings, own_lengths
 from lmppl.density.stages.text import TextStage
 from lmppl.density.steering.protocol import Steering
 from lmppl.density.target import Target
@@ -69,7 +69,7 @@ class PrefixLookahead(Steering):
     def log_value(self, run: TextRun, rows: Tensor, states: Tensor) -> tuple[Tensor, str | None]:
         so_far = TextColumn(
             strings=growing_strings(self.stage, run, rows),
-            num_tokens=run.positions[rows].cpu().numpy(),
+            num_tokens=own_lengths(self.stage, run)[rows].cpu().numpy(),
             finished=run.finished[rows].cpu().numpy(),
             token_ids=run.tokens[rows],
         )
