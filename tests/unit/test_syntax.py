@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lark import Token
+from lark import Lark, Token
 
 from lmppl.errors import LmpError
 from lmppl.syntax import ast, format_source, parse
@@ -75,8 +76,14 @@ def test_the_grammar_has_no_conflict_under_strict_mode() -> None:
     build_parser(strict=True)
 
 
+@functools.cache
+def reference() -> Lark:
+    """Lark's own parser, which takes a second to make."""
+    return build_parser()
+
+
 def test_every_terminal_of_the_grammar_is_named() -> None:
-    unnamed = [each.name for each in build_parser().terminals if each.name.startswith("__")]
+    unnamed = [each.name for each in reference().terminals if each.name.startswith("__")]
     assert unnamed == []
 
 
@@ -95,7 +102,7 @@ def test_every_keyword_ends_at_a_word_boundary() -> None:
 @pytest.mark.parametrize("file", GOOD, ids=lambda file: file.stem)
 def test_the_scanner_agrees_with_the_contextual_lexer(file: Path) -> None:
     source = file.read_text(encoding="utf-8")
-    tree = build_parser().parse(source)
+    tree = reference().parse(source)
     theirs = [
         (token.type, token.start_pos, str(token))
         for token in tree.scan_values(lambda value: isinstance(value, Token))
@@ -115,7 +122,7 @@ def test_the_automaton_makes_the_tree_that_lark_makes(file: Path) -> None:
             return (str(part.data), [shape(child) for child in part.children])  # type: ignore[attr-defined]
         return (part.type, str(part))  # type: ignore[attr-defined]
 
-    assert shape(automaton.tree) == shape(build_parser().parse(source))
+    assert shape(automaton.tree) == shape(reference().parse(source))
 
 
 def test_what_the_automaton_accepts_is_what_can_be_fed() -> None:
