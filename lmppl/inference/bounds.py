@@ -39,7 +39,7 @@ class WeightBound:
         if self.elsewhere:
             return (
                 "texts were not drawn as the prior draws them: what no draw showed could weigh"
-                " anything"
+                ' anything; with lookahead="none" and enough particles that is bounded'
             )
         if self.unbounded is None:
             return ""

@@ -20,6 +20,7 @@ from scipy import stats
 
 import lmppl
 from lmppl.errors import InternalError
+from lmppl.finite.known import KnownStates
 from lmppl.inference.smc import SMC
 from lmppl.inference.smc import ahead as looking_ahead
 from lmppl.inference.smc.engine import SMCEngine
@@ -219,3 +220,26 @@ def test_texts_that_a_surrogate_draws_have_not_looked_for_what_chains_may_miss(
 
     assert looks(False) == [0.0]
     assert looks(True) != [0.0]
+
+
+@pytest.mark.parametrize(("rate", "is_steered"), [(0.3, False), (2.0, True)])
+def test_a_surrogate_does_not_steer_where_the_prior_comes_near_the_largest_weight(
+    rate: float, is_steered: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There draws of the prior settle claims, and steered ones would not."""
+    coin = KnownStates.of(torch.full((3, 2), 0.5).double().log(), torch.arange(2), 2)
+    monkeypatch.setattr(
+        looking_ahead,
+        "finite_prior",
+        lambda *args, **kwargs: FinitePrior(coin, no_prompt, False, "a surrogate"),
+    )
+    body = f't ~ markov("coin.json", max_tokens=4) factor f: {rate} * n(t)'
+    claims = "expect mean(n(t)) >= 1.5"
+    header = HEADER.replace("upper=8", "upper=4")
+    folder = tmp_path / "coin.json"
+    folder.write_text(json.dumps(COIN))
+    program = f"{header} model m() {{ {body} {claims} return t }}"
+    post = ran(lmppl.compile(program, base_dir=tmp_path)())
+    assert post.unseen is not None
+    assert (post.unseen.log_further == math.inf) == is_steered
+    assert [each.verdict for each in post.expectations] == ["undecided" if is_steered else "holds"]
