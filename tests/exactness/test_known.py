@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from lmppl.inference.smc.priors import FinitePrior
 from lmppl.posterior.intervals import proportion_interval
 from lmppl.rng import Stream
 from tests.exactness.cases import HARD, LIFTED
+from tests.exactness.finite_cases import LongCase, counting, ending, heavy_tail, hidden
 from tests.exactness.test_surrogate import absurd, no_prompt
 
 COIN = {"tokens": ["a", "b"], "initial": [1, 1], "transition": [[1, 1], [1, 1]], "eos": None}
@@ -84,6 +86,15 @@ def test_a_prior_that_looks_ahead_draws_the_posterior(body: str, tmp_path: Path)
     rest = 3000.0 - pairs.sum(0)
     observed, mean = np.vstack([pairs, rest]).T if rest[1] > 1e-6 else pairs.T
     assert stats.chisquare(observed, mean * observed.sum() / mean.sum()).pvalue > 1e-5 / 4
+
+
+@pytest.mark.parametrize("case", [counting, heavy_tail, hidden, ending])
+def test_the_evidence_of_long_texts_is_exact(case: Callable[[], LongCase], tmp_path: Path) -> None:
+    """Of forty tokens and a vocabulary of fifty, in a heavy tail, and where states are hidden."""
+    long = case()
+    found = ran(lmppl.compile(long.write(tmp_path), base_dir=tmp_path)(), num_particles=8)
+    assert found.log_evidence is not None and found.log_evidence.is_exact
+    assert found.log_evidence.value == pytest.approx(long.answers().log_z, abs=1e-9)
 
 
 def test_claims_are_decided_as_of_independent_draws(tmp_path: Path) -> None:
