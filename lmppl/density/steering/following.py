@@ -24,8 +24,8 @@ class Followed:
     """What a text weighs by the potentials that automata follow.
 
     `labels` are those of factors, `kept` those of requirements and of factors that are the same for
-    all texts, whose sum is `constant`. `in_part`: some of them look at other texts too, or ask how
-    likely the text is, so that this is not all that they weigh.
+    all texts, whose sum is `constant`. `in_part`: some of them look at other texts too, so
+    that this is not all that they weigh.
     """
 
     weight: TextWeight = field(default_factory=TextWeight)
@@ -129,7 +129,7 @@ def _with(
         return followed
     weight = followed.weight
     texts = texts_read(target.model, potential)
-    if one.form.power != 0.0 or texts != {site}:
+    if texts != {site}:
         followed = replace(followed, in_part=True)
     if one.form in (NOTHING, replace(NOTHING, constant=one.form.constant)):
         required = tuple(dict.fromkeys((*weight.required, *one.required)))

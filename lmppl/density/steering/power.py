@@ -49,6 +49,10 @@ class Power(Steering):
     def is_trivial(self) -> bool:
         return not any(bool((each != 0.0).any()) for each in self.by_label.values())
 
+    def is_within(self, labels: frozenset[str]) -> bool:
+        left = (each for label, each in self.by_label.items() if label not in labels)
+        return not any(bool((each != 0.0).any()) for each in left)
+
     def without(self, labels: frozenset[str]) -> Power:
         return replace(self, whole=self.whole | labels)
 

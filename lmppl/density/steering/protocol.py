@@ -38,6 +38,11 @@ class Steering(Protocol):
         """Whether ψ = 1 throughout, so that it need not be asked."""
         return False
 
+    def is_within(self, labels: frozenset[str]) -> bool:
+        """Whether all that this says of how tokens are drawn is a mask, or a part of the factors
+        with these labels: what is expected of those, exactly, is then what is to be expected."""
+        return self.is_trivial or self.is_mask or self.by_value
+
     def without(self, labels: frozenset[str]) -> Steering:
         """The same without what it makes of the factors with these labels, which something else
         looks ahead to; all the same where it makes nothing of factors."""

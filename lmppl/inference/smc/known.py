@@ -49,12 +49,14 @@ def known(
 ) -> Known | None:
     """What is known of the weights of texts at site `number`; None: nothing is.
 
-    `others` is what steers them beside `ahead`. Masks leave out what weighs nothing, and what only
-    scores texts in the making decides which are kept and not how they are drawn.
+    `others` is what steers them beside `ahead`. Masks leave out what weighs nothing, what only
+    scores texts in the making decides which are kept and not how they are drawn, and a power of
+    the prior is part of what is expected.
     """
     expected = ahead.expected
-    drawing = (part for part in others if not part.is_trivial and not part.by_value)
-    if expected is None or expected.is_empty or not all(part.is_mask for part in drawing):
+    if expected is None or expected.is_empty:
+        return None
+    if not all(part.is_within(expected.labels) for part in others):
         return None
     each = [(one, _followed(expected, k)) for k, one in enumerate(expected.each)]
     if any(one is not None and (not one.is_prior or asked.in_part) for one, asked in each):
