@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -128,6 +128,7 @@ def main() -> None:
     parser.add_argument("--chains", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="")
+    parser.add_argument("--moves", type=float, default=1.0, help="this share of the moves only")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     print("| posterior | moves | draws by 1,000 tokens | draws by CPU second | accepted | tokens |")
@@ -135,7 +136,8 @@ def main() -> None:
     for case in (NEAR, FAR):
         for kernel in KERNELS:
             if asked.only in f"{case.name} {kernel.name}":
-                print(measure(case, kernel, asked.chains, asked.seed), flush=True)
+                fewer = replace(kernel, num_steps=round(asked.moves * kernel.num_steps))
+                print(measure(case, fewer, asked.chains, asked.seed), flush=True)
 
 
 if __name__ == "__main__":
