@@ -24,6 +24,8 @@ from lmppl.sequences.weights import effective_sample_size, log_mean_exp
 # The powers of ψ that are tried, and those of the rounds of a pilot while it tries them.
 POWERS = (0.7, 0.85, 1.0)
 _OF_ROUND = (0.7, 0.85)
+# Where nothing but a power weighs, the first round goes without ψ: is that not as good?
+_OF_ROUND_OF_POWERS = (0.0, 0.85)
 
 # Texts of one binding in a pilot: a share of those of the run itself, within bounds.
 _SHARE, _FEWEST, _MOST = 0.25, 16, 64
@@ -70,7 +72,7 @@ class Pilot:
             stage,
             traces,
             expected,
-            *_begun(target, number, stage, traces, expected, _OF_ROUND[0]),
+            *_begun(target, number, stage, traces, expected, _power_of(expected, 0)),
             torch.zeros(target.num_groups, traces.num_rows // target.num_groups).double(),
             tuple(
                 None if each is None else Moves.none(each.automaton, each.exponent)
@@ -175,6 +177,7 @@ class Pilot:
     def _next_round(self, target: Target) -> Pilot:
         """With what was seen taken into account; texts begin anew where a round is left."""
         late = tuple(map(self._late, range(len(self.expected.each))))
+        late = tuple(map(max, late, self.late)) if self.late else late
         expected = self.expected.corrected(
             [None if moves is None else moves.correction() for moves in self.moves]
         )
@@ -182,7 +185,7 @@ class Pilot:
         if done.is_done:
             return done
         steering, run = _begun(
-            target, self.number, self.stage, self.traces, expected, _OF_ROUND[done.round]
+            target, self.number, self.stage, self.traces, expected, _power_of(expected, done.round)
         )
         return replace(
             done,
@@ -223,8 +226,16 @@ def _begun(
 ) -> tuple[SurrogateLookahead, TextRun]:
     rows = target.rows(number, traces)
     steering = expected.steering([exponent] * len(expected.each))
-    powers = power_of_texts(target, number, stage, traces).without(expected.labels)
+    powers = power_of_texts(target, number, stage, traces)
+    if exponent:
+        powers = powers.without(expected.labels)
     return steering, stage.start(rows, *target.steering(rows), powers, steering)
+
+
+def _power_of(expected: Expectations, number: int) -> float:
+    """The power of ψ in a round."""
+    of_powers = all(asked.is_power or asked.is_empty for _, asked, _ in expected.asked)
+    return (_OF_ROUND_OF_POWERS if of_powers else _OF_ROUND)[number]
 
 
 def _beside(steered: Steered, place: int) -> Steered:

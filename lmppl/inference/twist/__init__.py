@@ -11,6 +11,7 @@ from lmppl.ir.model import Model
 from lmppl.records import dataclass
 
 CONTRASTIVE, SOFT_Q, LOG_RATIO = "contrastive", "soft-q", "log-ratio"
+SIXO, FUDGE = "sixo", "fudge"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +35,9 @@ class Twist(Settings):
         CONTRASTIVE,
         "'contrastive' tells texts of the posterior from those that the head would have;"
         " 'soft-q' makes every token agree with those after it; 'log-ratio' makes all texts weigh"
-        " the same",
-        choices=(CONTRASTIVE, SOFT_Q, LOG_RATIO),
+        " the same; 'sixo' tells texts of the posterior from those of the prior; 'fudge' foretells"
+        " from texts of the prior how much they will weigh",
+        choices=(CONTRASTIVE, SOFT_Q, LOG_RATIO, SIXO, FUDGE),
     )
     width: int = option(64, "units of the head", lower=1)
     lr: float = option(0.003, "learning rate of Adam, falls linearly to a tenth", lower=0.0)

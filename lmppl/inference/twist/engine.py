@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -26,15 +25,19 @@ from lmppl.inference.twist.texts import Texts
 from lmppl.inference.twists import FittedTwist, unembedding_of
 from lmppl.lowering.guide import Contexts
 from lmppl.rng import Stream
+from lmppl.sequences.weights import log_mean_exp
 
 # Gradients longer than this are cut: the first texts are few and far from what is to come.
 _LONGEST = 1.0
 # What a square nat of log ψ costs, so that few texts do not make a head sure of much.
 _SMALL = 0.01
-_POWERS = (1.0, 0.75, 0.5, 0.25)
-# Particles of a run that tries one of them; a head of fewer steps says too little to be tried.
-_PILOT = 64
+_POWERS = (1.0, 0.75, 0.5, 0.25, 0.0)
+# Particles of a run that tries one of them, and such runs; a head of fewer steps says too little to
+# be tried.
+_PILOT, _PILOTS = 32, 4
 _FEWEST_STEPS = 10
+# A run that misses more nats of the evidence, or all of it, counts as missing these.
+_LARGEST_MISS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,35 +122,38 @@ class TwistEngine:
         return replace(state, last=last), info
 
     def _best_power(self, state: State) -> tuple[float, int]:
-        """The power at which a run of particles ends with the most effective families, and how many
-        tokens that took. A run that has found less of the evidence than another counts as less."""
-        worth, num_tokens = [], 0
+        """The power under which runs of particles agree most on the evidence, and how many tokens
+        that took; 0, which is no twist, where none agrees more.
+
+        All runs estimate one number, without bias: what differs is how far each is from it. As the
+        truth is not known, it is the mean over all runs of all powers, which the best of them
+        dominate; a power is judged by the mean square of its runs about that, in nats. Runs
+        that miss what others found are far below it.
+        """
+        tries, num_tokens = [], 0
+        size = min(self.settings.num_particles, _PILOT)
         for number, power in enumerate(_POWERS):
-            size = min(self.settings.num_particles, _PILOT)
-            engine = self._particles(replace(state, power=power), "power", number, size=size)
+            named = "power", number
+            engine = self._particles(replace(state, power=power), *named, size=size, runs=_PILOTS)
             found, drawn = _run(engine)
             num_tokens += drawn
-            population = engine.population(found)
-            log_evidence = float(population.log_evidence.mean())
-            eve = found.eve.view_as(population.log_weight)
-            families = torch.zeros_like(population.log_weight).scatter_add(
-                1, eve % eve.shape[1], population.log_weight.softmax(-1).nan_to_num(0.0)
-            )
-            effective = float((1.0 / families.pow(2).sum(-1).clamp(min=1e-12)).mean())
-            worth.append((math.log(effective), log_evidence))
-        highest = max(value for _, value in worth)
-        scores = [size + min(0.0, value - highest) for size, value in worth]
-        return _POWERS[scores.index(max(scores))], num_tokens
+            tries.append(engine.population(found).log_evidence.view(self.target.num_groups, -1))
+        log_evidence = torch.stack(tries)
+        pooled = log_mean_exp(log_evidence.transpose(0, 1).flatten(1)).unsqueeze(-1)
+        far = (log_evidence - pooled).clamp(min=-_LARGEST_MISS).pow(2).mean(-1).mean(-1)
+        return _POWERS[int(far.argmin())], num_tokens
 
     def fitted(self, state: State) -> FittedTwist:
         """The twist as it is now."""
         found = FittedTwist.of(self.target, dict(state.heads))
         return found if state.power is None else found.scaled(state.power)
 
-    def _particles(self, state: State, *names: object, size: int | None = None) -> Any:
+    def _particles(
+        self, state: State, *names: object, size: int | None = None, runs: int = 1
+    ) -> Any:
         """What draws particles by the twist, or as it does by default where that says nothing."""
         taker = next(m for m in METHODS if any(kind_taken(each) == TWIST for each in fields(m)))
-        settings = taker.small_runs(1, size or self.settings.num_particles)
+        settings = taker.small_runs(runs, size or self.settings.num_particles)
         stream = self.stream.child("particles", *map(str, names))
         fitted = self.fitted(state)
         if not any(bool(head.outer.any()) for head in fitted.heads.values()):

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from lmppl.inference.twist import CONTRASTIVE, LOG_RATIO, SOFT_Q
+from lmppl.inference.twist import CONTRASTIVE, FUDGE, LOG_RATIO, SIXO, SOFT_Q
 
 # A factor lower than this, in nats, counts as this: nothing is learnt from how dead a text is.
 _LOWEST = -15.0
+# A probability of which no text is surer, as a log.
+_SURE = -0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +86,46 @@ def log_ratio(positive: Scored, prior: Scored) -> Tensor:
     return (ratio - ratio.mean()).pow(2).mean() / positive.inside.shape[1]
 
 
+def sixo(positive: Scored, prior: Scored) -> Tensor:
+    """Telling beginnings of the posterior from those of the prior by log ψ, token by token, whose
+    best is the log of their ratio (Lawson et al. 2022, SIXO, arXiv 2206.05952, section 3)."""
+    share = positive.inside.double()
+    ours = (share * functional.softplus(-positive.log_psi)).sum() / share.sum().clamp(min=1.0)
+    theirs = functional.softplus(prior.log_psi)
+    weight = _of_prior(prior)
+    return ours + (weight * theirs).sum() / prior.inside.any(0).sum().clamp(min=1)
+
+
+def fudge(positive: Scored, prior: Scored) -> Tensor:
+    """Foretelling at every token whether a text of the prior will be taken, as it is with
+    probability φ over the largest φ, by cross entropy (Yang and Klein 2021, FUDGE,
+    arXiv 2104.05218, section 3.1).
+
+    The probability is ψ times that of a text of which nothing is known, the mean over texts: a
+    twist is one whatever it is multiplied by. Above `_SURE` the loss goes on in a straight line.
+    Texts of the posterior are not looked at.
+    """
+    taken = (prior.log_phi - prior.log_phi.max()).exp().nan_to_num(0.0).unsqueeze(-1)
+    log_taken = prior.log_psi + taken.mean().clamp(min=1e-6).log()
+    sure = log_taken.clamp(max=_SURE)
+    slope = 1.0 / math.expm1(-_SURE)
+    log_not = torch.log(-torch.expm1(sure)) - slope * (log_taken - sure)
+    loss = -(taken * sure + (1.0 - taken) * log_not)
+    return (_of_prior(prior) * loss).sum() / prior.inside.any(0).sum().clamp(min=1)
+
+
+def _of_prior(texts: Scored) -> Tensor:
+    """What makes means over texts of the masked prior those of the prior, `[texts, tokens]`: they
+    sum to 1 at every token that some text has."""
+    weight = texts.log_mass.masked_fill(~texts.inside, -math.inf)
+    return weight.softmax(0).nan_to_num(0.0)
+
+
 Objective = Callable[[Scored, Scored], Tensor]
 OBJECTIVES: Mapping[str, Objective] = {
     CONTRASTIVE: contrastive,
     SOFT_Q: soft_q,
     LOG_RATIO: log_ratio,
+    SIXO: sixo,
+    FUDGE: fudge,
 }
