@@ -181,7 +181,8 @@ def test_a_bound_from_the_vocabulary_settles_claims(method: str) -> None:
         expect probability(n(t) <= 4) > 0.5"""
     model = bound("0.3 * n(t)", claims=claims)
     exact = lmppl.infer(model, method="exact", progress=False)
-    options = {"num_samples": 1000} if method != "smc" else {"num_particles": 1000}
+    sizes = {"importance": {"num_samples": 1000}, "smc": {"num_particles": 1000}}
+    options = sizes.get(method, {"num_samples": 250})
     post = lmppl.infer(model, method=method, seed=1, progress=False, **options)
     assert [each.verdict for each in post.expectations] == ["holds"] * 3
     assert not any("upper bound" in each or "declare" in each for each in post.warnings)
