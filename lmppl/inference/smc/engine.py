@@ -336,12 +336,14 @@ class SMCEngine:
         needed = most_tokens_to_come(
             self.target, state.stage, state.run, state.log_weight.numel(), self.proposal
         ) * (1.0 + cost_of_moves(self.settings))
-        if spent < left or needed <= left:
+        enough = spent < left or needed <= left
+        # Whoever interrupts does not want to wait for a pilot, either.
+        if state.ahead is not None and (math.isinf(spent) or not enough):
+            state = replace(state, ahead=state.ahead.without_pilot())
+        if enough:
             return state
         # A step takes longer for each particle, the fewer there are.
         fewer = max(int(0.9 * size * left / needed), min(_FEWEST_PARTICLES, size))
-        if state.ahead is not None and state.ahead.pilot is not None:
-            state = replace(state, ahead=state.ahead.without_pilot())
         if fewer >= size:
             return state
         counters = state.counters.view(-1, size)[:, :fewer].reshape(-1)
