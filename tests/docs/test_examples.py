@@ -91,9 +91,10 @@ def test_the_particles_of_markov_agree_with_the_enumeration() -> None:
     particles = lmppl.infer(model, infer="particles")
     estimate = particles.log_evidence
     assert exact.log_evidence.kind == "exact"
+    # A Markov chain looks ahead by itself, so that every particle weighs the same: the evidence.
+    assert estimate.kind == "exact"
+    assert abs(estimate.value - exact.log_evidence.value) < 1e-9
     # Five standard errors: a false alarm once in a million seeds.
-    gap = abs(estimate.value - exact.log_evidence.value)
-    assert gap < 5 * estimate.standard_error
     mean = particles.expectation("vowels(text)")
     assert abs(mean.value - exact.expectation("vowels(text)").value) < 5 * mean.standard_error
 

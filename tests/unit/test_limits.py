@@ -105,14 +105,14 @@ def test_a_let_that_only_a_branch_needs_is_not_evaluated_elsewhere(here: Path) -
 
 
 def test_a_sum_of_thousands_of_terms_is_fine(here: Path) -> None:
-    terms = " + ".join(["length(text)"] * 3000)
-    source = model(f"factor ({terms}) / 12000 - {' - '.join(['0.5'] * 3000)}")
+    terms = " + ".join(["length(text)"] * 1500)
+    source = model(f"factor ({terms}) / 6000 - {' - '.join(['0.5'] * 1500)}")
     with soon(120):
         compiled = lmppl.compile(source, base_dir=here)
         post = lmppl.infer(compiled)
         formatted = format_source(source)
-        assert post.expectation(terms).value == 12000.0
-    np.testing.assert_allclose(post.log_evidence.value, 1 - 1500.0, rtol=1e-12)
+        assert post.expectation(terms).value == 6000.0
+    np.testing.assert_allclose(post.log_evidence.value, 1 - 750.0, rtol=1e-12)
     assert lmppl.compile(formatted, base_dir=here).model.digest == compiled.model.digest
 
 
