@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from lmppl.automata import compile_constraint
+from lmppl.automata.stopping import NO_STOPPING
 from lmppl.builtins.predicates.contains import CONTAINS
 from lmppl.finite.backward import backward
 from lmppl.finite.building import weighted_constraints
@@ -95,7 +96,7 @@ def main() -> None:
     noise = math.sqrt(np.mean((1 - mass) / (mass * len(held))))
     automata = [
         weighted_constraints(
-            compile_constraint([CONTAINS.asked(words=[word])], lm.vocab, (), TOKENS)
+            compile_constraint([CONTAINS.asked(words=[word])], lm.vocab, NO_STOPPING, TOKENS)
         )
         for word in words
     ]

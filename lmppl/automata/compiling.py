@@ -28,6 +28,7 @@ from lmppl.automata.machine import byte_machine
 from lmppl.automata.predicates import Predicate, True_
 from lmppl.automata.site import SiteAutomaton
 from lmppl.automata.steps import Steps, ended_rows, levels_of
+from lmppl.automata.stopping import NO_STOPPING, Stopping
 from lmppl.automata.tables import (
     MOST_WORK,
     TableTooLarge,
@@ -58,7 +59,7 @@ class _Site:
     """What automata are built for."""
 
     vocab: Vocabulary
-    stops: tuple[str, ...]
+    stopping: Stopping
     strip_leading_space: bool
     max_tokens: int
     table_budget: int
@@ -81,13 +82,13 @@ class _Site:
         key = (
             dfa.digest(),
             self.vocab.digest,
-            self.stops,
+            self.stopping,
             self.strip_leading_space,
             self.table_budget,
         )
         found = _tables.get(key)
         if found is None:
-            machine = byte_machine(dfa, self.stops, self.strip_leading_space)
+            machine = byte_machine(dfa, self.stopping, self.strip_leading_space)
             found = _tables[key] = token_table(
                 machine, [self.vocab.token_bytes[i] for i in self.other_tokens], self.table_budget
             )
@@ -111,7 +112,7 @@ class _Site:
         tables = [self.textual_table(part, required=True) for part in parts.required]
         tables += [self.textual_table(part, required=False) for part in parts.consulted]
         if not tables:
-            # Something has to know when a stop string is completed.
+            # Something has to know when a text has ended.
             tables = [self.textual_table(True_(), required=False)]
         if len(tables) == 1:
             table, truths = tables[0], tables[0].outputs[:, None]
@@ -176,7 +177,7 @@ class _Site:
             return output_of[tuple(map(bool, found[: len(textual)]))]
 
         both = product(dfas, output, self.state_budget)
-        machine = byte_machine(minimise(both), self.stops, self.strip_leading_space)
+        machine = byte_machine(minimise(both), self.stopping, self.strip_leading_space)
         num_outputs = len(rule.accepts)
         # An end token adds nothing to the text, whatever bytes a tokenizer has for it.
         token_bytes = [
@@ -207,7 +208,7 @@ _TABLES_CACHED = 32
 def compile_constraint(
     predicates: Sequence[Predicate],
     vocab: Vocabulary,
-    stop: Sequence[str] = (),
+    stopping: Stopping = NO_STOPPING,
     max_tokens: int = 1,
     strip_leading_space: bool = False,
     *,
@@ -217,7 +218,7 @@ def compile_constraint(
 ) -> SiteAutomaton:
     """The automaton of an LM site that has to satisfy all predicates.
 
-    `stop` are the site's stop strings; the automaton also says when they are completed, so it is
+    `stopping` is what ends the site's texts; the automaton also says when it has come, so it is
     useful without predicates.  `strip_leading_space` is for SentencePiece-style vocabularies where
     nothing comes before the text.  Tables take at most `table_budget` bytes each.
     A predicate that needs more than `state_budget` states is left out.
@@ -231,7 +232,7 @@ def compile_constraint(
     constraints = conjuncts(predicates)
     site = _Site(
         vocab,
-        tuple(dict.fromkeys(stop)),
+        stopping,
         strip_leading_space,
         max_tokens,
         table_budget,
@@ -240,7 +241,7 @@ def compile_constraint(
 
     key = (
         tuple(constraints),
-        site.stops,
+        site.stopping,
         vocab.digest,
         strip_leading_space,
         max_tokens,
@@ -259,7 +260,7 @@ def compile_constraint(
 def compile_labels(
     dfa: Dfa,
     vocab: Vocabulary,
-    stop: Sequence[str] = (),
+    stopping: Stopping = NO_STOPPING,
     strip_leading_space: bool = False,
     *,
     table_budget: int = TABLE_BUDGET,
@@ -273,8 +274,7 @@ def compile_labels(
         TableTooLarge: the table would take more than `table_budget` bytes.
         TooManyStates: the machine on bytes would be too large.
     """
-    stops = tuple(dict.fromkeys(stop))
-    site = _Site(vocab, stops, strip_leading_space, 0, table_budget, state_budget)
+    site = _Site(vocab, stopping, strip_leading_space, 0, table_budget, state_budget)
     table = site.table_of(dfa)
     return site.with_ends(table, table.outputs[:-1], max(dfa.outputs) + 1)
 
@@ -329,6 +329,6 @@ def _grouped(
                 groups.append(([constraint], site.alone(constraint)))
             except TooManyStates:
                 left_out.append(constraint)
-    # Something has to know when a stop string is completed.
+    # Something has to know when a text has ended.
     built = [steps for _, steps in groups] or [site.automaton([])]
     return built, tuple(left_out)

@@ -1,26 +1,29 @@
 """A constraint as a machine on the bytes of a text: decoding, stop strings and the character DFA.
 
-The text of a site ends when a stop string is completed; the stop string is not part of it.
-Characters that may be the beginning of a stop string are held back until that is decided: they
-belong to the text if it ends before.
+The text of a site ends when a stop string is completed, which is not part of it, or where it has
+come to what ends it as it is. Characters that may be the beginning of a stop string are held back
+until that is decided: they belong to the text if it ends before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmppl.automata.alphabet import common_refinement, partition
-from lmppl.automata.dfa import Dfa, TooManyStates, live_states
+from lmppl.automata.dfa import NOTHING, Dfa, TooManyStates, live_states
+from lmppl.automata.stopping import Stopping
 from lmppl.automata.utf8 import Decoder, IntArray, decoder
 
 MAX_BYTE_STATES = 400_000
 
+# A state on characters: that of the automaton, what is held back (None: the text has ended, and the
+# first is its output), and the state of what watches for a text that ends as it is.
+_Key = tuple[int, str | None, int]
 # The state in which a leading space is stripped.
-_FIRST: tuple[int, str | None] = (-1, "")
+_FIRST: _Key = (-1, "", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +31,10 @@ class ByteMachine:
     """A deterministic machine on bytes.
 
     `step` `[states, byte classes]` is the next state.  `outputs` `[states]` is the output of the
-    text when it ends there without a stop string, `stopped` `[states]` is true once a stop string
-    was completed (the output is then that of the text before it).  State 0 is the initial state.
-    Output 0 is hopeless: `dead` is the state (-1 if there is none) from which no text has another.
+    text when it ends there by itself, `stopped` `[states]` is true once a stop string was completed
+    (the output is then that of the text before it, or with it, as `Stopping` says).  State 0 is
+    the initial state.  Output 0 is hopeless: `dead` is the state (-1 if there is none) from which
+    no text has another.
     """
 
     step: IntArray
@@ -54,16 +58,17 @@ class ByteMachine:
             distance = closer
 
 
-def byte_machine(dfa: Dfa, stops: Sequence[str], strip_leading_space: bool) -> ByteMachine:
-    """The machine for texts that end at a stop string.
+def byte_machine(dfa: Dfa, stopping: Stopping, strip_leading_space: bool) -> ByteMachine:
+    """The machine for texts that something ends.
 
     With `strip_leading_space` a space that is the very first character is not part of the text.
 
     Raises:
         ValueError: an empty stop string, or one that contains U+FFFD.
+        NotRegular: a pattern that no finite automaton decides.
         TooManyStates: the machine would be too large.
     """
-    chars = _character_machine(dfa, tuple(dict.fromkeys(stops)), strip_leading_space)
+    chars = _character_machine(dfa, stopping, strip_leading_space)
     return _merge_partial_characters(*_compose(chars, decoder(chars.dfa.alphabet)))
 
 
@@ -76,26 +81,33 @@ class _CharacterMachine:
 
 
 def _character_machine(
-    dfa: Dfa, stops: tuple[str, ...], strip_leading_space: bool
+    dfa: Dfa, stopping: Stopping, strip_leading_space: bool
 ) -> _CharacterMachine:
-    for stop in stops:
+    stops = tuple(dict.fromkeys(stopping.before))
+    for stop in (*stops, *stopping.after):
         if not stop:
             raise ValueError("a stop string must not be empty")
         if "\ufffd" in stop:
             raise ValueError("a stop string must not contain U+FFFD")
-    if not stops and not strip_leading_space:
+    if not stopping and not strip_leading_space:
         return _CharacterMachine(_collapse_dead(dfa), (False,) * dfa.num_states)
+    ending = _collapse_dead(stopping.kept(MAX_BYTE_STATES) or NOTHING)
     letters = sorted({*"".join(stops), *(" " if strip_leading_space else "")})
     alphabet, columns = common_refinement(
-        [dfa.alphabet, partition([((ord(c), ord(c)),) for c in letters])[0]]
+        [
+            dfa.alphabet,
+            ending.alphabet,
+            partition([((ord(c), ord(c)),) for c in letters])[0],
+        ]
     )
     dfa = _collapse_dead(
         Dfa(
             alphabet,
-            tuple(tuple(row[cls] for cls, _ in columns) for row in dfa.rows),
+            tuple(tuple(row[cls] for cls, _, _ in columns) for row in dfa.rows),
             dfa.outputs,
         )
     )
+    ending_rows = tuple(tuple(row[cls] for _, cls, _ in columns) for row in ending.rows)
     # What is held back is a prefix of a stop string, which names the state with the DFA's state.
     prefixes = {stop[:i] for stop in stops for i in range(len(stop))} | {""}
     letter_of: list[str | None] = [None] * alphabet.num_classes
@@ -109,11 +121,16 @@ def _character_machine(
             classes = tuple(_class_of(dfa, char) for char in free)
             moves[prefix].append((classes if letter is not None else (*classes, cls), kept))
     dfa_rows = dfa.rows
-    # (state, held back); (output, None) once a stop string is completed; _FIRST before the text.
-    numbers: dict[tuple[int, str | None], int] = {}
-    order: list[tuple[int, str | None]] = []
 
-    def number(key: tuple[int, str | None]) -> int:
+    def read(state: int, classes: tuple[int, ...]) -> int:
+        for cls in classes:
+            state = dfa_rows[state][cls]
+        return state
+
+    numbers: dict[_Key, int] = {}
+    order: list[_Key] = []
+
+    def number(key: _Key) -> int:
         found = numbers.get(key)
         if found is None:
             found = numbers[key] = len(order)
@@ -124,11 +141,11 @@ def _character_machine(
 
     if strip_leading_space:
         number(_FIRST)
-    number((0, ""))
+    number((0, "", 0))
     rows: list[tuple[int, ...]] = []
     outputs: list[int] = []
     for key in order:
-        state, held = (0, "") if key == _FIRST else key
+        state, held, at = (0, "", 0) if key == _FIRST else key
         if held is None:
             rows.append((number(key),) * alphabet.num_classes)
             outputs.append(state)
@@ -136,19 +153,21 @@ def _character_machine(
         row = []
         for cls, (released, still_held) in enumerate(moves[held]):
             if key == _FIRST and letter_of[cls] == " ":
-                row.append(number((0, "")))
+                row.append(number((0, "", 0)))
                 continue
-            target = state
-            for letter_class in released:
-                target = dfa_rows[target][letter_class]
-            row.append(
-                number((dfa.outputs[target], None) if still_held is None else (target, still_held))
-            )
+            seen = ending_rows[at][cls]
+            target = read(state, released)
+            if still_held is None:
+                row.append(number((dfa.outputs[target], None, 0)))
+            elif ending.outputs[seen]:
+                # What is held back is part of a text that ends as it is.
+                target = read(target, classes_of[still_held])
+                row.append(number((dfa.outputs[target], None, 0)))
+            else:
+                row.append(number((target, still_held, seen)))
         rows.append(tuple(row))
-        for letter_class in classes_of[held]:
-            state = dfa_rows[state][letter_class]
-        outputs.append(dfa.outputs[state])
-    stopped = [held is None for _, held in order]
+        outputs.append(dfa.outputs[read(state, classes_of[held])])
+    stopped = [held is None for _, held, _ in order]
     machine = Dfa(alphabet, tuple(rows), tuple(outputs))
     return _CharacterMachine(_collapse_dead(machine), tuple(stopped))
 

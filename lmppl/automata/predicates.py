@@ -253,21 +253,6 @@ def holds(
     return predicate.holds(read)
 
 
-def cut_at_stop(text: str, stops: tuple[str, ...]) -> tuple[str, bool]:
-    """The text before the first stop string to be completed, and whether there was one.
-
-    Reading from the left, the text ends at the first character that completes a stop string;
-    where several are completed by the same character the longest is cut off.
-
-    >>> cut_at_stop("one. two. three", (". ",))
-    ('one', True)
-    """
-    ends = [(start + len(stop), start) for stop in stops if (start := text.find(stop)) >= 0]
-    if not ends:
-        return text, False
-    return text[: min(ends)[1]], True
-
-
 def leaves(predicate: Predicate) -> Iterator[Leaf | True_ | False_]:
     """The predicates of the tree that are not `And`, `Or` or `Not`, from left to right."""
     match predicate:

@@ -39,6 +39,7 @@ from lmppl.builtins.sources.reward_model import REWARD_MODEL
 from lmppl.builtins.sources.vader import VADER
 from lmppl.builtins.statistics import STATISTICS
 from lmppl.ir import model as ir
+from lmppl.ir.expr import Expr
 
 __all__ = [
     "EXTERN_LM",
@@ -50,6 +51,7 @@ __all__ = [
     "distribution_of",
     "every",
     "named",
+    "patterns_of",
     "source_of",
 ]
 
@@ -132,6 +134,12 @@ def source_of(described: ir.RewardSource) -> Source:
 def distribution_of(described: ir.Distribution) -> Distribution:
     """The built-in that a site is drawn from; `EXTERN_LM` where the host gives it."""
     return _DISTRIBUTIONS[described.kind]
+
+
+def patterns_of(described: ir.Distribution) -> list[Expr]:
+    """The regular expressions among the arguments of a distribution."""
+    given = map(described.argument, (a.name for a in distribution_of(described).accepting("regex")))
+    return [each for each in given if each is not None]
 
 
 # The names that stand for a value inside an expression.

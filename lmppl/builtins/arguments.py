@@ -99,4 +99,21 @@ DRAWING = (
         known="bind",
         named_only=True,
     ),
+    Argument(
+        "stop_after",
+        "words",
+        "strings that end the text and are the last part of it",
+        required=False,
+        default=(),
+        known="bind",
+        named_only=True,
+    ),
+    Argument(
+        "until",
+        "regex",
+        "a regular expression: the text ends as soon as all of it matches",
+        required=False,
+        known="bind",
+        named_only=True,
+    ),
 )

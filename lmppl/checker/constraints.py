@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from lmppl.builtins import builtin, source_of
+from lmppl.builtins import builtin, patterns_of, source_of
 from lmppl.checker.typing_rules import literal
 from lmppl.errors import Diagnostic, Span
 from lmppl.ir.expr import Call
@@ -31,6 +31,8 @@ def check_constraints(
 
 def _needs_automata(model: Model) -> bool:
     if any(potential.kind == "require" for potential in model.potentials):
+        return True
+    if any(patterns_of(site.distribution) for site in model.text_sites):
         return True
     return any(
         isinstance(node, Call) and any(builtin(node.function).accepting("regex"))

@@ -22,7 +22,7 @@ from lmppl.automata.predicates import (
     reads_only_text,
 )
 from lmppl.automata.regex import REMEDY, NotRegular, regex_dfa
-from lmppl.builtins import builtin, distribution_of
+from lmppl.builtins import builtin, distribution_of, patterns_of
 from lmppl.builtins.arguments import IGNORE_CASE
 from lmppl.builtins.predicates.never import NEVER
 from lmppl.errors import Diagnostic, Label, Span
@@ -50,6 +50,14 @@ def check_requirements(model: Model, parameter_values: Mapping[str, object]) -> 
     found = list(_check_patterns(model, values))
     bad = {id(expr) for _, expr in found}
     diagnostics = [diagnostic for diagnostic, _ in found]
+    endless = [
+        problem
+        for site in model.text_sites
+        for pattern in patterns_of(site.distribution)
+        for problem in _check_until(model, pattern, values)
+    ]
+    if endless:
+        return [*diagnostics, *endless]
     for site in model.text_sites:
         diagnostics += _check_site(model, site, values, bad)
     return diagnostics
@@ -87,6 +95,28 @@ def _check_patterns(
                 yield _not_regular(problem, value, pattern.span), node
             except TooManyStates:
                 yield _too_many_states(pattern.span), node
+
+
+def _check_until(model: Model, pattern: Expr, values: Mapping[str, object]) -> Iterator[Diagnostic]:
+    """A pattern that ends texts: regular, and not met before there is anything."""
+    try:
+        value = constant_value(pattern, model, values)
+        is_met_at_once = regex_dfa(value).accepts("")
+    except (NotConstant, ArithmeticError):
+        return
+    except NotRegular as problem:
+        yield _not_regular(problem, value, pattern.span)
+    except TooManyStates:
+        yield _too_many_states(pattern.span)
+    else:
+        if is_met_at_once:
+            yield Diagnostic(
+                "LMP106",
+                "error",
+                "this matches the empty text: no text would have a token",
+                pattern.span,
+                help="write what must be there before a text may end, as `.+` for `.*`",
+            )
 
 
 def _not_regular(problem: NotRegular, pattern: str, span: Span) -> Diagnostic:
@@ -141,7 +171,7 @@ def _check_site(
     if stops is not None:
         together.append(stops)
     contradictions = _check_together(together)
-    if not contradictions and stops is None:
+    if not contradictions and stops is None and not _ends_as_it_is(site):
         diagnostics += _check_endings(model, site, together, values)
     return [*diagnostics, *contradictions]
 
@@ -254,6 +284,12 @@ def _stops(model: Model, site: Site, values: Mapping[str, object]) -> _Required 
     words = (value,) if isinstance(value, str) else tuple(value)
     remark = "a text never contains its stop strings"
     return _Required(NEVER.asked(words=words), stop.span, remark) if words else None
+
+
+def _ends_as_it_is(site: Site) -> bool:
+    """Whether a text may end at what is part of it."""
+    given = site.distribution
+    return given.argument("stop_after") is not None or bool(patterns_of(given))
 
 
 def _check_together(required: Sequence[_Required]) -> list[Diagnostic]:

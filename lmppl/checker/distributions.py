@@ -142,9 +142,9 @@ class DistributionChecker:
         if prompt is not None and prompt.type.kind == CHAT.kind:
             # A prompt is rendered by the language model, so a let of one is no value of its own.
             arguments["prompt"] = self.scope.resolve(prompt)
-        stop = arguments.get("stop")
-        if stop is not None:
-            self._check_stop(stop)
+        for name in ("stop", "stop_after"):
+            if name in arguments:
+                self._check_stop(arguments[name])
         return Distribution(builtin.name, arguments, span, builtin.is_text, extern)
 
     def _check_stop(self, written: ir.Expr) -> None:

@@ -103,7 +103,7 @@ def unequal_endings(target: Target, group: int) -> list[str]:
     for number, site in enumerate(target.stages):
         stage = site.text
         tokenizer = None if stage is None else getattr(stage.lm, "tokenizer", None)
-        if stage is None or tokenizer is None or stage.stop:
+        if stage is None or tokenizer is None or stage.stopping:
             continue
         watched = target.requirements.watched(number)
         for row in _rows_of(target, number, watched, group) if watched else ():
@@ -191,7 +191,7 @@ def _diagnostic(target: Target, stage: TextStage, lost: _Required) -> Diagnostic
 
 def _cause(target: Target, stage: TextStage, predicates: list[Predicate]) -> _Cause:
     vocab = stage.lm.vocab
-    can_end = bool(vocab.eos_ids or stage.stop)
+    can_end = bool(vocab.eos_ids or stage.stopping)
     missing = _missing_characters(stage, predicates)
     if missing:
         shown = ", ".join(f'"{character}"' for character in missing[:5])
@@ -217,8 +217,9 @@ def _cause(target: Target, stage: TextStage, predicates: list[Predicate]) -> _Ca
             " token and the site no stop string",
             f"write `max_tokens={fewest}`, or give it a stop string",
         )
-    if stage.stop and not _is_impossible(_without_stop(stage), predicates):
-        return _Cause("every such text would be ended by a stop string before")
+    textual = [each for each in predicates if not reads(each, "ending")]
+    if stage.stopping and not _is_impossible(_without_stop(stage), textual):
+        return _Cause("every such text would be ended before, by its stop strings or `until`")
     return _Cause(f"the {vocab.size:,} tokens of its language model spell no such text")
 
 
@@ -245,7 +246,7 @@ def _missing_characters(stage: TextStage, predicates: list[Predicate]) -> list[s
 
 def _fewest_tokens(stage: TextStage, predicates: list[Predicate]) -> int | None:
     """The smallest budget of tokens with which the requirements can be met; None for none found."""
-    if not (stage.lm.vocab.eos_ids or stage.stop):
+    if not (stage.lm.vocab.eos_ids or stage.stopping):
         # Every text has exactly as many tokens as the budget.
         budgets: Sequence[int] = range(1, min(2 * stage.max_tokens + 8, 64))
     else:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from lmppl.automata.stopping import Stopping
 from lmppl.builtins.kinds import ChoiceDistribution, TextDistribution
 from lmppl.builtins.loading import Place
-from lmppl.builtins.signature import as_words
-from lmppl.density.spelling import ending_at
+from lmppl.density.spelling import ending_at, require_no_tokens
 from lmppl.density.stages.choice import ChoiceStage, weights_of
 from lmppl.density.stages.text import TextStage
 from lmppl.ir.model import Model, Site
@@ -36,8 +36,11 @@ def bind_text(
     place: Place,
 ) -> TextStage:
     """The stage of a text site, its language model loaded from `place`."""
-    stop, top_k, top_p = as_words(known["stop"] or ()), known["top_k"], known["top_p"]
-    lm, stops = ending_at(model, site, described.load(place, **known), stop)
+    top_k, top_p, until = known["top_k"], known["top_p"], known["until"]
+    lm, before = ending_at(model, site, described.load(place, **known), "stop", known)
+    lm, after = ending_at(model, site, lm, "stop_after", known)
+    if until is not None:
+        require_no_tokens(model, site, lm, str(until))
     return TextStage(
         name=site.name,
         lm=lm,
@@ -47,5 +50,5 @@ def bind_text(
             top_k=None if top_k is None else int(top_k),
             top_p=None if top_p is None else float(top_p),
         ),
-        stop=stops,
+        stopping=Stopping(before, after, None if until is None else str(until)),
     )

@@ -9,10 +9,12 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from lmppl.automata.spelling import spelled_in
 from lmppl.builtins import builtin, source_of
 from lmppl.builtins.arguments import IGNORE_CASE
+from lmppl.builtins.signature import as_words
 from lmppl.density.target import Target
 from lmppl.errors import Diagnostic, InferenceError, Span
 from lmppl.evaluation.constants import NotConstant, constant_value
@@ -34,9 +36,11 @@ _MOST_COMBINATIONS = 256
 
 
 def ending_at(
-    model: Model, site: Site, lm: LanguageModel, stops: Sequence[str]
+    model: Model, site: Site, lm: LanguageModel, argument: str, known: Mapping[str, Any]
 ) -> tuple[LanguageModel, tuple[str, ...]]:
     """The language model that ends texts at those special tokens too, and the other stop strings.
+
+    `argument` is the one of the site that has the strings, and `known` what its arguments are.
 
     Raises:
         InferenceError: LMP942, a stop string that has such a spelling within it; LMP941, the
@@ -44,7 +48,7 @@ def ending_at(
     """
     special: Mapping[str, int] = getattr(lm, "special_tokens", {})
     ends, others = [], []
-    for stop in stops:
+    for stop in dict.fromkeys(as_words(known[argument] or ())):
         if stop in special:
             ends.append(stop)
             continue
@@ -53,16 +57,18 @@ def ending_at(
             raise _refused(
                 model,
                 site,
+                argument,
                 "LMP942",
                 f"the stop string {stop!r} has the spelling of the special token {within!r} in it,"
                 " which adds nothing to a text: no text would end there",
-                f"to end the text at that token, write `stop=[{json.dumps(within)}]`",
+                f"to end the text at that token, write `{argument}=[{json.dumps(within)}]`",
             )
     for stop in ends:
         if special[stop] >= lm.vocab.size:
             raise _refused(
                 model,
                 site,
+                argument,
                 "LMP941",
                 f"the stop string {stop!r} is the special token {special[stop]}, which is outside"
                 f" the {lm.vocab.size} tokens of the model: no text would end there",
@@ -73,9 +79,27 @@ def ending_at(
     return lm, tuple(others)
 
 
-def _refused(model: Model, site: Site, code: str, message: str, help: str) -> InferenceError:
-    argument = site.distribution.argument("stop")
-    span = site.span if argument is None else argument.span
+def require_no_tokens(model: Model, site: Site, lm: LanguageModel, until: str) -> None:
+    """Raises: InferenceError (LMP942) where a pattern that ends texts spells a special token."""
+    special = getattr(lm, "special_tokens", {})
+    token = next(spelled_in(until, special), None)
+    if token is not None:
+        raise _refused(
+            model,
+            site,
+            "until",
+            "LMP942",
+            f"this spells the special token {token!r}, which adds nothing to a text: no text would"
+            " match",
+            f"to end the text at that token, write `stop=[{json.dumps(token)}]`",
+        )
+
+
+def _refused(
+    model: Model, site: Site, argument: str, code: str, message: str, help: str
+) -> InferenceError:
+    given = site.distribution.argument(argument)
+    span = site.span if given is None else given.span
     return InferenceError([Diagnostic(code, "error", message, span, help=help)], model.sources)
 
 

@@ -63,7 +63,7 @@ class _Builder:
         # A token adds at most as many characters as it has bytes, but it may also complete one that
         # began before it, and decide that what was held back as a stop string is none.
         longest = max(map(len, vocab.token_bytes), default=0)
-        held = max((len(stop) for stop in self.stage.stop), default=0)
+        held = max((len(stop) for stop in self.stage.stopping.before), default=0)
         most = running.most_change * (longest + held + 4)
         modulus = 2 * most + 1
         return counted(self.steps(lambda: running.cyclic(modulus)), modulus, coefficient)
@@ -98,7 +98,7 @@ class _Builder:
             return compile_labels(
                 dfa(),
                 self.stage.lm.vocab,
-                self.stage.stop,
+                self.stage.stopping,
                 self.strip,
             )
         except (TooManyStates, TableTooLarge) as problem:

@@ -297,9 +297,9 @@ def _drawn(log_weight: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def _is_whole(stage: TextStage, rows: SiteRows, text: TextBatch) -> Tensor:
-    """Which texts end where they should: at no stop string before their last token, `[rows]`."""
+    """Which texts have nothing that ends them before their last token, `[rows]`."""
     whole = torch.ones_like(text.finished)
-    if not stage.stop:
+    if not stage.stopping:
         return whole
     automata = stop_automata(stage, rows.prompts)
     states = automata.begin(torch.arange(whole.shape[0], device=whole.device))

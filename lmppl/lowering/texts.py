@@ -64,7 +64,7 @@ class LoweredText:
         if tokenizer is None:
             raise ValueError(f"{stage.lm.name} has no tokenizer: give token ids for {stage.name}")
         ids = list(tokenizer.encode(text, add_special_tokens=False))
-        if len(ids) < stage.max_tokens and not stage.stop:
+        if len(ids) < stage.max_tokens and not stage.stopping:
             ids.append(padding_token(stage))
         return ids
 

@@ -272,7 +272,8 @@ MIXED = Case(
 
 
 def _stopped(case: Case) -> list[Execution]:
-    """Texts end where ".b" is first completed; the stop string is not part of the text."""
+    """Texts end where ".b" is first completed, which is not part of them, or "bb", which is, or
+    where they are an "a", letters and two points."""
     found = []
     for tokens in itertools.product(range(4), repeat=case.max_tokens):
         log_prior, text, length = 0.0, "", 0
@@ -280,8 +281,16 @@ def _stopped(case: Case) -> list[Execution]:
         for position, token in enumerate(tokens):
             log_prior += math.log(case.next_probs(tokens[:position])[token])
             text, length = text + case.tokens[token], position + 1
-            if ".b" in text:
-                text, finished = text[: text.index(".b")], True
+            # Of every beginning of the text, letter by letter, what ends it.
+            for end in range(1, len(text) + 1):
+                whole = text[:end]
+                if whole.endswith(".b"):
+                    text, finished = whole[:-2], True
+                    break
+                if whole.endswith("bb") or re.fullmatch(r"a[ab]*\.\.", whole):
+                    text, finished = whole, True
+                    break
+            if finished:
                 break
         key = tokens[:length]
         phi = 0.4 * text.count("a") + _inside(finished or len(text) > 3)
@@ -289,17 +298,19 @@ def _stopped(case: Case) -> list[Execution]:
     return list({e.key: e for e in found}.values())
 
 
-# Stop strings that end inside a token or span two.
+# What ends texts may be inside a token or span two.
 STOP = Case(
     name="stop",
     tokens=("a", ".", "b", ".ba"),
     max_tokens=5,
     next_probs=random_markov(4, 6),
-    program="""
+    program=r"""
         extern lm prior
         reward count_a(t: string): int<lower=0, upper=10> = count("a")
         model stop() {
-            text ~ prior(max_tokens=5, stop=[".b"])
+            text ~ prior(
+                max_tokens=5, stop=[".b"], stop_after="bb", until=r"a[ab]*\.\."
+            )
             factor tone: 0.4 * count_a(text)
             require ended: finished(text) or length(text, unit="characters") > 3
             return text

@@ -189,6 +189,11 @@ PROGRAMS = {
         text ~ markov("chain.json", max_tokens=5, stop=["cb", "bb"])
         factor f: 0.3 * length(text, unit="characters") - abs_(text)
         return text""",
+    "ends that are kept": r"""
+        text ~ markov("chain.json", max_tokens=5, stop="cb", stop_after=["bb"], until=r"a+b?c .*a")
+        require never(text, "bba")
+        factor f: 0.3 * length(text) - abs_(text) + (if finished(text) then 1 else 0)
+        return text""",
     "n-gram with a prompt": """
         start ~ categorical(["a", "ab"], probs=[0.4, 0.6])
         text ~ ngram("corpus.txt", order=3, prompt=start, max_tokens=4)

@@ -5,6 +5,8 @@ The referee is plain Python: it decodes, cuts at stop strings and evaluates pred
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmppl.automata import SiteAutomaton, compile_constraint
-from lmppl.automata.predicates import And, False_, Not, Or, Predicate, True_, cut_at_stop, holds
+from lmppl.automata.predicates import And, False_, Not, Or, Predicate, True_, holds
+from lmppl.automata.stopping import NO_STOPPING, Stopping
 from tests.predicates import (
     contains,
     ends_with,
@@ -54,10 +57,25 @@ Tokens = tuple[int, ...]
 Judge = Callable[[Tokens], bool | None]
 
 
+@functools.cache
+def undecided(data: bytes) -> int:
+    """How many bytes at the end are the beginning of a character."""
+    for count in (3, 2, 1):
+        tail = data[len(data) - count :] if count <= len(data) else b""
+        for more in (1, 2, 3):
+            for rest in itertools.product((0x80, 0x90, 0xA0), repeat=more):
+                try:
+                    if tail and len((tail + bytes(rest)).decode()) == 1:
+                        return count
+                except UnicodeDecodeError:
+                    continue
+    return 0
+
+
 def judge_of(
     predicates: tuple[Predicate, ...],
     vocab: Vocab,
-    stop: tuple[str, ...],
+    stopping: Stopping,
     max_tokens: int,
     strip: bool = False,
 ) -> Judge:
@@ -67,9 +85,13 @@ def judge_of(
         by_eos = bool(tokens) and tokens[-1] in vocab.eos_ids
         text_tokens = tokens[:-1] if by_eos else tokens
         joined = b"".join(vocab.token_bytes[token] for token in text_tokens)
-        text = joined.decode("utf-8", errors="replace")
+        # What is not a whole character yet ends nothing.
+        read = len(joined) - undecided(joined)
+        text = joined[:read].decode("utf-8", errors="replace")
         text = text.removeprefix(" ") if strip else text
-        text, stopped = cut_at_stop(text, stop)
+        text, stopped = stopping.cut(text)
+        if not stopped:
+            text += joined[read:].decode("utf-8", errors="replace")
         finished = by_eos or stopped
         if not finished and len(tokens) < max_tokens:
             return None
@@ -153,88 +175,104 @@ def violations(
     return wrong
 
 
-CASES: list[tuple[Vocab, tuple[Predicate, ...], tuple[str, ...], int]] = [
-    (LETTERS, (), (), 3),
-    (LETTERS, (matches("(ab)*"),), (), 4),
-    (LETTERS, (matches("(aa)*"), finished()), (), 4),
-    (LETTERS, (never(("ba",)), contains(("bb",))), (), 4),
-    (LETTERS, (contains(("ab",), whole_words=True),), (), 4),
-    (LETTERS, (length("words", "==", 2),), (), 4),
-    (LETTERS, (length("characters", ">=", 5), length("tokens", "<=", 3)), (), 4),
-    (LETTERS, (length("tokens", ">=", 2), finished()), (), 4),
-    (LETTERS, (Or((length("tokens", "<", 2), contains(("bb",)))),), (), 4),
-    (LETTERS, (Or((finished(), matches("a+"))),), (), 4),
-    (LETTERS, (Not(finished()), length("characters", "<=", 3)), (), 3),
-    (LETTERS, (Not(And((finished(), length("tokens", "==", 2)))), never((" ",))), (), 4),
-    (LETTERS, (False_(),), (), 2),
-    (LETTERS, (starts_with(("a",)), ends_with(("b", "ba"))), (), 4),
-    (LETTERS, (), ("ba",), 4),
-    (LETTERS, (matches("a*"),), ("b ", "ab"), 4),
-    (LETTERS, (matches("[ab]*"), finished()), ("  ", "b "), 4),
-    (LETTERS, (length("tokens", "==", 2),), ("b",), 4),
-    (LETTERS, (ends_with(("a",)),), ("aab", "ab"), 4),
-    (ENDLESS, (matches("(aa)*"),), (), 5),
-    (ENDLESS, (matches("(aa)*"),), (), 4),
-    (ENDLESS, (never(("a",), ignore_case=True),), (), 4),
-    (ENDLESS, (finished(), contains(("A",))), (".",), 4),
-    (ENDLESS, (finished(),), (), 3),
-    (TWO_ENDS, (matches(r"a*$"),), (), 4),
-    (TWO_ENDS, (matches(r"(?m)(^a+\.$\n?)+"),), (), 4),
-    (TWO_ENDS, (never((".",)),), ("\n",), 4),
-    (PIECES, (contains(("€",)),), (), 4),
-    (PIECES, (matches("[^\ufffd]*"),), (), 4),
-    (PIECES, (matches("(\ufffd|a)*"), finished()), (), 4),
-    (PIECES, (length("characters", "==", 3),), (), 4),
-    (PIECES, (never(("a",)),), ("é",), 4),
-    (PIECES, (matches(r"\w*"),), ("€", "."), 4),
-    (EMOJI, (matches("\U0001f600+"),), (), 4),
-    (EMOJI, (length("characters", "<=", 2),), (), 4),
-    (EMOJI, (ends_with(("\ufffd",)), Not(contains(("a\ufffd",)))), (), 4),
+CASES: list[tuple[Vocab, tuple[Predicate, ...], Stopping, int]] = [
+    (LETTERS, (), NO_STOPPING, 3),
+    (LETTERS, (matches("(ab)*"),), NO_STOPPING, 4),
+    (LETTERS, (matches("(aa)*"), finished()), NO_STOPPING, 4),
+    (LETTERS, (never(("ba",)), contains(("bb",))), NO_STOPPING, 4),
+    (LETTERS, (contains(("ab",), whole_words=True),), NO_STOPPING, 4),
+    (LETTERS, (length("words", "==", 2),), NO_STOPPING, 4),
+    (LETTERS, (length("characters", ">=", 5), length("tokens", "<=", 3)), NO_STOPPING, 4),
+    (LETTERS, (length("tokens", ">=", 2), finished()), NO_STOPPING, 4),
+    (LETTERS, (Or((length("tokens", "<", 2), contains(("bb",)))),), NO_STOPPING, 4),
+    (LETTERS, (Or((finished(), matches("a+"))),), NO_STOPPING, 4),
+    (LETTERS, (Not(finished()), length("characters", "<=", 3)), NO_STOPPING, 3),
+    (LETTERS, (Not(And((finished(), length("tokens", "==", 2)))), never((" ",))), NO_STOPPING, 4),
+    (LETTERS, (False_(),), NO_STOPPING, 2),
+    (LETTERS, (starts_with(("a",)), ends_with(("b", "ba"))), NO_STOPPING, 4),
+    (LETTERS, (), Stopping(("ba",)), 4),
+    (LETTERS, (matches("a*"),), Stopping(("b ", "ab")), 4),
+    (LETTERS, (matches("[ab]*"), finished()), Stopping(("  ", "b ")), 4),
+    (LETTERS, (length("tokens", "==", 2),), Stopping(("b",)), 4),
+    (LETTERS, (ends_with(("a",)),), Stopping(("aab", "ab")), 4),
+    (ENDLESS, (matches("(aa)*"),), NO_STOPPING, 5),
+    (ENDLESS, (matches("(aa)*"),), NO_STOPPING, 4),
+    (ENDLESS, (never(("a",), ignore_case=True),), NO_STOPPING, 4),
+    (ENDLESS, (finished(), contains(("A",))), Stopping((".",)), 4),
+    (ENDLESS, (finished(),), NO_STOPPING, 3),
+    (TWO_ENDS, (matches(r"a*$"),), NO_STOPPING, 4),
+    (TWO_ENDS, (matches(r"(?m)(^a+\.$\n?)+"),), NO_STOPPING, 4),
+    (TWO_ENDS, (never((".",)),), Stopping(("\n",)), 4),
+    (PIECES, (contains(("€",)),), NO_STOPPING, 4),
+    (PIECES, (matches("[^\ufffd]*"),), NO_STOPPING, 4),
+    (PIECES, (matches("(\ufffd|a)*"), finished()), NO_STOPPING, 4),
+    (PIECES, (length("characters", "==", 3),), NO_STOPPING, 4),
+    (PIECES, (never(("a",)),), Stopping(("é",)), 4),
+    (PIECES, (matches(r"\w*"),), Stopping(("€", ".")), 4),
+    (EMOJI, (matches("\U0001f600+"),), NO_STOPPING, 4),
+    (EMOJI, (length("characters", "<=", 2),), NO_STOPPING, 4),
+    (EMOJI, (ends_with(("\ufffd",)), Not(contains(("a\ufffd",)))), NO_STOPPING, 4),
+    (LETTERS, (), Stopping(after=("ba",)), 4),
+    (LETTERS, (matches("(ab)*"),), Stopping(after=("bb", "b ")), 4),
+    (LETTERS, (finished(), length("characters", ">=", 2)), Stopping(("b ",), ("b",)), 4),
+    (LETTERS, (), Stopping(until="a+b"), 4),
+    (LETTERS, (ends_with(("b",)),), Stopping(("ba",), (" ",), "(a|b)*bb"), 4),
+    (LETTERS, (contains(("ab",)),), Stopping(("aba",), (), "a*b"), 4),
+    (ENDLESS, (finished(),), Stopping(until=r"[^.]*\."), 4),
+    (TWO_ENDS, (length("characters", "==", 2),), Stopping(until=r"a*\.?$\n"), 4),
+    (PIECES, (never(("a",)),), Stopping(after=("é",)), 4),
+    (PIECES, (), Stopping(until="a."), 4),
+    (PIECES, (finished(),), Stopping(until="(€|\ufffd)+a"), 4),
+    (EMOJI, (), Stopping(until=".."), 4),
 ]
 
 
 @pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
 def test_masks_are_sound_and_complete_and_accepting_is_holding(
-    case: tuple[Vocab, tuple[Predicate, ...], tuple[str, ...], int],
+    case: tuple[Vocab, tuple[Predicate, ...], Stopping, int],
 ) -> None:
-    vocab, predicates, stop, max_tokens = case
-    automaton = compile_constraint(predicates, vocab, stop, max_tokens)
+    vocab, predicates, stopping, max_tokens = case
+    automaton = compile_constraint(predicates, vocab, stopping, max_tokens)
     assert automaton.is_exact and automaton.kind == "table"
-    judge = judge_of(predicates, vocab, stop, max_tokens)
+    judge = judge_of(predicates, vocab, stopping, max_tokens)
     assert violations(automaton, judge, vocab, max_tokens) == []
 
 
 @pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
 def test_automata_on_demand_and_side_by_side_never_refuse_wrongly(
-    case: tuple[Vocab, tuple[Predicate, ...], tuple[str, ...], int],
+    case: tuple[Vocab, tuple[Predicate, ...], Stopping, int],
 ) -> None:
-    vocab, predicates, stop, max_tokens = case
-    automaton = compile_constraint(predicates, vocab, stop, max_tokens, table_budget=16)
-    judge = judge_of(predicates, vocab, stop, max_tokens)
+    vocab, predicates, stopping, max_tokens = case
+    automaton = compile_constraint(predicates, vocab, stopping, max_tokens, table_budget=16)
+    judge = judge_of(predicates, vocab, stopping, max_tokens)
     assert not automaton.is_exact or automaton.num_bytes < 1000
     assert violations(automaton, judge, vocab, max_tokens, exact=automaton.is_exact) == []
 
 
-@pytest.mark.parametrize("stop", [(), ("b ",)])
-def test_a_constraint_too_large_for_any_automaton_is_left_out(stop: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "stopping", [NO_STOPPING, Stopping(("b ",)), Stopping(after=("b ",)), Stopping(until="a*b ")]
+)
+def test_a_constraint_too_large_for_any_automaton_is_left_out(stopping: Stopping) -> None:
     """The others are followed as if it were not there."""
     large, small = contains(("abab", "aabb")), never(("bb",))
-    automaton = compile_constraint((large, small), LETTERS, stop, 4, state_budget=4)
+    automaton = compile_constraint((large, small), LETTERS, stopping, 4, state_budget=4)
     assert automaton.left_out == (large,) and not automaton.is_exact
-    judge = judge_of((small,), LETTERS, stop, 4)
+    judge = judge_of((small,), LETTERS, stopping, 4)
     assert violations(automaton, judge, LETTERS, 4) == []
-    alone = compile_constraint((large,), LETTERS, stop, 4, state_budget=4)
+    alone = compile_constraint((large,), LETTERS, stopping, 4, state_budget=4)
     assert alone.left_out == (large,) and alone.to("cpu").left_out == (large,)
-    assert violations(alone, judge_of((), LETTERS, stop, 4), LETTERS, 4) == []
-    assert compile_constraint((large, small), LETTERS, stop, 4).left_out == ()
+    assert violations(alone, judge_of((), LETTERS, stopping, 4), LETTERS, 4) == []
+    assert compile_constraint((large, small), LETTERS, stopping, 4).left_out == ()
 
 
 def test_a_leading_space_is_stripped_once_where_the_vocabulary_does() -> None:
     predicates = (matches(" ?a*b?"),)
-    automaton = compile_constraint(predicates, LETTERS, ("ab",), 4, strip_leading_space=True)
-    judge = judge_of(predicates, LETTERS, ("ab",), 4, strip=True)
+    automaton = compile_constraint(
+        predicates, LETTERS, Stopping(("ab",)), 4, strip_leading_space=True
+    )
+    judge = judge_of(predicates, LETTERS, Stopping(("ab",)), 4, strip=True)
     assert violations(automaton, judge, LETTERS, 4) == []
-    unstripped = judge_of(predicates, LETTERS, ("ab",), 4)
+    unstripped = judge_of(predicates, LETTERS, Stopping(("ab",)), 4)
     assert violations(automaton, unstripped, LETTERS, 4) != []
 
 
@@ -258,6 +296,15 @@ PREDICATES = predicates(
 )
 
 
+STRINGS = st.lists(st.text("ab .é", min_size=1, max_size=3), max_size=2).map(tuple)
+STOPPINGS = st.builds(
+    Stopping,
+    STRINGS,
+    STRINGS,
+    st.none() | st.sampled_from(["a+b", r"[^.]*\.", r"(ab| )+", ".*é.", r"\w+\b.", "..", "a$|b"]),
+)
+
+
 def vocabularies() -> st.SearchStrategy[Vocab]:
     token = st.one_of(
         st.sampled_from([b"a", b"b", b" ", b".", b"ab", b"a.", b"\n", "é".encode(), b""]),
@@ -276,21 +323,21 @@ def vocabularies() -> st.SearchStrategy[Vocab]:
 @given(
     vocabularies(),
     st.lists(PREDICATES, max_size=2).map(tuple),
-    st.lists(st.text("ab .é", min_size=1, max_size=3), max_size=2).map(tuple),
+    STOPPINGS,
     st.integers(0, 4),
     st.booleans(),
 )
 def test_random_constraints_on_random_vocabularies(
     vocab: Vocab,
     chosen: tuple[Predicate, ...],
-    stop: tuple[str, ...],
+    stopping: Stopping,
     max_tokens: int,
     strip: bool,
 ) -> None:
-    automaton = compile_constraint(chosen, vocab, stop, max_tokens, strip)
-    judge = judge_of(chosen, vocab, stop, max_tokens, strip)
+    automaton = compile_constraint(chosen, vocab, stopping, max_tokens, strip)
+    judge = judge_of(chosen, vocab, stopping, max_tokens, strip)
     assert violations(automaton, judge, vocab, max_tokens) == []
-    small = compile_constraint(chosen, vocab, stop, max_tokens, strip, table_budget=8)
+    small = compile_constraint(chosen, vocab, stopping, max_tokens, strip, table_budget=8)
     assert violations(small, judge, vocab, max_tokens, exact=small.is_exact) == []
 
 
@@ -299,7 +346,7 @@ def test_random_constraints_on_random_vocabularies(
 def test_bytes_are_decoded_as_python_decodes_them(tokens: list[bytes], target: str) -> None:
     vocab = Vocab((*tokens, b"a"), frozenset())
     pattern = f"(?s)(?:{target}|[^{target}]{{2}})*"
-    automaton = compile_constraint([matches(pattern)], vocab, (), len(tokens))
+    automaton = compile_constraint([matches(pattern)], vocab, NO_STOPPING, len(tokens))
     states = automaton.initial(1)
     for token in range(len(tokens)):
         states = automaton.advance(states, torch.tensor([token]))
@@ -347,32 +394,32 @@ class ForgetsTheEnd(SiteAutomaton):
 def test_wrong_automata_are_rejected(
     wrong: type[SiteAutomaton], chosen: tuple[Predicate, ...]
 ) -> None:
-    right = compile_constraint(chosen, LETTERS, (), 3)
+    right = compile_constraint(chosen, LETTERS, NO_STOPPING, 3)
     broken = wrong(right.max_tokens, right.parts, right.is_exact)
-    assert violations(broken, judge_of(chosen, LETTERS, (), 3), LETTERS, 3) != []
+    assert violations(broken, judge_of(chosen, LETTERS, NO_STOPPING, 3), LETTERS, 3) != []
 
 
 def test_a_stop_string_kept_in_the_text_is_rejected() -> None:
     chosen = (never(("b",)), finished())
-    automaton = compile_constraint(chosen, LETTERS, ("b",), 3)
+    automaton = compile_constraint(chosen, LETTERS, Stopping(("b",)), 3)
 
     def keeps_the_stop(tokens: Tokens) -> bool | None:
-        verdict = judge_of((), LETTERS, ("b",), 3)(tokens)
+        verdict = judge_of((), LETTERS, Stopping(("b",)), 3)(tokens)
         if verdict is None:
             return None
         text = b"".join(LETTERS.token_bytes[token] for token in tokens).decode()
         return "b" not in text and verdict and tokens[-1] in LETTERS.eos_ids
 
-    assert violations(automaton, judge_of(chosen, LETTERS, ("b",), 3), LETTERS, 3) == []
+    assert violations(automaton, judge_of(chosen, LETTERS, Stopping(("b",)), 3), LETTERS, 3) == []
     assert violations(automaton, keeps_the_stop, LETTERS, 3) != []
 
 
 def test_decoding_token_by_token_is_rejected() -> None:
     chosen = (contains(("€",)),)
-    automaton = compile_constraint(chosen, PIECES, (), 3)
+    automaton = compile_constraint(chosen, PIECES, NO_STOPPING, 3)
 
     def decodes_token_by_token(tokens: Tokens) -> bool | None:
-        if judge_of(chosen, PIECES, (), 3)(tokens) is None:
+        if judge_of(chosen, PIECES, NO_STOPPING, 3)(tokens) is None:
             return None
         return "€" in "".join(PIECES.token_bytes[t].decode(errors="replace") for t in tokens)
 
@@ -383,7 +430,7 @@ def test_decoding_token_by_token_is_rejected() -> None:
 
 
 def test_a_dead_prefix_stays_dead_and_allows_nothing() -> None:
-    automaton = compile_constraint([never(("ab",))], LETTERS, (), 4)
+    automaton = compile_constraint([never(("ab",))], LETTERS, NO_STOPPING, 4)
     states = automaton.advance(automaton.initial(2), torch.tensor([3, 0]))
     assert states.tolist()[0] == -1 and states.tolist()[1] >= 0
     states = automaton.advance(states, torch.tensor([2, 1]))
@@ -394,7 +441,7 @@ def test_a_dead_prefix_stays_dead_and_allows_nothing() -> None:
 
 
 def test_ended_rows_keep_their_state() -> None:
-    automaton = compile_constraint([matches("a*")], LETTERS, ("b",), 4)
+    automaton = compile_constraint([matches("a*")], LETTERS, Stopping(("b",)), 4)
     states = automaton.advance(automaton.initial(2), torch.tensor([4, 1]))
     assert automaton.ended(states).all() and automaton.accepts(states, True).all()
     for token in range(LETTERS.size):
@@ -403,24 +450,28 @@ def test_ended_rows_keep_their_state() -> None:
 
 
 def test_impossible_constraints_and_budgets_are_known_before_anything_is_drawn() -> None:
-    assert compile_constraint([length("characters", ">", 8)], LETTERS, (), 4).is_impossible
-    assert not compile_constraint([length("characters", ">", 7)], LETTERS, (), 4).is_impossible
-    automaton = compile_constraint([length("characters", "==", 3), finished()], LETTERS, (), 5)
+    assert compile_constraint([length("characters", ">", 8)], LETTERS, NO_STOPPING, 4).is_impossible
+    assert not compile_constraint(
+        [length("characters", ">", 7)], LETTERS, NO_STOPPING, 4
+    ).is_impossible
+    automaton = compile_constraint(
+        [length("characters", "==", 3), finished()], LETTERS, NO_STOPPING, 5
+    )
     assert automaton.min_tokens == 3
-    assert compile_constraint([False_()], LETTERS, (), 5).min_tokens is None
+    assert compile_constraint([False_()], LETTERS, NO_STOPPING, 5).min_tokens is None
 
 
 def test_without_constraints_no_mask_is_needed() -> None:
-    automaton = compile_constraint([], LETTERS, ("b",), 3)
+    automaton = compile_constraint([], LETTERS, Stopping(("b",)), 3)
     assert not any(automaton.masks_at(remaining) for remaining in (1, 2, 3))
-    automaton = compile_constraint([contains(("b",))], LETTERS, (), 9)
+    automaton = compile_constraint([contains(("b",))], LETTERS, NO_STOPPING, 9)
     assert automaton.masks_at(1)
 
 
 def test_bad_stop_strings_are_refused() -> None:
     for stop in ("", "a\ufffd"):
         with pytest.raises(ValueError, match="stop string"):
-            compile_constraint([], LETTERS, (stop,), 3)
+            compile_constraint([], LETTERS, Stopping((stop,)), 3)
 
 
 def test_masks_that_are_kept_are_those_that_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -432,7 +483,9 @@ def test_masks_that_are_kept_are_those_that_are_computed(monkeypatch: pytest.Mon
     for budget in (1 << 20, 0):
         monkeypatch.setattr(lookups, "_MASK_BUDGET", budget)
         # A budget of its own keeps the automaton out of reach of the one made before.
-        automaton = compile_constraint(chosen, LETTERS, (), 60, table_budget=(1 << 20) + budget)
+        automaton = compile_constraint(
+            chosen, LETTERS, NO_STOPPING, 60, table_budget=(1 << 20) + budget
+        )
         states = [automaton.initial(4)]
         for column in tokens.T:
             states.append(automaton.advance(states[-1], column))

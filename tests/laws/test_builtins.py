@@ -22,6 +22,7 @@ from test_lm_laws import LAWS
 from lmppl.automata import compile_constraint
 from lmppl.automata.predicates import COMPARISONS, holds
 from lmppl.automata.recognition import recognise
+from lmppl.automata.stopping import NO_STOPPING, Stopping
 from lmppl.builtins import FACTORS, every
 from lmppl.builtins.kinds import (
     ChoiceDistribution,
@@ -125,8 +126,10 @@ def test_a_predicate_masks_the_tokens_after_which_it_cannot_hold(
     for seed, vocab in zip(SEEDS, itertools.cycle((LETTERS, TWO_ENDS, EMOJI)), strict=False):
         condition = builtin.asked(**builtin.instances(Random(seed), tmp_path))
         most, stop = 3, (("b",) if seed % 2 else ())
-        automaton = compile_constraint((condition,), vocab, stop=stop, max_tokens=most)
-        judge = judge_of((condition,), vocab, stop, most)
+        automaton = compile_constraint(
+            (condition,), vocab, stopping=Stopping(stop), max_tokens=most
+        )
+        judge = judge_of((condition,), vocab, Stopping(stop), most)
         assert violations(automaton, judge, vocab, most) == [], condition
 
 
@@ -201,7 +204,7 @@ def test_a_count_compared_with_a_number_is_followed_exactly(
                 admitted = COMPARISONS[op](countable.count(text, **arguments), bound)
                 assert dfa.accepts(text) == condition.holds(text) == admitted
         automaton = compile_constraint((condition,), vocab, max_tokens=3)
-        judge = judge_of((condition,), vocab, (), 3)
+        judge = judge_of((condition,), vocab, NO_STOPPING, 3)
         assert violations(automaton, judge, vocab, 3) == [], condition
 
 

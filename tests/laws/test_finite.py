@@ -20,7 +20,8 @@ from lmppl.automata import compile_constraint
 from lmppl.automata.compiling import compile_labels
 from lmppl.automata.counting import running_count
 from lmppl.automata.dfa import TooManyStates
-from lmppl.automata.predicates import Predicate, cut_at_stop
+from lmppl.automata.predicates import Predicate
+from lmppl.automata.stopping import NO_STOPPING, Stopping
 from lmppl.finite.automaton import WeightedAutomaton
 from lmppl.finite.backward import TablesTooLarge, backward
 from lmppl.finite.building import AutomatonTooLarge, merged, product, weighted_constraints
@@ -192,9 +193,9 @@ def test_constraints_weigh_what_satisfies_them(
 ) -> None:
     vocab, predicates, stop = case
     max_tokens = 4
-    site = compile_constraint(predicates, vocab, stop, max_tokens)
+    site = compile_constraint(predicates, vocab, Stopping(stop), max_tokens)
     automaton = weighted_constraints(site)
-    judge = judge_of(predicates, vocab, stop, max_tokens)
+    judge = judge_of(predicates, vocab, Stopping(stop), max_tokens)
     seen = 0
     for length_ in range(1, max_tokens + 1):
         for text in itertools.product(range(vocab.size), repeat=length_):
@@ -211,14 +212,14 @@ def test_constraints_weigh_what_satisfies_them(
 
 def test_several_automata_of_a_site_are_one() -> None:
     predicates = (contains("abab"), never("bb"))
-    whole = weighted_constraints(compile_constraint(predicates, LETTERS, (), 4))
-    parts = compile_constraint(predicates, LETTERS, (), 4, table_budget=56)
+    whole = weighted_constraints(compile_constraint(predicates, LETTERS, NO_STOPPING, 4))
+    parts = compile_constraint(predicates, LETTERS, NO_STOPPING, 4, table_budget=56)
     assert [part.steps.kind for part in parts.parts] == ["table", "table"]
     apart = weighted_constraints(parts)
     for text in texts(whole, 4):
         tokens = torch.tensor(text)
         assert apart.log_weight_of(tokens) == whole.log_weight_of(tokens)
-    on_demand = compile_constraint(predicates, LETTERS, (), 4, table_budget=40)
+    on_demand = compile_constraint(predicates, LETTERS, NO_STOPPING, 4, table_budget=40)
     with pytest.raises(AutomatonTooLarge, match="no table"):
         weighted_constraints(on_demand)
 
@@ -347,14 +348,14 @@ def test_a_count_that_may_be_taken_back_is_refused() -> None:
 def test_a_count_is_weighed_token_by_token(pattern: str, stop: tuple[str, ...]) -> None:
     running = running_count(pattern, False)
     modulus = 2 * running.most_change * (2 + 4) + 1
-    steps = compile_labels(running.cyclic(modulus), LETTERS, stop)
-    plain = weighted_constraints(compile_constraint((), LETTERS, stop or ("\0",), 4))
+    steps = compile_labels(running.cyclic(modulus), LETTERS, Stopping(stop))
+    plain = weighted_constraints(compile_constraint((), LETTERS, Stopping(stop or ("\0",)), 4))
     automaton = product([counted(steps, modulus, 0.7), plain])
     # States that differ in the count alone are one.
     assert automaton.num_states < 20
     for text in texts(automaton, 4):
         tokens = [token for token in text if token not in LETTERS.eos_ids]
         joined = b"".join(LETTERS.token_bytes[token] for token in tokens).decode()
-        cut, _ = cut_at_stop(joined, stop)
+        cut, _ = Stopping(stop).cut(joined)
         expected = 0.7 * len(re.findall(pattern, cut))
         assert automaton.log_weight_of(torch.tensor(text)) == pytest.approx(expected, abs=EXACT)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmppl.automata import compile_constraint
+from lmppl.automata.stopping import Stopping
 from lmppl.density import Automata, TextRun, TextStage
 from lmppl.density.stages.growing import GrowingStrings
 from lmppl.density.stages.strings import growing_strings, strings
@@ -85,9 +86,9 @@ def test_a_decoder_that_forgets_the_tail_is_rejected_by_the_same_law() -> None:
     assert growing.read(tokens, rows, torch.tensor([2]), TOKEN_BYTES) != whole(VOCAB, tokens, [2])
 
 
-def stories(stop: tuple[str, ...], lm_strips: bool) -> TextStage:
+def stories(stopping: Stopping, lm_strips: bool) -> TextStage:
     lm = load_language_model("builtin:stories")
-    stage = TextStage("text", lm, max_tokens=MAX_TOKENS, stop=stop)
+    stage = TextStage("text", lm, max_tokens=MAX_TOKENS, stopping=stopping)
     if lm_strips:
         stripping = StrippingLM(lm)
         stage = replace(stage, lm=stripping)  # type: ignore[arg-type]
@@ -107,19 +108,28 @@ class StrippingLM:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.sampled_from([(), (".",), (" a", "the"), ("e",)]),
+    st.sampled_from(
+        [
+            Stopping(),
+            Stopping((".",)),
+            Stopping((" a", "the")),
+            Stopping(("e",)),
+            Stopping(after=("e", "a")),
+            Stopping((" a",), (" ",), ".*[ei]"),
+        ]
+    ),
     st.booleans(),
     st.integers(0, 1000),
     st.lists(st.none() | st.lists(st.integers(0, 5), min_size=6, max_size=6), min_size=1),
 )
 def test_a_run_that_is_looked_at_at_every_step_spells_its_texts(
-    stop: tuple[str, ...], strips: bool, seed: int, resamplings: list[list[int] | None]
+    stopping: Stopping, strips: bool, seed: int, resamplings: list[list[int] | None]
 ) -> None:
     """With stop strings, stripped spaces, texts that end early and resampling on the way."""
-    stage = stories(stop, strips)
+    stage = stories(stopping, strips)
     automata = Automata((None,))
-    if stop:
-        automata = Automata((compile_constraint((), stage.lm.vocab, stop, MAX_TOKENS, strips),))
+    if stopping:
+        automata = Automata((compile_constraint((), stage.lm.vocab, stopping, MAX_TOKENS, strips),))
     prompts = ["", "Once", "", "The dog", "", " "]
     run: TextRun = stage.begin(prompts, automata)
     stream = Stream.from_seed(seed)

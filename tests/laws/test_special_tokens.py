@@ -7,6 +7,7 @@ import tiny_models
 import torch
 
 import lmppl
+from lmppl.automata.stopping import NO_STOPPING, Stopping
 from lmppl.errors import InferenceError
 from lmppl.lm.huggingface import HuggingFaceLM
 
@@ -199,9 +200,9 @@ def test_every_special_token_of_a_tokenizer_stops_and_added_words_are_text(tmp_p
     for spelling, number in special.items():
         stage = bound(place, options=f', stop=["{spelling}"]').target().stages[0]
         assert number in stage.lm.vocab.eos_ids
-        assert stage.stop == ()
+        assert stage.stopping == NO_STOPPING
     stage = bound(place, options=', stop=["zebra"]').target().stages[0]
-    assert stage.stop == ("zebra",)
+    assert stage.stopping == Stopping(("zebra",))
     bound(place, require='require never(text, "zebra")').target()
 
 

@@ -27,10 +27,10 @@ from lmppl.automata.predicates import (
     Or,
     Predicate,
     True_,
-    cut_at_stop,
     holds,
     leaves,
 )
+from lmppl.automata.stopping import Stopping
 from tests.predicates import (
     contains,
     ends_with,
@@ -171,7 +171,7 @@ def test_a_predicate_is_shown_in_one_line_as_it_would_be_called() -> None:
 def test_the_stop_string_that_is_completed_first_ends_the_text(
     text: str, stops: tuple[str, ...], expected: tuple[str, bool]
 ) -> None:
-    assert cut_at_stop(text, stops) == expected
+    assert Stopping(stops).cut(text) == expected
 
 
 def test_constraints_are_checked_without_torch_and_numpy() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import lmppl
+from lmppl.automata.stopping import Stopping
 from lmppl.density import TextStage
 from lmppl.lowering import TokenSequences
 from lmppl.lowering.corrections import RecurrentCorrection, TableCorrection, make_correction
@@ -31,10 +32,19 @@ def _every_sequence(vocab: int, length: int) -> torch.Tensor:
     return torch.tensor(list(itertools.product(range(vocab), repeat=length)))
 
 
-@pytest.mark.parametrize("stop", [(), ("ba",), ("b", "aa")])
-def test_a_text_distribution_sums_to_one_over_all_token_sequences(stop: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "stopping",
+    [
+        Stopping(),
+        Stopping(("ba",)),
+        Stopping(("b", "aa")),
+        Stopping(after=("ba",)),
+        Stopping(("b",), ("aa",), "(ab)+"),
+    ],
+)
+def test_a_text_distribution_sums_to_one_over_all_token_sequences(stopping: Stopping) -> None:
     every = _every_sequence(3, 4)
-    log_prob = TokenSequences(_stage(stop=stop), [""]).log_prob(every)
+    log_prob = TokenSequences(_stage(stopping=stopping), [""]).log_prob(every)
     assert log_prob.logsumexp(0).item() == pytest.approx(0.0, abs=1e-12)
 
 
@@ -81,7 +91,7 @@ def test_elements_of_an_expanded_batch_are_drawn_independently() -> None:
 def test_drawn_texts_have_the_frequencies_that_their_log_prob_says() -> None:
     pyro.set_rng_seed(2)
     num_draws = 20_000
-    texts = TokenSequences(_stage(stop=("ba",)), [""])
+    texts = TokenSequences(_stage(stopping=Stopping(("ba",))), [""])
     draws = texts.expand([num_draws]).sample()
     every = _every_sequence(3, 4)
     probs = texts.log_prob(every).exp()

@@ -15,6 +15,7 @@ import torch
 from safetensors.numpy import load, save
 
 from lmppl.automata import compile_constraint
+from lmppl.automata.stopping import NO_STOPPING
 from lmppl.cli import main
 from lmppl.finite.backward import backward
 from lmppl.finite.building import weighted_constraints
@@ -243,7 +244,7 @@ def test_the_embedded_model_has_one_that_is_its_own_and_small(cache: Path) -> No
     files = [file for file in finding.SHIPPED.iterdir() if file.suffix == ".safetensors"]
     assert sum(file.stat().st_size for file in files) < 1_000_000
     assert shipped.report.entropy < shipped.report.held_out < shipped.report.entropy + 1.0
-    site = compile_constraint([contains(["dragon"])], embedded.vocab, (), 40)
+    site = compile_constraint([contains(["dragon"])], embedded.vocab, NO_STOPPING, 40)
     tables = backward(shipped.model, weighted_constraints(site), 40, keep=torch.float32)
     beliefs = shipped.begin(embedded, [prompt])
     believed = shipped.model.log_expected(beliefs, tables.log_value[40], torch.tensor([0]))

@@ -60,6 +60,11 @@ def test_an_impossible_requirement_is_no_bad_luck_under_any_method(method: str) 
             {"before": "c ~ bernoulli(0.5)"},
             "no token of its language model has",
         ),
+        (
+            "require finished(text) require length(text) == 3",
+            {"eos": False, "site": 'prior(max_tokens=3, until="a|b|c")'},
+            "by its stop strings or `until`",
+        ),
     ],
 )  # fmt: skip
 def test_the_cause_is_said(body: str, options: dict, cause: str) -> None:
@@ -74,6 +79,10 @@ def test_the_cause_is_said(body: str, options: dict, cause: str) -> None:
         ('require contains(text, "@") when c', {"before": "c ~ bernoulli(0.5)"}),
         ('require text == "bbb"', {}),
         ("require finished(text)", {"eos": False, "site": 'prior(max_tokens=4, stop=["b"])'}),
+        (
+            'require matches(text, "(b|bb)") and finished(text)',
+            {"eos": False, "site": 'prior(max_tokens=4, until="a*bb?")'},
+        ),
         ('require matches(text, "(b|bb)")', {}),
         ('require contains(text, ["@", "a"])', {}),
     ],

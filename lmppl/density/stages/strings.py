@@ -1,4 +1,4 @@
-"""What the tokens of a text site spell: decoded, without a leading space, cut at a stop string."""
+"""What the tokens of a text site spell: decoded, without a leading space, cut at its end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from lmppl.automata.predicates import cut_at_stop
 from lmppl.density.stages.run import TextRun
 from lmppl.density.stages.text_batch import TextBatch
 from lmppl.lm.protocol import Prompt
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def strings(stage: TextStage, run: TextRun) -> list[str]:
-    """The value of every text so far: decoded, cut at its stop string."""
+    """The value of every text so far: decoded, cut where it ended."""
     decode = stage.lm.vocab.decode
     pairs = zip(run.tokens.tolist(), run.positions.tolist(), strict=True)
     return _values(stage, [decode(ids[:length]) for ids, length in pairs], run.stopped, run.strip)
@@ -45,9 +44,9 @@ def _values(stage: TextStage, texts: list[str], stopped: Tensor, strip: Tensor |
     if strip is not None:
         pairs = zip(texts, strip.tolist(), strict=True)
         texts = [text[1:] if bare and text.startswith(" ") else text for text, bare in pairs]
-    if stage.stop:
+    if stage.stopping:
         pairs = zip(texts, stopped.tolist(), strict=True)
-        texts = [cut_at_stop(text, stage.stop)[0] if cut else text for text, cut in pairs]
+        texts = [stage.stopping.cut(text)[0] if cut else text for text, cut in pairs]
     return texts
 
 
@@ -61,5 +60,5 @@ def decode(stage: TextStage, text: TextBatch, prompts: Sequence[Prompt]) -> list
         value = stage.lm.vocab.decode(tokens[row][: lengths[row]])
         if strips and prompt == "" and value.startswith(" "):
             value = value[1:]
-        texts.append(cut_at_stop(value, stage.stop)[0] if finished[row] else value)
+        texts.append(stage.stopping.cut(value)[0] if finished[row] else value)
     return texts

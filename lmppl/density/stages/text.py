@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from lmppl.automata.stopping import NO_STOPPING, Stopping
 from lmppl.density.rows import SiteRows
 from lmppl.density.stages.alternatives import Children
 from lmppl.density.stages.beside import Beside, Proposed
@@ -50,7 +51,7 @@ from lmppl.timing import timed
 class TextStage:
     """A text site bound to its language model: how its texts are drawn and scored.
 
-    `stop` strings end a text and are not part of it; `warp` is the site's temperature, top-k and
+    `stopping` is what ends a text besides end tokens; `warp` is the site's temperature, top-k and
     top-p, part of the prior.
     """
 
@@ -58,7 +59,7 @@ class TextStage:
     lm: LanguageModel
     max_tokens: int
     warp: Warp = IDENTITY_WARP
-    stop: tuple[str, ...] = ()
+    stopping: Stopping = NO_STOPPING
     is_eos: Tensor = field(init=False)  # bool [vocab]
 
     lowered: ClassVar[str] = "lmppl.lowering.texts:LoweredText"
@@ -92,7 +93,7 @@ class TextStage:
         return self.begin(rows.prompts, *steering, record=record)
 
     def unsteered(self, rows: SiteRows) -> tuple[Automata, ...]:
-        """What watches for the stop strings."""
+        """What watches for what ends texts."""
         return (stop_automata(self, rows.prompts),)
 
     def children(self, run: TextRun) -> tuple[TextRun, Children]:
@@ -178,7 +179,9 @@ class TextStage:
             "temperature": self.warp.temperature,
             "top_k": self.warp.top_k,
             "top_p": self.warp.top_p,
-            "stop": list(self.stop),
+            "stop": list(self.stopping.before),
+            "stop_after": list(self.stopping.after),
+            "until": self.stopping.until,
         }
 
     def with_language_models(self, change: Callable[[LanguageModel], LanguageModel]) -> Self:
@@ -329,7 +332,7 @@ class TextStage:
             run = replace(run, undefined=now if run.undefined is None else now | run.undefined)
         steered = run.steered.advance(rows, tokens, log_factors)
         ended = self.is_eos[tokens] if self.lm.vocab.eos_ids else None
-        stopped = steered.ended(rows) if self.stop else None
+        stopped = steered.ended(rows) if self.stopping else None
         if stopped is not None:
             ended = stopped if ended is None else ended | stopped
         return run.placed(tokens, log_prob, log_mass, steered, ended, stopped)

@@ -117,11 +117,11 @@ def automaton_of(
     device: torch.device | str = "cpu",
     max_tokens: int | None = None,
 ) -> SiteAutomaton:
-    """What follows these predicates, and the stop strings, while a text of this site grows."""
+    """What follows these predicates, and what ends texts, while a text of this site grows."""
     return compile_constraint(
         tuple(predicates),
         stage.lm.vocab,
-        stop=stage.stop,
+        stopping=stage.stopping,
         max_tokens=stage.max_tokens if max_tokens is None else max_tokens,
         strip_leading_space=strip_leading_space,
         device=device,
@@ -129,8 +129,8 @@ def automaton_of(
 
 
 def stop_automata(stage: TextStage, prompts: Sequence[Prompt]) -> Automata:
-    """What watches for the stop strings in texts after these prompts, and for nothing else."""
-    if not stage.stop:
+    """What watches for what ends texts after these prompts, and for nothing else."""
+    if not stage.stopping:
         return Automata((None,))
     strips = stage.lm.vocab.strips_leading_space
     which = [strips and prompt == "" for prompt in prompts]

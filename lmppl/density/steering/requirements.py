@@ -60,7 +60,7 @@ class Requirements:
         """The automata of a text site for these rows, given their parameters and choices."""
         text_stage = self.stages[stage].text
         watched = self.watched(stage)
-        if text_stage is None or not (watched or text_stage.stop):
+        if text_stage is None or not (watched or text_stage.stopping):
             return Automata((None,))
         return self._automata_of(stage, traces, prompts, watched)
 
@@ -147,7 +147,7 @@ class Requirements:
     ) -> SiteAutomaton | None:
         text_stage = self._text(stage)
         required = self.required(stage, watched, row)
-        if not required and not text_stage.stop:
+        if not required and not text_stage.stopping:
             return None
         parts = [predicate for _, predicate in required]
         strip = no_prompt and text_stage.lm.vocab.strips_leading_space
