@@ -362,12 +362,15 @@ class TextStage:
         every = torch.arange(run.num_rows, device=self.device)
         run, step = self.step(run, uniforms(every, number), masked=masked)
         log_weight = log_weight.index_add(0, step.rows, step.log_weight)
+        if not masked:
+            # The prior walks into dead ends: an attempt that cannot succeed stops there. Whether a
+            # stop string ended a dead text is not known, so that one which its last token killed
+            # must not be judged by what it seems to say.
+            left = run.max_tokens - run.positions[step.rows]
+            dead = step.rows[run.steered.is_dead(step.rows, left)]
+            log_weight = log_weight.index_fill(0, dead, -math.inf)
         if run.weighs_tokens and run.num_open:
-            alive = log_weight[run.open] > -math.inf
-            if not masked:
-                # The prior walks into dead ends: an attempt that cannot succeed stops there.
-                alive &= ~run.steered.is_dead(run.open, run.remaining)
-            run = run.close(alive)
+            run = run.close(log_weight[run.open] > -math.inf)
         return run, log_weight
 
 
