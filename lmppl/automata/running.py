@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lmppl.automata.alphabet import Partition
-from lmppl.automata.dfa import Dfa
+from lmppl.automata.dfa import Dfa, TooManyStates, minimise
 from lmppl.records import dataclass
 
 
@@ -25,14 +25,21 @@ class Running:
         classes = self.alphabet.num_classes
         return f"<Running of {len(self.rows)} states over {classes} classes of characters>"
 
-    @property
-    def most_change(self) -> int:
-        """By how much one character more can change the count, at most, up or down."""
-        return max(
-            abs(gain + self.outputs[target] - self.outputs[state])
-            for state, (row, gains) in enumerate(zip(self.rows, self.gains, strict=True))
-            for target, gain in zip(row, gains, strict=True)
-        )
+    def most_change(self, num_chars: int) -> int:
+        """By how much so many characters, or fewer, can change the count, at most, up or down."""
+        moves = [
+            sorted(set(zip(row, gains, strict=True)))
+            for row, gains in zip(self.rows, self.gains, strict=True)
+        ]
+        highest, lowest = list(self.outputs), list(self.outputs)
+        for _ in range(num_chars):
+            most = [max(gain + highest[to] for to, gain in each) for each in moves]
+            least = [min(gain + lowest[to] for to, gain in each) for each in moves]
+            highest = list(map(max, highest, most))
+            lowest = list(map(min, lowest, least))
+        up = max(high - now for high, now in zip(highest, self.outputs, strict=True))
+        down = max(now - low for low, now in zip(lowest, self.outputs, strict=True))
+        return max(up, down)
 
     def count(self, text: str) -> int:
         """The count of a text."""
@@ -43,6 +50,31 @@ class Running:
             total += gains.step(state, char)
             state = moves.step(state, char)
         return total + self.outputs[state]
+
+    def capped(self, admits: tuple[int, ...], budget: int) -> Dfa:
+        """The automaton whose output on a text is `admits[count]`, counts beyond the last entry as
+        the last; nothing is ever taken back for good (`gains` are none of them negative).
+
+        Raises:
+            TooManyStates: more than `budget` states before minimisation.
+        """
+        size, last = len(self.rows), len(admits) - 1
+        if size * len(admits) > budget:
+            raise TooManyStates(budget)
+        rows = tuple(
+            tuple(
+                target + size * min(base + gain, last)
+                for target, gain in zip(row, gains, strict=True)
+            )
+            for base in range(last + 1)
+            for row, gains in zip(self.rows, self.gains, strict=True)
+        )
+        outputs = tuple(
+            int(admits[min(base + output, last)])
+            for base in range(last + 1)
+            for output in self.outputs
+        )
+        return minimise(Dfa(self.alphabet, rows, outputs))
 
     def cyclic(self, modulus: int) -> Dfa:
         """The automaton whose output on a text is its count modulo `modulus`, and 1 more.

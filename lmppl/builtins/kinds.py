@@ -246,6 +246,10 @@ def _any_score(arguments: Arguments) -> Interval:
     return Interval()
 
 
+def _always(arguments: Arguments) -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
 class Source(Builtin):
     """Where a reward comes from.
@@ -254,7 +258,8 @@ class Source(Builtin):
     models loaded. `score_range(arguments)` holds every score. It reads `max_texts` strings at most;
     `runs_a_model`: a batch of scores costs a pass of a model. `gives_members`: the scores are those
     of the members of an ensemble and never leave their range. `countable`: it counts what an
-    automaton can follow.
+    automaton can follow. `summed`: where `is_sum(arguments)`, the score is a sum of such counts,
+    each times a number, which the loaded source tells (`rewards.scorer.Summed`).
     """
 
     kind: ClassVar[BuiltinKind] = "source"
@@ -266,6 +271,8 @@ class Source(Builtin):
     runs_a_model: bool = False
     gives_members: bool = False
     countable: Countable | None = None
+    summed: Countable | None = None
+    is_sum: Callable[[Arguments], bool] = _always
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -12,7 +12,7 @@ from lmppl.builtins.kinds import Measure
 from lmppl.density.stages.protocol import Stage
 from lmppl.ir.types import Interval
 from lmppl.rewards import Scorer
-from lmppl.rewards.scorer import Ranged
+from lmppl.rewards.scorer import Ranged, Summed
 
 _MEASURES = tuple(every(Measure).values())
 _REWARD = "reward"
@@ -61,6 +61,12 @@ class BoundRanges:
             self._found[key] = None if reach is None else measure.reach(reach, **arguments)
         return self._found[key]
 
+    def summands(self, name: str) -> Sequence[tuple[float, Mapping[str, object]]] | None:
+        """What a reward is a sum of, where it is one."""
+        scorer = self._scorers.get(name)
+        source = None if scorer is None else scorer.source
+        return source.summands() if isinstance(source, Summed) else None
+
     def _reach(self, site: str) -> Reach | None:
         stage = self._stages.get(site)
         return None if stage is None else Reach(stage.lm.vocab.sizes, stage.max_tokens)
@@ -96,6 +102,10 @@ class KeptRanges:
     ) -> Interval | None:
         """The range of a number on the text of a site."""
         return self._of(measure.name, _written(arguments), site)
+
+    def summands(self, name: str) -> Sequence[tuple[float, Mapping[str, object]]] | None:
+        """Rewards are not loaded."""
+        return None
 
     def _of(self, what: str, name: str, site: str) -> Interval | None:
         range = self._kept.get(what, {}).get(name, {}).get(site)

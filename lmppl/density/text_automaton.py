@@ -64,7 +64,7 @@ class _Builder:
         # began before it, and decide that what was held back as a stop string is none.
         longest = max(map(len, vocab.token_bytes), default=0)
         held = max((len(stop) for stop in self.stage.stopping.before), default=0)
-        most = running.most_change * (longest + held + 4)
+        most = running.most_change(longest + held + 4)
         modulus = 2 * most + 1
         return counted(self.steps(lambda: running.cyclic(modulus)), modulus, coefficient)
 

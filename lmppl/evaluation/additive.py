@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 
 from lmppl.automata.predicates import Arguments, Counting, Predicate
+from lmppl.builtins.kinds import Countable
 from lmppl.evaluation.constants import NotConstant, constant_value
 from lmppl.evaluation.constraints import PredicateReader
-from lmppl.evaluation.measures import counted
+from lmppl.evaluation.measures import counted, summed_source
 from lmppl.evaluation.powers import scored_site
 from lmppl.ir.expr import (
     Binary,
@@ -102,6 +103,9 @@ class Additive:
 
 NOTHING = Additive()
 
+# What a reward is a sum of, by its name, as `rewards.scorer.Summed` says it; None: that is unknown.
+Summands = Callable[[str], Sequence[tuple[float, Mapping[str, object]]] | None]
+
 
 def additive_form(
     model: Model,
@@ -112,6 +116,7 @@ def additive_form(
     known: Callable[[Expr], object] | None = None,
     apart: frozenset[str] = frozenset(),
     has_constant: bool = True,
+    summands: Summands | None = None,
 ) -> Additive:
     """A number on the text of a site as such a sum.
 
@@ -119,14 +124,17 @@ def additive_form(
     a count on the texts there are (∞: none is known). `known` gives the value of a part that does
     not look at the text where `values` do not say it, such as the reward of another string. Parts
     of the sum that look at the texts `apart` are left out, and so are those that look at no text
-    where not `has_constant`: a sum over several texts has a form for each of them.
+    where not `has_constant`: a sum over several texts has a form for each of them. `summands` says
+    what a reward is a sum of.
 
     Raises:
         NotAdditive: it is none, or one that is too large.
         InferenceError: what `known` raises.
     """
     predicates = PredicateReader(model, site, values)
-    return _Reader(model, site, values, most, known, apart, has_constant, predicates).form(expr)
+    return _Reader(
+        model, site, values, most, known, apart, has_constant, predicates, summands
+    ).form(expr)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +147,7 @@ class _Reader:
     apart: frozenset[str]
     has_constant: bool
     predicates: PredicateReader
+    summands: Summands | None
 
     def form(self, expr: Expr) -> Additive:
         constant, power = 0.0, 0.0
@@ -165,6 +174,10 @@ class _Reader:
             count = self._count(part)
             if count is not None:
                 linear.append((scale, count))
+                continue
+            summed = self._summed(part)
+            if summed is not None:
+                linear += [(scale * score, each) for score, each in summed]
                 continue
             functions.append(self._function(part, scale))
         return Additive(constant, power, _collected(tuple(linear)), tuple(functions))
@@ -243,12 +256,19 @@ class _Reader:
         found = counted(self.model, expr, self.site)
         if found is None:
             return None
-        countable, arguments = found
-        try:
-            countable.require(**arguments)
-        except ValueError as problem:
-            raise NotAdditive(expr, f"no automaton counts it: {problem}") from problem
-        return Count(countable, tuple(arguments.items()))
+        return _required(expr, *found)
+
+    def _summed(self, expr: Expr) -> list[tuple[float, Count]] | None:
+        """The counts that a reward of the text is a sum of, each with its score."""
+        source = summed_source(self.model, expr, self.site)
+        if source is None or source.summed is None:
+            return None
+        found = None
+        if isinstance(expr, RewardCall) and self.summands is not None:
+            found = self.summands(expr.reward)
+        if found is None:
+            raise NotAdditive(expr, "what it adds up is not known yet")
+        return [(score, _required(expr, source.summed, own)) for score, own in found]
 
     def _function(self, expr: Expr, scale: float) -> Function:
         """Any expression, tabulated over the values of what it looks at in the text."""
@@ -297,6 +317,10 @@ class _Reader:
                 continue
             if scored_site(self.model, node) == self.site:
                 raise NotAdditive(node, "how likely a text is can be multiplied by a number only")
+            if summed_source(self.model, node, self.site) is not None:
+                raise NotAdditive(
+                    node, "a sum of scores can be added and multiplied by numbers only"
+                )
             if isinstance(node, (Reference, RewardCall)) or not children(node):
                 raise NotAdditive(node, _WHY_NOT[isinstance(node, RewardCall)])
             if isinstance(node, Call) and node.type.kind == "bool":
@@ -314,6 +338,14 @@ class _Reader:
         if not most <= MOST_VALUES:
             raise NotAdditive(expr, "it is no part of a sum, and nothing bounds it")
         return Atom(count, math.floor(most))
+
+
+def _required(expr: Expr, countable: Countable, arguments: Mapping[str, object]) -> Count:
+    try:
+        countable.require(**arguments)
+    except ValueError as problem:
+        raise NotAdditive(expr, f"no automaton counts it: {problem}") from problem
+    return Count(countable, tuple(arguments.items()))
 
 
 _WHY_NOT = {

@@ -143,3 +143,15 @@ def counted(
         if source.countable is not None and is_text_of(model, expr.arguments[0], site):
             return source.countable, source.complete(described.arguments)
     return None
+
+
+def summed_source(model: Model, expr: Expr, site: str) -> kinds.Source | None:
+    """The source of a reward of the text of a site whose score is a sum of counts; None for
+    something else."""
+    if not isinstance(expr, RewardCall) or expr.reward not in model.rewards:
+        return None
+    described = model.rewards[expr.reward].source
+    source = source_of(described)
+    if source.summed is None or not is_text_of(model, expr.arguments[0], site):
+        return None
+    return source if source.is_sum(source.complete(described.arguments)) else None

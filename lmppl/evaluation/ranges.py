@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeGuard
 
 from lmppl.builtins import builtin as builtin_named
@@ -35,6 +35,9 @@ class TextRanges(Protocol):
         self, measure: Measure, arguments: Mapping[str, object], site: str
     ) -> Interval | None:
         """The range of a number on the text of a site, such as its length."""
+
+    def summands(self, name: str) -> Sequence[tuple[float, Mapping[str, object]]] | None:
+        """What a reward is a sum of, as `rewards.scorer.Summed` says it; None: that is unknown."""
 
 
 def range_of(

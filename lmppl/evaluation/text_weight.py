@@ -48,6 +48,7 @@ def text_weight(
     *,
     ranges: TextRanges | None = None,
     known: Callable[[Expr], object] | None = None,
+    with_sums: bool = True,
 ) -> TextWeight:
     """What the potentials weigh on the text of a site, all else being as in `values`.
 
@@ -55,7 +56,8 @@ def text_weight(
     is about this one.
 
     `ranges` bounds counts by what the language model can write. `known` gives the value of a part
-    that does not look at the text where `values` do not say it.
+    that does not look at the text where `values` do not say it. Not `with_sums`, rewards that are
+    sums of counts are not read as such.
 
     Raises:
         NotFollowed: one that no automaton follows.
@@ -80,6 +82,7 @@ def text_weight(
                     texts - {site},
                     # What looks at none of several texts counts with the first of them.
                     site == min(texts),
+                    ranges.summands if ranges is not None and with_sums else None,
                 )
             except NotAdditive as problem:
                 raise NotFollowed(potential, problem.expr, problem.why) from problem

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -62,6 +62,14 @@ class Ranged(Protocol):
 
     def range(self, reach: Reach | None) -> Interval:
         """The range of the scores of texts within a reach; of any texts where that is None."""
+
+
+@runtime_checkable
+class Summed(Protocol):
+    """A source whose score of a text is a sum of counts, each times a number."""
+
+    def summands(self) -> Sequence[tuple[float, Mapping[str, object]]]:
+        """The numbers, and the arguments of what is counted (`Source.summed` of the built-in)."""
 
 
 @runtime_checkable

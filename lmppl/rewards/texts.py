@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -18,6 +17,7 @@ from lmppl.automata.dfa import TooManyStates
 from lmppl.automata.reach import Reach
 from lmppl.automata.regex import NotRegular
 from lmppl.automata.searching import counter
+from lmppl.automata.words import WORD, words_of
 from lmppl.files import Files, Unreadable
 from lmppl.ir.types import Interval
 from lmppl.jsons import NotJson, read_json
@@ -37,7 +37,6 @@ class LexiconSource:
     reduce: str = "sum"
     ignore_case: bool = True
     file_digest: str = ""
-    _word: re.Pattern[str] = field(default=re.compile(r"[^\W_](?:[\w'’-]*[^\W_])?"), repr=False)
 
     @property
     def digest(self) -> str:
@@ -58,7 +57,18 @@ class LexiconSource:
         return Interval(low * most, high * most)
 
     def _num_words(self, text: str) -> int:
-        return len(self._word.findall(text.lower() if self.ignore_case else text))
+        return len(words_of(text, self.ignore_case))
+
+    def summands(self) -> Sequence[tuple[float, Mapping[str, object]]]:
+        """The words of every score, in order: `ignore_case` and `words`."""
+        found: dict[float, list[str]] = {}
+        for word, score in self.words.items():
+            if score and WORD.fullmatch(word):
+                found.setdefault(score, []).append(word)
+        return [
+            (score, {"words": tuple(sorted(found[score])), "ignore_case": self.ignore_case})
+            for score in sorted(found)
+        ]
 
     def scores(
         self, columns: Sequence[Sequence[Any]], tokens: Tokens | None
@@ -68,9 +78,8 @@ class LexiconSource:
 
     def _score(self, text: str) -> float:
         lexicon = self.words
-        if self.ignore_case:
-            text = text.lower()
-        matched = [lexicon[word] for word in self._word.findall(text) if word in lexicon]
+        words = words_of(text, self.ignore_case)
+        matched = [lexicon[word] for word in words if word in lexicon]
         if not matched:
             return 0.0
         total = sum(matched)

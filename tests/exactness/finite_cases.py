@@ -46,6 +46,7 @@ class LongCase:
     final: Callable[[State, int, bool], float | None]
     body: str = ""
     head: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
     _solved: dict[str, Answers] = field(default_factory=dict, compare=False)
     _rows: dict[State, Any] = field(default_factory=dict, compare=False)
 
@@ -57,6 +58,8 @@ class LongCase:
     def write(self, folder: Path) -> str:
         """The program, its prior in a file of the folder."""
         (folder / f"{self.name}.json").write_text(json.dumps(self.table), encoding="utf-8")
+        for name, content in self.files.items():
+            (folder / name).write_text(content, encoding="utf-8")
         return f"""{self.head}
 model {self.name}() {{
     text ~ {self.kind}("{self.name}.json", max_tokens={self.max_tokens})
@@ -323,5 +326,44 @@ def dyck(depth: int = 4) -> LongCase:
     )
 
 
-IN_PROGRAMS = (keyword, counting, heavy_tail, hidden, ending)
+WORDS = {"ab": 1.25, "ba": -0.5, "a": 0.4, "abba": 2.5, "cab": -1.75, "b-a": 3.0, "dab": 1.25}
+
+
+def scored() -> LongCase:
+    """Words weigh what a lexicon says; the run of characters so far is the state, as far as any
+    word begins like it."""
+    letters = [*LETTERS[:14], *(" " + c for c in LETTERS[:8]), "-", " ", ".", "<eos>"]
+    begin = {word[:n] for word in WORDS for n in range(1, len(word) + 1)}
+
+    def worth(run: str) -> float:
+        return WORDS.get(run.rstrip("-"), 0.0) / 0.8
+
+    def follow(run: str, token: int) -> tuple[str, float]:
+        gained = 0.0
+        for char in "" if letters[token] == "<eos>" else letters[token]:
+            if char in " .":
+                run, gained = "", gained + worth(run)
+            elif run or char != "-":
+                longer = run + char
+                # What a word ends with is no part of it, unless another letter comes.
+                while longer.endswith("---"):
+                    longer = longer[:-1]
+                run = longer if longer.rstrip("-") in begin else "?"
+        return run, gained
+
+    return LongCase(
+        "scored",
+        "markov",
+        _chain(Random(25), letters, "<eos>"),
+        40,
+        "",
+        follow,
+        lambda run, n, ended: worth(run),
+        head='reward warmth(t: string): real = lexicon("scored.tsv")',
+        body="factor tone: warmth(text) / 0.8",
+        files={"scored.tsv": "".join(f"{word}\t{score}\n" for word, score in WORDS.items())},
+    )
+
+
+IN_PROGRAMS = (keyword, counting, heavy_tail, hidden, ending, scored)
 EVERY = (*IN_PROGRAMS, dyck)

@@ -27,6 +27,10 @@ PROGRAM = """
 reward num(t: string): int<lower=0> = count("a")
 reward abs_(t: string): int<lower=0> = count("ab", ignore_case=true)
 
+reward warm(t: string): real = lexicon("words.tsv")
+reward cased(t: string): real = lexicon("words.tsv", ignore_case=false)
+reward usual(t: string): real = lexicon("words.tsv", reduce="mean")
+
 extern reward odd(t: string): real<lower=0, upper=9>
 
 model m(beta: real<lower=0> = 0.5, k: int = 2, long: bool = false) {{
@@ -52,6 +56,8 @@ BODIES = [
     "factor f: if finished(text) and not (num(text) == 1) then 0.3 else length(text) / 7",
     'require contains(text, "b") when num(text) > 1\n    factor f: exp(-num(text))',
     "factor f: if num(text) in [0, 2] then 1 else if length(text) > 2 then num(text) else 3",
+    "factor f: 2 * warm(text) - 0.7 * cased(text) / beta",
+    'let w = warm(text)\n    factor f: if c == "a" then w + w - 1 else 0.1 * num(text)',
     'require length(text) >= 2\n    factor f: 0 * num(text) + (if c == "a" then num(text) else 0)',
 ]
 
@@ -60,7 +66,8 @@ BODIES = [
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("weights")
     (directory / "chain.json").write_text(json.dumps(CHAIN), encoding="utf-8")
-
+    words = "a\t1.5\nb\t-2\nab\t0.25\naé\t1.5\né\t0\nabab\t-2\n"
+    (directory / "words.tsv").write_text(words, encoding="utf-8")
     return directory
 
 
@@ -112,6 +119,9 @@ def test_an_automaton_weighs_texts_as_their_factors_do(folder: Path, body: str, 
         ("factor f: 2 * odd(text) + num(text)", "the whole text"),
         ('factor f: if text == f"{text}" then 1 else 0', "more of the text"),
         ('factor f: num(text) * num(text) * length(text, unit="characters")^2 * abs_(text)', ""),
+        ("factor f: usual(text)", "the whole text"),
+        ("factor f: min(warm(text), 2)", "added and multiplied"),
+        ("factor f: warm(text)", "not known yet"),
         ("require odd(text) > 1", "no automaton decides it"),
         ('require contains(text, "a") when odd(text) > 1', "no automaton decides it"),
     ],

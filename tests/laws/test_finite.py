@@ -22,6 +22,7 @@ from lmppl.automata.counting import running_count
 from lmppl.automata.dfa import TooManyStates
 from lmppl.automata.predicates import Predicate
 from lmppl.automata.stopping import NO_STOPPING, Stopping
+from lmppl.automata.words import running_words
 from lmppl.finite.automaton import WeightedAutomaton
 from lmppl.finite.backward import TablesTooLarge, backward
 from lmppl.finite.building import AutomatonTooLarge, merged, product, weighted_constraints
@@ -30,6 +31,7 @@ from lmppl.finite.known import KnownStates
 from lmppl.finite.labels import counted
 from lmppl.finite.posterior import draw, summary
 from lmppl.finite.prior import FiniteStateLM
+from lmppl.rewards.texts import LexiconSource
 from lmppl.rng import Stream
 from lmppl.sequences.log_space import log_matmul, log_sum_groups
 from tests.laws.test_automata_site import LETTERS, TWO_ENDS, Vocab, judge_of
@@ -338,6 +340,33 @@ def test_what_counts_as_it_goes_counts_as_findall(pattern: str) -> None:
             assert running.count(text) == len(re.findall(pattern, text)), text
 
 
+WORDS = ["good", "a-b", "don't", "ab", "i", "x_y", "_q", "q_", "straße", "kå", "it"]
+PIECES = [*"godabxyq ixy.7-_'’é", "good", "don't", "Good", "İ", "I", "K", "Å", "ß", "ẞ", "Σ", "kå"]
+
+
+def test_words_of_a_lexicon_are_counted_as_they_come() -> None:
+    """By the definition of the source, on texts of pieces of words and of what joins them."""
+    random = Random(3)
+    for _ in range(70):
+        words = tuple(random.sample(WORDS, 5))
+        ignore_case = random.random() < 0.6
+        counted = LexiconSource(dict.fromkeys(words, 1.0), "sum", ignore_case)
+        running = running_words(words, ignore_case, 1000)
+        capped = running.capped((0, 1, 2), 1000)
+        for _ in range(8):
+            text = "".join(random.choices(PIECES, k=random.randint(0, 9)))
+            (score,) = counted.scores([[text]], None)
+            assert running.count(text) == score, (words, text, ignore_case)
+            state = 0
+            for char in text:
+                state = capped.step(state, char)
+            assert capped.outputs[state] == min(score, 2)
+    with pytest.raises(ValueError, match="sigma"):
+        running_words(("σοφός",), True, 1000)
+    with pytest.raises(TooManyStates):
+        running_words(WORDS, True, 10)
+
+
 def test_a_count_that_may_be_taken_back_is_refused() -> None:
     with pytest.raises(TooManyStates):
         running_count("a[ab]*c|a", False, budget=200)
@@ -347,7 +376,7 @@ def test_a_count_that_may_be_taken_back_is_refused() -> None:
 @pytest.mark.parametrize("stop", [(), ("b ",)])
 def test_a_count_is_weighed_token_by_token(pattern: str, stop: tuple[str, ...]) -> None:
     running = running_count(pattern, False)
-    modulus = 2 * running.most_change * (2 + 4) + 1
+    modulus = 2 * running.most_change(2 + 4) + 1
     steps = compile_labels(running.cyclic(modulus), LETTERS, Stopping(stop))
     plain = weighted_constraints(compile_constraint((), LETTERS, Stopping(stop or ("\0",)), 4))
     automaton = product([counted(steps, modulus, 0.7), plain])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lmppl.builtins.kinds import Source
+from lmppl.builtins.kinds import Arguments, Countable, Source
 from lmppl.builtins.signature import Argument
 from lmppl.ir.types import REAL
 
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
+    from lmppl.automata.dfa import Dfa
+    from lmppl.automata.predicates import Reads
+    from lmppl.automata.running import Running
     from lmppl.builtins.loading import Place
     from lmppl.rewards.texts import LexiconSource
 
@@ -22,6 +25,52 @@ def load(place: Place, path: str, reduce: str, ignore_case: bool) -> LexiconSour
     return read_lexicon(path, place.files, reduce=reduce, ignore_case=ignore_case)
 
 
+def count(text: str, words: tuple[str, ...], ignore_case: bool) -> int:
+    """The number of words of a text that are in the list."""
+    from lmppl.automata.words import words_of
+
+    listed = set(words)
+    return sum(word in listed for word in words_of(text, ignore_case))
+
+
+def reads(words: tuple[str, ...], ignore_case: bool) -> Reads:
+    return "text"
+
+
+def running(budget: int, words: tuple[str, ...], ignore_case: bool) -> Running:
+    from lmppl.automata.words import running_words
+
+    return running_words(words, ignore_case, budget)
+
+
+def automaton(
+    admits: tuple[int, ...], budget: int, words: tuple[str, ...], ignore_case: bool
+) -> Dfa:
+    return running(budget, words, ignore_case).capped(admits, budget)
+
+
+def require(words: tuple[str, ...], ignore_case: bool) -> None:
+    """Raises: ValueError, no automaton finds these words."""
+    from lmppl.automata.words import require_words
+
+    require_words(words, ignore_case)
+
+
+def is_sum(arguments: Arguments) -> bool:
+    return arguments["reduce"] == _SUM
+
+
+_SUM = "sum"
+WORDS = Countable(
+    name="words of a lexicon",
+    count=count,
+    reads=reads,
+    automaton=automaton,
+    running=running,
+    require=require,
+)
+
+
 def instances(random: Random, folder: Path) -> dict[str, object]:
     import json
 
@@ -29,7 +78,7 @@ def instances(random: Random, folder: Path) -> dict[str, object]:
     (folder / "lexicon.json").write_text(json.dumps(words), encoding="utf-8")
     return {
         "path": "lexicon.json",
-        "reduce": random.choice(["sum", "mean"]),
+        "reduce": random.choice([_SUM, "mean"]),
         "ignore_case": random.random() < 0.5,
     }
 
@@ -43,9 +92,9 @@ LEXICON = Source(
             "string",
             "how the scores of the words become one; 0 when there are none",
             required=False,
-            default="sum",
+            default=_SUM,
             known="file",
-            choices=("sum", "mean"),
+            choices=(_SUM, "mean"),
             named_only=True,
         ),
         Argument(
@@ -62,5 +111,7 @@ LEXICON = Source(
     doc="The sum, or the mean, of the weights of the words of a text, read from a file.",
     example='reward warmth(t: string): real = lexicon("warmth.tsv")',
     load=load,
+    summed=WORDS,
+    is_sum=is_sum,
     instances=instances,
 )

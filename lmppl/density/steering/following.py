@@ -14,6 +14,7 @@ from lmppl.evaluation.additive import NOTHING
 from lmppl.evaluation.facts import texts_read
 from lmppl.evaluation.text_weight import NotFollowed, TextWeight, text_weight
 from lmppl.ir.model import Potential
+from lmppl.lm.states import HasStates
 
 # Different things that executions ask for; beyond them too much would have to be remembered.
 _MOST = 64
@@ -115,6 +116,16 @@ def _sites_of(target: Target, potential: Potential) -> frozenset[str]:
     return found | frozenset(target.model.sites_of(potential.when))
 
 
+def _is_table(target: Target, site: str) -> bool:
+    """Whether the language model has finitely many states.
+
+    Automata of many words over the vocabulary of another take a minute to make, and scores of
+    unfinished texts guide nearly as well.
+    """
+    text = next(stage.text for stage in target.stages if stage.name == site)
+    return text is not None and isinstance(text.lm, HasStates)
+
+
 def _with(
     target: Target,
     site: str,
@@ -124,7 +135,14 @@ def _with(
 ) -> Followed:
     """With one more potential, where an automaton follows it."""
     try:
-        one = text_weight(target.model, site, [potential], values, ranges=target.text_ranges)
+        one = text_weight(
+            target.model,
+            site,
+            [potential],
+            values,
+            ranges=target.text_ranges,
+            with_sums=_is_table(target, site),
+        )
     except NotFollowed:
         return followed
     weight = followed.weight

@@ -6,7 +6,7 @@ in `sums`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from lmppl.builtins import distribution_of
 from lmppl.builtins.kinds import TextDistribution
@@ -69,13 +69,17 @@ def not_followed(problem: NotFollowed) -> Obstacle:
 
 
 class _Few:
-    """Counts are bounded once a language model is loaded; how far does not matter here."""
+    """Counts are bounded once a language model is loaded, and what is counted is known once
+    rewards are; how far and what does not matter here."""
 
     def reward(self, name: str, site: str | None) -> Interval:
         return Interval(0.0, 1.0)
 
     def measure(self, measure: object, arguments: object, site: str) -> Interval:
         return Interval(0.0, 1.0)
+
+    def summands(self, name: str) -> Sequence[tuple[float, Mapping[str, object]]]:
+        return ()
 
 
 def foreseen(model: Model, values: Mapping[str, object]) -> Obstacle | None:
