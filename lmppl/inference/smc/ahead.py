@@ -19,6 +19,7 @@ from lmppl.density.steering.protocol import Steering
 from lmppl.inference.loop import Info
 from lmppl.inference.proposing import begin, go_to
 from lmppl.inference.smc import SMC
+from lmppl.inference.smc.growing import Growth
 from lmppl.inference.smc.lookaheads import ALWAYS, BY_SURROGATE
 from lmppl.inference.smc.pilot import Pilot, pilot_size
 from lmppl.inference.smc.priors import FinitePrior, finite_prior
@@ -44,8 +45,8 @@ class Ahead:
     """How the texts of site `number` are looked ahead to, by a surrogate.
 
     `expected` is what it expects of each row, which a `pilot` corrects that has not come to its
-    end yet; `powers` are those of ψ, one for each of `expected`. `why_not` says why nothing is
-    expected.
+    end yet; `powers` are those of ψ, one for each of `expected`. `growth` says when there should be
+    more particles. `why_not` says why nothing is expected.
     """
 
     number: int
@@ -53,6 +54,7 @@ class Ahead:
     expected: Expectations | None = None
     powers: tuple[float, ...] = ()
     pilot: Pilot | None = None
+    growth: Growth | None = None
     num_tokens: int = 0
     seconds: float = 0.0
     believed: tuple[float, ...] = ()
@@ -104,6 +106,8 @@ class Ahead:
                 pilot=None,
                 expected=expected,
                 powers=tuple(powers),
+                # Of one binding, which is not to depend on what others look like.
+                growth=pilot.growth() if target.num_groups == 1 else None,
                 believed=tuple(expected.log_start(n) for n in range(count)),
                 why_not="; ".join(expected.why) if expected.is_empty else "",
             )
@@ -125,16 +129,15 @@ class Ahead:
             if self.num_tokens:
                 facts["pilot_tokens"] = self.num_tokens
             return Told(site, facts, self.seconds)
-        return Told(
-            site,
-            {
-                "surrogate": self.prior.words,
-                "log_belief": [round(each, 6) for each in self.believed],
-                "power": list(self.powers),
-                "pilot_tokens": self.num_tokens,
-            },
-            self.seconds,
-        )
+        facts = {
+            "surrogate": self.prior.words,
+            "log_belief": [round(each, 6) for each in self.believed],
+            "power": list(self.powers),
+            "pilot_tokens": self.num_tokens,
+        }
+        if self.growth is not None:
+            facts["growth"] = [self.growth.step, self.growth.factor]
+        return Told(site, facts, self.seconds)
 
 
 def next_ahead(

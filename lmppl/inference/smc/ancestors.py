@@ -22,7 +22,8 @@ def ancestors_of(state: State, here: Tensor, settings: SMC, stream: Stream) -> T
     stream, size = stream.child("resample"), state.log_weight.shape[1]
     if for_each:
         every = torch.arange(size, device=here.device)
-        runs, stream = runs.unsqueeze(-1) * settings.num_particles + every, stream.child("each")
+        most = max(settings.num_particles, size)
+        runs, stream = runs.unsqueeze(-1) * most + every, stream.child("each")
     steps = state.own_steps[here]
     points = torch.zeros(runs.shape, dtype=torch.float64, device=here.device)
     for step in sorted(set(steps.tolist())):

@@ -29,12 +29,12 @@ from lmppl.inference.smc.knowing import most_of_factors, population_of, with_kno
 from lmppl.inference.smc.lookaheads import LOOKAHEADS
 from lmppl.inference.smc.losses import counted, given_up
 from lmppl.inference.smc.moving import cost_of_moves, due, moved, traced, with_trail
+from lmppl.inference.smc.resizing import grown, resized
 from lmppl.inference.smc.state import State, living, side_by_side
 from lmppl.inference.starting import Population
 from lmppl.inference.twists import LookAhead
 from lmppl.inference.zero_mass import zero_mass
 from lmppl.rng import Stream
-from lmppl.sequences.resampling import systematic_resample
 from lmppl.sequences.weights import effective_sample_size, log_mean_exp
 from lmppl.timing import timed
 
@@ -133,35 +133,41 @@ class SMCEngine:
         done = total if new.run is None else int(new.run.position or 0)
         compared = compared_weights(self.settings.resample_at, state, new, stage)
         new = replace(new, num_steps=state.num_steps + 1, own_steps=own_steps, compared=compared)
+        info = Info(stage.name, done, total, num_tokens=tokens)
         if not changed:
-            return due(new, self.settings), Info(stage.name, done, total, num_tokens=tokens)
+            return due(grown(new, self.settings.num_particles, self._resized), self.settings), info
         self._require_mass(new)
         ess = effective_sample_size(new.log_weight)
         families = num_families(new.eve.view_as(new.log_weight), new.log_weight)
         new = replace(new, ess=(*new.ess, ess), num_ancestors=(*new.num_ancestors, families))
         if not self.is_done(new):
             new = self._resample(new, effective_sample_size(new.compared))
-        return due(new, self.settings), Info(stage.name, done, total, num_tokens=tokens)
+        return due(grown(new, self.settings.num_particles, self._resized), self.settings), info
 
     def _draw(self, state: State, stage: Stage) -> tuple[State, bool, int]:
         """One step more of the site; whether weights changed; how many rows were open."""
-        number, run = state.stage, state.run
+        number, run, settings = state.stage, state.run, self.settings
         if run is None:
+            record = self.record or bool(settings.num_moves)
             rows = self.target.rows(number, state.traces)
             steering = self.steering(rows)
             if (ahead := state.ahead) is not None:
-                state = with_known(self.target, self.settings.num_runs, state, ahead, steering)
+                state = with_known(self.target, settings.num_runs, state, ahead, steering)
                 steering = *(part.without(ahead.labels) for part in steering), *ahead.steering()
                 told = *state.told, ahead.told(stage.name)
-                state = replace(state, ahead=None, told=told)
-            record = self.record or bool(self.settings.num_moves)
+                grows = not record and settings.resample_at == "token" and settings.ess_threshold
+                growth = ahead.growth if grows else None
+                state = replace(state, ahead=None, told=told, growth=growth)
             run = start_site(
                 self.target, self.proposal, rows, *steering, record=record, looks_ahead=True
             )
-            state = with_trail(replace(state, run=run), stage, self.settings)
+            state = with_trail(replace(state, run=run), stage, settings)
         # Before the first token of all, every text of a binding is the same.
         first = number == 0 and not run.position and run.num_open == run.num_rows
-        uniforms = self.stream.child("site", number).uniforms(state.counters, run.position or 0)
+        stream = self.stream.child("site", number)
+        if state.log_weight.shape[1] > self.settings.num_particles:
+            stream = stream.child("grown")
+        uniforms = stream.uniforms(state.counters, run.position or 0)
         run, step = stage.step(run, uniforms)
         state = traced(replace(state, run=run), step)
         changed = False
@@ -350,25 +356,14 @@ class SMCEngine:
         return replace(self._shrink(state, fewer), counters=counters)
 
     def _shrink(self, state: State, size: int) -> State:
+        """Every population with fewer particles."""
+        return self._resized(state, size, "shrink")
+
+    def _resized(self, state: State, size: int, name: str) -> State:
         """Every population with `size` particles, resampled."""
         numbers = torch.arange(self.num_populations, device=state.log_weight.device)
-        first = state.first_run * self.target.num_groups
-        points = self.stream.child("shrink").uniforms(first + numbers, state.num_steps)
-        alive = (state.log_weight > -math.inf).any(-1)
-        ancestors = torch.arange(size, device=numbers.device).repeat(self.num_populations, 1)
-        here = alive.nonzero().squeeze(-1)
-        ancestors[here] = systematic_resample(state.log_weight[here], points[here], size)
-        flat = (ancestors + numbers.unsqueeze(-1) * state.log_weight.shape[1]).view(-1)
-        fewer = counted(self._select(state, flat), state, alive)
-        alike = torch.where(alive, 0.0, -math.inf).double().unsqueeze(-1).repeat(1, size)
-        return replace(
-            fewer,
-            log_weight=alike,
-            compared=alike,
-            log_evidence=state.log_evidence
-            + torch.where(alive, log_mean_exp(state.log_weight), 0.0),
-            num_resamplings=state.num_resamplings + alive,
-        )
+        runs = state.first_run * self.target.num_groups + numbers
+        return resized(state, size, self.stream.child(name), self._select, runs)
 
     def recover(self, state: State) -> State:
         if state.run is None:

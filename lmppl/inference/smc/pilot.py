@@ -16,6 +16,7 @@ from lmppl.density.steering.expecting import Expectations
 from lmppl.density.steering.power import power as power_of_texts
 from lmppl.density.steering.steered import Steered
 from lmppl.density.steering.surrogate import SurrogateLookahead
+from lmppl.inference.smc.growing import Growth, growth_of
 from lmppl.records import brief
 from lmppl.rng import Stream
 from lmppl.sequences.resampling import systematic_resample
@@ -42,8 +43,8 @@ class Pilot:
     """Texts in the making that try ψ, and what they have shown so far.
 
     Rows are `[bindings, size]` flat. `moves` has what was seen of each outlook, over all rounds;
-    `spread` `[outlooks, powers]` adds up, over the steps of this round, the log of the effective
-    sample size that one more step leaves under each power. `num_tokens` were drawn.
+    `spread` `[outlooks, powers, steps]` is, for the steps of this round, the log of the share of
+    the effective sample size that one more step leaves under each power. `num_tokens` were drawn.
     """
 
     number: int
@@ -78,7 +79,7 @@ class Pilot:
                 None if each is None else Moves.none(each.automaton, each.exponent)
                 for each in expected.each
             ),
-            torch.zeros(len(expected.each), len(POWERS), dtype=torch.float64),
+            torch.zeros(len(expected.each), len(POWERS), stage.max_tokens, dtype=torch.float64),
         )
         return replace(pilot, log_weight=pilot.log_weight.to(target.device))
 
@@ -151,7 +152,7 @@ class Pilot:
                 kept = (
                     2 * after.logsumexp(0) - before.logsumexp(0) - (after + log_mass).logsumexp(0)
                 )
-                spread[number, column] += float(kept.nan_to_num(0.0, neginf=0.0))
+                spread[number, column, self.step] = float(kept.nan_to_num(0.0, neginf=0.0))
         return replace(self, moves=tuple(moves), spread=spread)
 
     def _resampled(self, stream: Stream) -> Pilot:
@@ -211,9 +212,17 @@ class Pilot:
 
     def powers(self) -> list[float | None]:
         """For each outlook, the power under which weights stay most alike; None: no text tried."""
-        best = self.spread.argmax(-1).tolist()
-        tried = (self.spread < 0).any(-1).tolist()
+        total = self.spread.sum(-1)
+        best = total.argmax(-1).tolist()
+        tried = (total < 0).any(-1).tolist()
         return [POWERS[b] if t else None for b, t in zip(best, tried, strict=True)]
+
+    def growth(self) -> Growth | None:
+        """When there should be more particles, by the power that is best for each outlook."""
+        best = self.spread.sum(-1).argmax(-1)
+        of_best = self.spread[torch.arange(len(best)), best]
+        tried = (of_best < 0).any(-1)
+        return growth_of(of_best[tried].mean(0)) if bool(tried.any()) else None
 
 
 def _begun(

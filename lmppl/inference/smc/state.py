@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lmppl.density import Run, Traces, concatenate
 from lmppl.inference.smc.ahead import Ahead, Told
+from lmppl.inference.smc.growing import Growth
 from lmppl.inference.smc.rejuvenating import Trail
 
 
@@ -40,6 +41,8 @@ class State:
     say of that for the sites that are done.
     `counters` `[rows]` name the random numbers of the particles, and `first_run` those of the first
     run of a binding: a binding draws what it would draw alone.
+    `growth` says when there are to be more particles, for the rest of the text only; populations
+    have as many as `log_weight` says.
     `trail` is how the texts in the making came to be, where they are moved; they are to make
     `moves_left` moves before they go on. `proposed` and `accepted` `[populations]` count them.
     """
@@ -72,6 +75,7 @@ class State:
     first_run: int = 0
     ahead: Ahead | None = None
     told: tuple[Told, ...] = ()
+    growth: Growth | None = None
     trail: Trail | None = None
     moves_left: int = 0
 
@@ -120,7 +124,7 @@ def side_by_side(states: Sequence[State], num_groups: int) -> State:
             (*history, *(end,) * (length - len(history)))
             for history, end in zip(histories, last, strict=True)
         ]
-        return tuple(each(tensors) for tensors in zip(*padded, strict=True))
+        return tuple(each(_wide(tensors)) for tensors in zip(*padded, strict=True))
 
     def history(name: str) -> tuple[Tensor, ...]:
         found = [getattr(state, name) for state in states]
@@ -154,6 +158,18 @@ def side_by_side(states: Sequence[State], num_groups: int) -> State:
         followed=frozenset.intersection(*(state.followed for state in states)),
         first_run=min(state.first_run for state in states),
     )
+
+
+def _wide(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Weights of populations of one size: dead particles fill up the smaller ones."""
+    sizes = [tensor.shape[1] if tensor.dim() > 1 else 0 for tensor in tensors]
+    if len(set(sizes)) == 1:
+        return tensors
+    most = max(sizes)
+    return [
+        torch.nn.functional.pad(tensor, (0, most - size), value=-math.inf)
+        for tensor, size in zip(tensors, sizes, strict=True)
+    ]
 
 
 def _order(sizes: Sequence[int], num_groups: int) -> Tensor:
