@@ -1,17 +1,19 @@
 """Posteriors far from the prior: looking ahead against the masks alone, and both against the truth.
 
-    python benchmarks/reach.py [GROUP …] [--seeds 5] [--masks 2] [--most 30] [--out FILE]
-    python benchmarks/reach.py --overhead           what looking ahead takes of a step, in pairs
+    python benchmarks/reach.py [GROUP …] [--seeds 5] [--masks 2] [--most 50] [--out FILE]
+    python benchmarks/reach.py costs [--seeds 5]    what steering takes of plain sampling, in pairs
+    python benchmarks/reach.py finite               long finite cases, by right and wrong surrogates
     python benchmarks/reach.py --truth DRAWS        counts plain draws again, into reach.json
     python benchmarks/reach_table.py                the tables in docs, of the runs that were made
 
-Every row is a requirement on texts of `builtin:stories` after "Once upon a time", 40 tokens long.
-Its truth is a share of plain draws, which `reach.json` has counts of, or, where nearly no draw has
-it (`rare`), a run with eight times the particles, which is made first. Masks and looking ahead run
-with the same seeds, alternately; looking ahead draws a pilot as well, whose tokens masks alone get
-as more particles (in the first `--masks` seeds). Errors are of the log evidence, in nats; `ess` is
-that of the final weights and `texts` the distinct draws, medians over seeds and their least.
-Runs that FILE has are not made again: what was broken off goes on.
+Every row is a requirement on texts of `builtin:stories` after "Once upon a time", 40 tokens long,
+or a factor (`power`, and `cold`: examples/upbeat.lmp by tempered). Its truth is a share of plain
+draws, which `reach.json` has counts of, or, where nearly no draw has it, a long run: `LONG` says of
+what size. Masks and looking ahead run with the same seeds, alternately; looking ahead draws a pilot
+as well, whose tokens masks alone get as more particles (in the first `--masks` seeds). Errors are
+of the log evidence, in nats; `ess` is that of the final weights and `texts` the distinct draws,
+medians over seeds and their least. Runs that FILE has are not made again: what was broken off goes
+on.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,14 +34,23 @@ from lmppl.density.stages.completing import generate
 from lmppl.density.stages.text import TextStage
 from lmppl.density.steering.automaton import stop_automata
 from lmppl.lm.loading import load_language_model
-from lmppl.progress import ProgressEvent
 from lmppl.rng import Stream
 
-COUNTS = Path(__file__).parent / "reach.json"
-RUNS = Path(__file__).parent / "reach_runs.json"
+HERE = Path(__file__).parent
+COUNTS, RUNS = HERE / "reach.json", HERE / "reach_runs.json"
+UPBEAT = HERE.parent / "examples" / "upbeat.lmp"
 PROMPT, MAX_TOKENS, PARTICLES = "Once upon a time", 40, 256
-# Particles of the run that stands for the truth of what no plain draw shows, by its seed.
-LONG, LONG_SEED = 2048, 1000
+
+# Options of a run.
+Options = dict[str, Any]
+# The run that stands for the truth of what no plain draw shows, by its seed.
+LONG_SEED = 1000
+_LONG_SMC: Options = {"method": "smc", "num_particles": 4096}
+LONG: dict[str, Options] = {
+    "rare": _LONG_SMC,
+    "power": _LONG_SMC,
+    "cold": {"method": "tempered", "num_particles": 1024, "num_moves": 6, "stage_ess": 0.75},
+}
 
 
 def words(name: str) -> list[str]:
@@ -69,6 +79,8 @@ MEANING: dict[str, Callable[[str, str], bool]] = {
     "early": lambda name, text: name in text[:60],
     "ending": lambda name, text: text.endswith(name),
     "count": lambda name, text: text.count(name.split("=")[0]) == int(name.split("=")[1]),
+    "power": lambda name, text: True,
+    "cold": lambda name, text: True,
 }
 LINES: dict[str, Callable[[str], str]] = {
     "word": contains,
@@ -78,38 +90,68 @@ LINES: dict[str, Callable[[str], str]] = {
     "early": early,
     "ending": lambda name: f'    require ends_with(text, "{name}")',
     "count": count,
+    "power": lambda name: f"    factor sharp: {int(name.split('=')[1]) - 1} * log_prob(text)",
 }
+GROUPS = tuple(MEANING)
 
 
-def program(group: str, name: str) -> str:
-    head = ""
-    if group == "count":
-        pattern = name.split("=")[0]
-        head = f'reward many(t: string): int<lower=0> = count("{pattern}")\n'
+def program(lines: str, head: str = "") -> str:
+    """A model of the texts, with more lines about them."""
     return f"""{head}model far() {{
     text ~ lm("builtin:stories", prompt="{PROMPT}", max_tokens={MAX_TOKENS})
-{LINES[group](name)}
+{lines}
     return text
 }}
 """
 
 
-def run(model: lmppl.BoundModel, seed: int, particles: int, lookahead: str) -> dict[str, Any]:
-    """One run: its log evidence, what its draws are worth, and its CPU seconds."""
+def model_of(group: str, name: str) -> lmppl.BoundModel:
+    """What a row asks for."""
+    if group == "cold":
+        return lmppl.load(UPBEAT)(beta=float(name.split("=")[1]))
+    head = ""
+    if group == "count":
+        pattern = name.split("=")[0]
+        head = f'reward many(t: string): int<lower=0> = count("{pattern}")\n'
+    return lmppl.compile(program(LINES[group](name), head))()
+
+
+def options_of(group: str, how: str, particles: int) -> Options:
+    """Of a run of a row: `ahead` is what is shown, `masks` what it is compared with."""
+    if how == "long":
+        return LONG[group]
+    if group == "cold":
+        return {"method": "tempered" if how == "ahead" else "smc", "num_particles": particles}
+    lookahead = "none" if how == "masks" else "auto"
+    return {"method": "smc", "num_particles": particles, "lookahead": lookahead}
+
+
+def run(
+    model: lmppl.BoundModel, seed: int, options: Options, holds: Callable[[str], bool]
+) -> dict[str, Any]:
+    """One run: its log evidence, what its draws are worth, and its CPU seconds.
+
+    Raises:
+        ValueError: a draw is not what was asked for.
+    """
     began = time.process_time()
-    post = lmppl.infer(model, method="smc", num_particles=particles, seed=seed, lookahead=lookahead)
+    post = lmppl.infer(model, seed=seed, progress=False, **options)
     seconds = time.process_time() - began
+    if not all(map(holds, post.texts)):
+        raise ValueError("a draw is not what was asked for")
     assert post.log_evidence is not None
     error = post.log_evidence.standard_error
     weights = np.asarray(post.weights)
+    k_hat = post.diagnostics.get("pareto_k")
     told = post.diagnostics.get("lookahead", {}).get("text", {})
     return {
         "log_evidence": round(post.log_evidence.value, 4),
         "error": round(error, 4) if math.isfinite(error) else None,
         "ess": round(float(weights.sum() ** 2 / (weights**2).sum()), 1),
         "texts": len(set(post.texts)),
+        "k_hat": None if k_hat is None else round(k_hat, 3),
         "seconds": round(seconds, 2),
-        "tokens": particles * MAX_TOKENS + int(told.get("pilot_tokens", 0)),
+        "tokens": int(post.manifest["num_tokens"]),
         "why_not": told.get("why", ""),
     }
 
@@ -123,18 +165,19 @@ def truths(
         for name, counted in names.items():
             share = counted / known["num_draws"]
             found[group, name] = math.log(share), math.sqrt((1.0 - share) / counted)
-    for name in known["rare"]:
-        long = runs.get(f"rare: {name}: long: {LONG_SEED}")
-        if long is not None:
-            found["rare", name] = long["log_evidence"], long["error"] or math.inf
+    for group in LONG:
+        for name in known[group]:
+            long = runs.get(f"{group}: {name}: long: {LONG_SEED}")
+            if long is not None:
+                found[group, name] = long["log_evidence"], long["error"] or math.inf
     return found
 
 
 def row_names(
-    known: dict[str, Any], groups: Sequence[str] = tuple(LINES), most: int | None = None
+    known: dict[str, Any], groups: Sequence[str] = GROUPS, most: int | None = None
 ) -> list[tuple[str, str]]:
     """Group and name of every row, at most so many of a group."""
-    of = {**known["counts"], "rare": known["rare"]}
+    of = {**known["counts"], **{group: known[group] for group in LONG}}
     return [(group, name) for group in groups for name in list(of[group])[:most]]
 
 
@@ -147,8 +190,9 @@ def make_runs(rows: list[tuple[str, str]], seeds: int, masked: int, out: Path) -
         key = f"{row[0]}: {row[1]}: {how}: {seed}"
         if key not in runs:
             if row not in models:
-                models[row] = lmppl.compile(program(*row))()
-            runs[key] = run(models[row], seed, particles, "none" if how == "masks" else "auto")
+                models[row] = model_of(*row)
+            options = options_of(row[0], how, particles)
+            runs[key] = run(models[row], seed, options, lambda text: MEANING[row[0]](row[1], text))
             out.write_text(json.dumps(runs, indent=1) + "\n")
             print(key, runs[key], flush=True)
         return dict(runs[key])
@@ -158,44 +202,8 @@ def make_runs(rows: list[tuple[str, str]], seeds: int, masked: int, out: Path) -
             ahead = made(row, "ahead", seed, PARTICLES)
             if seed < masked:
                 made(row, "masks", seed, math.ceil(ahead["tokens"] / MAX_TOKENS))
-            if seed == 0 and row[0] == "rare":
-                made(row, "long", LONG_SEED, LONG)
-
-
-def overhead(pairs: int) -> None:
-    """CPU milliseconds of a step of 256 particles with masks and with looking ahead, alternately,
-    and the CPU seconds before the first token of the latter: tables and pilot."""
-    for row in (("word", "pirate"), ("three words", "ball+catch+dog"), ("early", "dragon")):
-        model = lmppl.compile(program(*row))()
-        found: dict[str, list[float]] = {"none": [], "auto": []}
-        before = []
-        for pair in range(pairs + 1):
-            for lookahead, steps in found.items():
-                # When what is done before the first token was done.
-                marks = [time.process_time()]
-
-                def seen(event: ProgressEvent, marks: list[float] = marks) -> None:
-                    if event.stage.startswith("looking ahead"):
-                        marks.append(time.process_time())
-
-                lmppl.infer(
-                    model,
-                    method="smc",
-                    num_particles=PARTICLES,
-                    seed=pair,
-                    lookahead=lookahead,
-                    progress=seen,
-                )
-                if pair:  # the first of each warms up
-                    steps.append((time.process_time() - marks[-1]) / MAX_TOKENS * 1e3)
-                    before += [marks[-1] - marks[0]] if lookahead == "auto" else []
-        ratio = statistics.median(a / n for a, n in zip(found["auto"], found["none"], strict=True))
-        print(
-            f"{row[0]}: {row[1]}: masks {statistics.median(found['none']):.1f} ms, looking ahead"
-            f" {statistics.median(found['auto']):.1f} ms, ratio {ratio:.2f};"
-            f" {statistics.median(before):.1f} s before",
-            flush=True,
-        )
+            if seed == 0 and row[0] in LONG:
+                made(row, "long", LONG_SEED, 0)
 
 
 def count_draws(num_draws: int) -> None:
@@ -217,26 +225,28 @@ def count_draws(num_draws: int) -> None:
 
 
 def main() -> None:
+    from reach_costs import COSTS, make_costs
+    from reach_finite import FINITE, make_finite
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("groups", nargs="*", default=list(LINES))
+    parser.add_argument("groups", nargs="*", default=[*GROUPS, COSTS, FINITE])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--masks", type=int, default=2, help="seeds that masks alone run with, too")
-    parser.add_argument("--most", type=int, default=30, help="rows of a group at most")
+    parser.add_argument("--most", type=int, default=50, help="rows of a group at most")
     parser.add_argument("--out", type=Path, default=RUNS, help="a file of all runs, as JSON")
     parser.add_argument("--truth", type=int, metavar="DRAWS", help="count plain draws, and stop")
-    parser.add_argument("--overhead", action="store_true", help="time steps, and stop")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.overhead:
-        overhead(options.seeds)
-        return
     if options.truth:
         count_draws(options.truth)
         return
     known = json.loads(COUNTS.read_text())
-    make_runs(
-        row_names(known, options.groups, options.most), options.seeds, options.masks, options.out
-    )
+    groups = [group for group in options.groups if group in GROUPS]
+    make_runs(row_names(known, groups, options.most), options.seeds, options.masks, options.out)
+    if COSTS in options.groups:
+        make_costs(options.seeds, options.out)
+    if FINITE in options.groups:
+        make_finite(options.out)
 
 
 if __name__ == "__main__":
