@@ -536,11 +536,11 @@ def test_particles_that_die_have_looked_and_those_that_resampling_loses_have_not
 
 
 def test_only_moves_that_draw_everything_anew_look_for_what_was_missed(tmp_path: Path) -> None:
-    text = 'text ~ markov("iid.json", max_tokens=50)'
+    text = 'text ~ markov("iid.json", max_tokens=20)'
     alone = f"model m() {{ {text} factor f: 0.1 * length(text) return text }}"
-    # 1600 moves, of which one in 50 keeps no token; and 16 draws for each chain.
+    # 1600 moves, of which one in 20 keeps no token; and 16 draws for each chain.
     looks = _num_looks(alone, tmp_path, "prior") - 16 * 8
-    assert abs(looks - 32) <= 4.5 * math.sqrt(32 * 49 / 50)
+    assert abs(looks - 80) <= 4.5 * math.sqrt(80 * 19 / 20)
     mood = "mood ~ bernoulli(0.5) factor f: if mood then 1 else 0"
     beside = f"model m() {{ {mood} {text} return text }}"
     # A tenth of the 200 steps draw everything anew, the text and the mood.

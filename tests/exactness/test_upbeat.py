@@ -22,8 +22,8 @@ def posteriors() -> dict[str, lmppl.Posterior]:
         "smc": dict(num_particles=96, num_runs=3),
         "importance": dict(num_samples=384),
         "rejection": dict(num_samples=60, max_attempts=20_000),
-        "mcmc": dict(num_chains=24, num_samples=30, warmup_steps=30),
-        "svi": dict(num_steps=15, num_particles=24, num_samples=96),
+        "mcmc": dict(num_chains=16, num_samples=20, warmup_steps=20),
+        "svi": dict(num_steps=10, num_particles=24, num_samples=96),
     }
     return {
         name: lmppl.infer(model, method=name, seed=5, **options) for name, options in run.items()
