@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from lmppl.builtins import source_of
 from lmppl.checker.report import Report
 from lmppl.evaluation.facts import stand_ins, texts_read
+from lmppl.evaluation.powers import floors
 from lmppl.inference.methods import method_named
-from lmppl.ir.expr import Expr, ExternCall, RewardCall
+from lmppl.ir.expr import Binary, Expr, ExternCall, RewardCall
 from lmppl.ir.model import Model, Potential
 
 
@@ -19,6 +22,11 @@ def warn_of_late_judgement(model: Model, report: Report) -> None:
         if potential.kind != "require" or potential.facts.decidable != "end":
             continue
         reason = _reason(model, potential, report)
+        # Without an `infer` line it is run by a method that does.
+        if all(method is not None and method.follows_log_prob for method in methods) and (
+            _asks_of_log_prob_alone(model, potential.expr, texts_read(model, potential))
+        ):
+            continue
         if reason is not None:
             report.warning(
                 "LMP310",
@@ -29,6 +37,14 @@ def warn_of_late_judgement(model: Model, report: Report) -> None:
                     "it steers no token: draws that break it are thrown away when they are complete"
                 ],
             )
+
+
+def _asks_of_log_prob_alone(model: Model, expr: Expr, texts: Set[str]) -> bool:
+    found = model.resolve(expr)
+    if isinstance(found, Binary) and found.operator == "and":
+        sides = (found.left, found.right)
+        return all(_asks_of_log_prob_alone(model, side, texts) for side in sides)
+    return any(floors(model, found, name) for name in texts)
 
 
 def _reason(model: Model, potential: Potential, report: Report) -> str | None:

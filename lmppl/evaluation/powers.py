@@ -16,6 +16,7 @@ from lmppl.ir.expr import (
 )
 from lmppl.ir.model import Model
 from lmppl.ir.types import REAL
+from lmppl.records import dataclass
 
 # What is affine is rarely written with more operators, and every one of them is a call.
 _MAX_DEPTH = 50
@@ -48,6 +49,41 @@ def reads_value(model: Model, expr: Expr, site: str) -> bool:
     asked = {id(call.arguments[0][1]) for call in calls}
     named = (node for node in nodes if isinstance(node, Reference) and node.name == site)
     return any(node.role == "site" and id(node) not in asked for node in named)
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """A condition that holds where `difference` = `slope` · log p(text) + r is above zero, or
+    is zero where that does; neither `slope` nor r has to do with the text."""
+
+    difference: Expr
+    slope: Expr
+
+
+def floors(model: Model, condition: Expr, site: str) -> list[Floor]:
+    """The conditions on a text's own probability, and nothing else of the text, that must hold
+    where the condition does."""
+    found: list[Floor] = []
+    waiting = [condition]
+    while waiting:
+        part = model.resolve(waiting.pop())
+        if not isinstance(part, Binary):
+            continue
+        if part.operator == "and":
+            waiting += [part.left, part.right]
+            continue
+        sides = _ORDERED.get(part.operator)
+        if sides is None or not (part.left.type.is_number and part.right.type.is_number):
+            continue
+        more, less = (part.left, part.right) if sides > 0 else (part.right, part.left)
+        difference = Binary(REAL, part.span, "-", more, less)
+        slope = exponent(model, difference, site)
+        if slope is not None and not reads_value(model, difference, site):
+            found.append(Floor(difference, slope))
+    return found
+
+
+_ORDERED = {">": 1, ">=": 1, "<": -1, "<=": -1}
 
 
 def exponent(model: Model, expr: Expr, site: str) -> Expr | None:

@@ -57,6 +57,7 @@ class Settings:
     referee: ClassVar[Referee]  # how tests judge its draws
     is_exact: ClassVar[bool] = False  # independent draws of the posterior, or all of it
     steers: ClassVar[bool] = True  # keeps to what the requirements allow, token by token
+    follows_log_prob: ClassVar[bool] = False  # of texts, where requirements ask for that
     more_draws: ClassVar[str] = ""  # in words, what gives more of its draws
     gives: ClassVar[str] = ""  # what options of other lines can take of its result
 

@@ -18,8 +18,11 @@ from torch import Tensor
 
 import lmppl
 from lmppl.density import Target, Traces
+from lmppl.density.steering.likely import Likely
 from lmppl.evaluation.environment import Environment
+from lmppl.evaluation.powers import floors
 from lmppl.inference.importance import Importance
+from lmppl.inference.smc import engine as smc_engine
 from lmppl.lm.function import FunctionLM
 from lmppl.lowering import PyroModel
 from lmppl.lowering.isolation import isolated
@@ -130,6 +133,77 @@ def test_importance_is_unbiased() -> None:
 @pytest.mark.parametrize("lookahead", ["prefix", "none"])
 def test_smc_is_unbiased(lookahead: str) -> None:
     assert smc_p_value(BOTH, replace(SMALL, lookahead=lookahead)) > ALPHA
+
+
+FLOORS = [
+    ("require log_prob(text) > -4.1", -4.1, True),
+    ("require -2 * log_prob(text) <= 7.3 when mood", -3.65, False),
+    ('require 1.2 + log_prob(text) >= log_prob(topic) - 1 and topic in ["a", "b"]', None, True),
+]
+
+
+@pytest.mark.parametrize("required, least, always", FLOORS, ids=["text", "when", "choice"])
+def test_no_token_is_drawn_after_which_a_text_is_too_unlikely(
+    required: str, least: float | None, always: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three particles are unbiased, and none whose text is complete has broken the requirement."""
+
+    def phi(execution: Execution) -> float:
+        topic = math.log(0.3 if execution.choices[0] == "a" else 0.7)
+        floor = topic - 2.2 if least is None else least
+        meets = text_log_prob(execution) > floor or not (always or execution.choices[1])
+        return execution.log_phi if meets else -math.inf
+
+    case = replace(
+        OPEN,
+        program=PROGRAM.format(low=0.6, rare=-0.5, required=required),
+        executions=lambda case: [replace(e, log_phi=phi(e)) for e in OPEN.executions(case)],
+        _table=None,
+    )
+    settings = replace(SMALL, num_particles=3, num_runs=1000, ess_threshold=0.9)
+    assert smc_p_value(case, settings) > ALPHA
+    assert smc_p_value(case, replace(settings, num_moves=1, move_every=1, block_size=2)) > ALPHA
+    found = Target.apply_potentials
+
+    def judged(target: Target, traces: Traces, stage: int) -> Traces:
+        new = found(target, traces, stage)
+        if "text" in new.log_prior:
+            drawn = new.log_prior["text"] > -math.inf
+            assert bool((new.total_log_potential()[drawn] > -math.inf).all())
+        return new
+
+    monkeypatch.setattr(Target, "apply_potentials", judged)
+    smc_p_value(case, replace(settings, num_runs=50))
+
+
+def test_a_floor_that_is_a_little_too_high_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    true_likely = smc_engine.likely
+
+    def strict(*where: object) -> Likely:
+        found = true_likely(*where)  # type: ignore[arg-type]
+        return replace(found, least=found.least + 1.0)
+
+    monkeypatch.setattr(smc_engine, "likely", strict)
+    assert smc_p_value(BOTH, replace(SMALL, num_runs=1000)) < ALPHA
+
+
+def test_what_a_requirement_asks_of_a_texts_probability_is_read_from_it(tmp_path: Path) -> None:
+    (tmp_path / "chain.json").write_text(
+        json.dumps({"tokens": ["a"], "initial": [1], "transition": [[1]], "eos": None})
+    )
+
+    def read(condition: str) -> int:
+        program = f"""extern reward odd(t: string): real<lower=0, upper=1>
+        model m() {{ k ~ bernoulli(0.5) t ~ markov("chain.json", max_tokens=2)
+                     require {condition} return t }}"""
+        model = lmppl.compile(program, base_dir=tmp_path).model
+        return len(floors(model, model.potentials[0].expr, "t"))
+
+    assert read("log_prob(t) > -3 and 2 < 9 + log_prob(t) * 3") == 2
+    assert read("log_prob(t) * log_prob(k) > -3") == 1
+    for other in ("log_prob(t) > -3 or k", "log_prob(t) > odd(t)", "abs(log_prob(t)) < 3"):
+        assert read(other) == 0
+    assert read("log_prob(t) == -3 and log_prob(k) > -1") == 0
 
 
 def test_rejection_draws_from_the_posterior() -> None:

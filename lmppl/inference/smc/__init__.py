@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from lmppl.errors import Diagnostic
+from lmppl.evaluation.powers import floors
 from lmppl.inference.proposed import MASKED, TWIST, floor_option, proposal_option
 from lmppl.inference.settings import Referee, Settings, Values, option, refusal
 from lmppl.inference.smc.lookaheads import LOOKAHEADS, scores_prefixes
@@ -22,6 +23,7 @@ class SMC(Settings):
     engine: ClassVar[str] = "lmppl.inference.smc.engine:SMCEngine"
     num_draws_option: ClassVar[str] = "num_particles"
     referee: ClassVar[Referee] = "weighted"
+    follows_log_prob: ClassVar[bool] = True
     more_draws: ClassVar[str] = "use more particles (num_particles)"
 
     num_particles: int = option(256, "particles in each run", lower=2)
@@ -108,6 +110,12 @@ class SMC(Settings):
         masks = any(
             p.kind == "require" and p.facts.decidable in ("safety", "automaton")
             for p in model.potentials
+        )
+        masks |= any(
+            floors(model, p.expr, site.name)
+            for p in model.potentials
+            if p.kind == "require"
+            for site in model.text_sites
         )
         guided = self.proposal != MASKED or self.lookahead not in LOOKAHEADS
         if can_look or masks or guided or not model.text_sites:

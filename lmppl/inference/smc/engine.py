@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lmppl.density import SiteRows, Stage, Target, TextStage, Traces
 from lmppl.density.proposal import Proposal, recovered_site, start_site, tokens_per_step
+from lmppl.density.steering.likely import likely
 from lmppl.density.steering.power import power
 from lmppl.density.steering.protocol import Steering
 from lmppl.inference.failures import by_binding
@@ -195,8 +196,11 @@ class SMCEngine:
 
     def steering(self, rows: SiteRows) -> tuple[Steering, ...]:
         """What guides the draws of a site: the requirements, and what is looked ahead to."""
-        found = self.target.steering(rows)
+        found: tuple[Steering, ...] = self.target.steering(rows)
         text = self.target.stages[rows.number].text
+        if text is not None and self.proposal is None and not self.record:
+            # Who goes on from the particles knows of no masks but those of the automata.
+            found = (*found, likely(self.target, rows.number, text, rows.traces))
         if text is not None and self.learned is not None and self.proposal is None:
             return *found, self.learned.steering(rows.number, rows.traces)
         where = LOOKAHEADS.get(self.settings.lookahead)
