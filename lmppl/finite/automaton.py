@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -42,6 +42,22 @@ class WeightedAutomaton:
     log_final: Tensor
 
     __repr__ = brief
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every text weighs 0 or 1."""
+        final = self.log_final
+        alike = bool(((final == 0.0) | (final == -math.inf)).all())
+        return self.log_weight is None and self.log_token is None and alike
+
+    def to_power(self, power: float) -> WeightedAutomaton:
+        """That in which every text weighs what it does here to a positive power."""
+        return replace(
+            self,
+            log_weight=None if self.log_weight is None else power * self.log_weight,
+            log_token=None if self.log_token is None else power * self.log_token,
+            log_final=power * self.log_final,
+        )
 
     @property
     def num_states(self) -> int:

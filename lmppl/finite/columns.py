@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -62,6 +62,11 @@ class ColumnLevels:
             return table.clone()
         place = torch.searchsorted(columns, states).clamp_max(columns.shape[0] - 1)
         return torch.where(columns[place] == states, values.index_select(1, place), table)
+
+    def __mul__(self, factor: float) -> ColumnLevels:
+        """With all values multiplied by a positive number."""
+        values = tuple(each * factor for each in self.values)
+        return replace(self, values=values, elsewhere=self.elsewhere * factor)
 
     @property
     def dtype(self) -> torch.dtype:

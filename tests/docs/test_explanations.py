@@ -20,7 +20,7 @@ from lmppl.errors.explanations import codes, explanation
 from tests.docs.blocks import ROOT, Block, blocks_in
 
 # Codes whose pages have no examples, and say why in a comment. Nothing else may be added lightly.
-WITHOUT_EXAMPLES = {"LMP904"}
+WITHOUT_EXAMPLES = {"LMP904", "LMP933"}
 _MENTIONED = re.compile(r"""["'](LMP[0-9]{3})["']""")
 _REASON = re.compile(r"<!-- no example: .{20,}? -->", re.DOTALL)
 

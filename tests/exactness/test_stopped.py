@@ -34,6 +34,7 @@ from lmppl.inference.smc import SMC, ahead
 from lmppl.inference.smc.engine import SMCEngine
 from lmppl.inference.smc.engine import State as SMCState
 from lmppl.inference.smc.priors import FinitePrior
+from lmppl.inference.smc.state import selected
 from lmppl.posterior import Posterior
 from lmppl.progress import ProgressEvent
 from lmppl.rng import Stream
@@ -101,7 +102,7 @@ def test_smc_that_keeps_the_heaviest_particles_is_rejected() -> None:
         def _shrink(self, state: SMCState, size: int) -> SMCState:
             best = state.log_weight.argsort(dim=-1, descending=True)[:, :size]
             numbers = torch.arange(self.num_populations).unsqueeze(-1)
-            moved = self._select(state, (best + numbers * state.log_weight.shape[1]).view(-1))
+            moved = selected(state, (best + numbers * state.log_weight.shape[1]).view(-1))
             return replace(moved, log_weight=state.log_weight.gather(1, best))
 
     settings = replace(STOPPED, ess_threshold=0.0)

@@ -125,6 +125,27 @@ class Expected:
             return self
         return replace(found, labels=self.labels)
 
+    def sharpened(self, degree: float) -> Expected:
+        """(E w^degree)^(1/degree) in the place of E w, the weight w that texts are to have.
+
+        Half of what is wrong of the surrogate goes in with degree 2, and a quarter with 4, while
+        the weight counts in full: the higher, the nearer is that to the most that can be had from
+        a beginning, however likely. Where texts weigh 0 or 1 it is a root of what is expected.
+        """
+        value = self.log_value
+        if not self.automaton.is_plain and self.exponent == 1.0:
+            try:
+                value = Expected.of(
+                    self.prior,
+                    self.automaton.to_power(degree),
+                    self.max_tokens,
+                    self.correction,
+                    self.log_shares,
+                ).log_value
+            except TablesTooLarge:
+                value = self.log_value
+        return replace(self, log_value=value * (1.0 / degree))
+
     def log_starts(self, beliefs: Tensor) -> Tensor:
         """`[n]` float64: the log of what is expected of the empty text under beliefs `[n, …]`."""
         start = self.automaton.start(beliefs.shape[0])

@@ -66,6 +66,13 @@ class SMC(Settings):
     )
     move_every: int = option(8, "tokens after which unfinished texts are moved again", lower=1)
     block_size: int = option(8, "the most tokens that a move draws again", lower=1)
+    scouts: float = option(
+        0.25,
+        "share of the particles that are drawn once more where a surrogate steers them, trusting it"
+        " less, to find what was lost; 0 draws none",
+        lower=0.0,
+        upper=1.0,
+    )
     proposal: str = proposal_option(
         "what tokens and choices are proposed by: 'masked', the prior kept to what the constraints"
         " allow"
@@ -74,7 +81,7 @@ class SMC(Settings):
 
     @classmethod
     def small_runs(cls, num_runs: int, size: int) -> SMC:
-        return cls(num_particles=size, num_runs=num_runs)
+        return cls(num_particles=size, num_runs=num_runs, scouts=0.0)
 
     @classmethod
     def suits(cls, model: Model) -> bool:

@@ -22,7 +22,7 @@ from lmppl.inference.families import num_families
 from lmppl.inference.loop import WHOLE, Draws, Info, Shard
 from lmppl.inference.proposing import most_tokens_to_come
 from lmppl.inference.smc import SMC
-from lmppl.inference.smc.ahead import next_ahead
+from lmppl.inference.smc.ahead import Ahead, next_ahead
 from lmppl.inference.smc.alignment import compared_weights
 from lmppl.inference.smc.ancestors import ancestors_of
 from lmppl.inference.smc.findings import draws_of
@@ -31,7 +31,16 @@ from lmppl.inference.smc.lookaheads import LOOKAHEADS
 from lmppl.inference.smc.losses import counted, given_up
 from lmppl.inference.smc.moving import cost_of_moves, due, moved, traced, with_trail
 from lmppl.inference.smc.resizing import grown, resized
-from lmppl.inference.smc.state import State, living, side_by_side
+from lmppl.inference.smc.scouting import following, is_watched, settings_of
+from lmppl.inference.smc.state import (
+    State,
+    is_open,
+    selected,
+    side_by_side,
+    weighed,
+    without_dead,
+)
+from lmppl.inference.smc.watching import Watch
 from lmppl.inference.starting import Population
 from lmppl.inference.twists import LookAhead
 from lmppl.inference.zero_mass import zero_mass
@@ -64,6 +73,7 @@ class SMCEngine:
     record: bool = False  # keeps what each token cost, for methods that go on from the particles
     proposal: Proposal | None = None
     learned: LookAhead | None = None
+    leads: tuple[Ahead, ...] | None = None  # how the run looks ahead whose scouts these are
 
     @property
     def num_populations(self) -> int:
@@ -105,6 +115,7 @@ class SMCEngine:
             own_steps=counts,
             ess=(),
             first_run=first_run,
+            watch=None if self.leads is None else Watch.begin(self.target, 0, groups.to(device)),
         )
 
     @property
@@ -115,11 +126,22 @@ class SMCEngine:
     def merge(self, states: Sequence[State]) -> State:
         return side_by_side(states, self.target.num_groups)
 
-    def is_done(self, state: State) -> bool:
+    def is_drawn(self, state: State) -> bool:
+        """Whether all sites are drawn; scouts may be on their way still."""
         return state.stage >= len(self.target.stages)
+
+    def is_done(self, state: State) -> bool:
+        scouts = state.scouts
+        return self.is_drawn(state) and (scouts is None or self.is_drawn(scouts))
 
     def step(self, state: State) -> tuple[State, Info]:
         number = state.stage
+        if state.scouts is not None:
+            scouts, checked = self._scouting(state).step(state.scouts)
+            told = replace(checked, stage=f"checking {checked.stage}")
+            return replace(state, scouts=scouts), told
+        if self.is_drawn(state):
+            return state, Info("checking", 0, None)  # in a hurry no scouts are waited for
         stage = self.target.stages[number]
         if state.moves_left:
             return moved(state, self.target, self.settings, self.stream)
@@ -129,6 +151,8 @@ class SMCEngine:
                 return state, info
         own_steps = state.own_steps + self._is_open(state)
         new, changed, num_drawn = self._draw(state, stage)
+        if self.is_drawn(new) and new.watch is not None and self.leads is None:
+            new = replace(new, scouts=self._scouting(new).init())
         tokens = num_drawn * tokens_per_step(self.target, self.proposal, number)
         total = stage.num_steps
         done = total if new.run is None else int(new.run.position or 0)
@@ -141,7 +165,7 @@ class SMCEngine:
         ess = effective_sample_size(new.log_weight)
         families = num_families(new.eve.view_as(new.log_weight), new.log_weight)
         new = replace(new, ess=(*new.ess, ess), num_ancestors=(*new.num_ancestors, families))
-        if not self.is_done(new):
+        if not self.is_drawn(new):
             new = self._resample(new, effective_sample_size(new.compared))
         return due(grown(new, self.settings.num_particles, self._resized), self.settings), info
 
@@ -159,23 +183,31 @@ class SMCEngine:
                 grows = not record and settings.resample_at == "token" and settings.ess_threshold
                 growth = ahead.growth if grows else None
                 state = replace(state, ahead=None, told=told, growth=growth)
+                if is_watched(ahead, settings):
+                    watch = state.watch or Watch.begin(self.target, number, state.traces.group)
+                    state = replace(state, watch=watch, aheads=(*state.aheads, ahead))
             run = start_site(
                 self.target, self.proposal, rows, *steering, record=record, looks_ahead=True
             )
             state = with_trail(replace(state, run=run), stage, settings)
         # Before the first token of all, every text of a binding is the same.
         first = number == 0 and not run.position and run.num_open == run.num_rows
-        stream = self.stream.child("site", number)
-        if state.log_weight.shape[1] > self.settings.num_particles:
+        stream, seen = self.stream.child("site", number), None
+        if state.log_weight.shape[1] > settings.num_particles:
             stream = stream.child("grown")
         uniforms = stream.uniforms(state.counters, run.position or 0)
-        run, step = stage.step(run, uniforms)
+        if state.watch is None:
+            run, step = stage.step(run, uniforms)
+        else:
+            watch = state.watch.at(self.target, number, run.position or 0)
+            run, step, watch, seen = watch.stepped(stage, run, uniforms)
+            state = replace(state, watch=watch)
         state = traced(replace(state, run=run), step)
         changed = False
         if run.weighs_tokens:
             gain = torch.zeros_like(state.log_weight).view(-1)
             gain = gain.index_copy(0, step.rows, step.log_weight)
-            state = self._weighed(state, gain)
+            state = weighed(state, gain, seen)
             if not step.is_bounded and not state.is_known:
                 state = replace(state, is_bounded=False)
             elif first and step.log_base is None and not state.is_known:
@@ -217,10 +249,18 @@ class SMCEngine:
         """One step of what is done before texts are begun; no information once all is done."""
         if self.proposal is not None or self.learned is not None:
             return state, None  # what was fitted knows the end by itself
+        if self.leads is not None:
+            return following(self.leads, self.target, state), None
         stream = self.stream.child("ahead", state.stage)
         where = self.target, state.stage, text, state.traces
         ahead, info = next_ahead(state.ahead, *where, stream, self.settings)
         return (state if ahead is state.ahead else replace(state, ahead=ahead)), info
+
+    def _scouting(self, state: State) -> SMCEngine:
+        """What draws the scouts of a run, which does not look ahead by itself."""
+        stream = self.stream.child("scouts", state.first_run)
+        settings = settings_of(self.settings)
+        return replace(self, settings=settings, stream=stream, record=False, leads=state.aheads)
 
     def _look_ahead(self, state: State, moved: Tensor) -> tuple[State, bool]:
         """Scores unfinished texts every few tokens, and those that have just ended at once."""
@@ -241,18 +281,19 @@ class SMCEngine:
         steered, gain, blind = run.steered.look(run, rows)
         state = replace(state, run=replace(run, steered=steered), blind=state.blind or blind)
         every = torch.zeros_like(state.log_weight).view(-1).index_copy(0, rows, gain)
-        return self._weighed(state, every), True
+        return weighed(state, every), True
 
     def _finish(self, state: State, stage: Stage) -> State:
         """What was drawn becomes the site's value; the twist goes out, the factors come in."""
         self._require_mass(state)
-        state = self._without_dead(state)
+        state = without_dead(state, self.target.num_groups)
         run = state.run
         assert run is not None
         before = state.traces.total_log_potential()
         traces = state.traces.with_value(stage.name, stage.finish(run), run.log_prior)
         traces = self.target.apply_potentials(traces, state.stage)
-        gain = run.unsteered(traces.total_log_potential() - before)
+        of_factors = traces.total_log_potential() - before
+        seen = None if state.watch is None else state.watch.unsteered(run, of_factors)
         where = self.target, self.settings.num_runs, state.stage, state.stage
         most = state.log_most + most_of_factors(*where, state.followed)
         state = replace(
@@ -264,35 +305,11 @@ class SMCEngine:
             log_most=most,
             is_known=False,
         )
-        return self._weighed(state, gain)
-
-    def _without_dead(self, state: State) -> State:
-        """Dead particles hold unfinished values that must not be scored: they take the place of a
-        living one, keeping weight zero."""
-        source = living(state.log_weight.view(-1), self.target.num_groups)
-        if source is None:
-            return state
-        return replace(self._select(state, source), log_weight=state.log_weight, eve=state.eve)
-
-    def _weighed(self, state: State, gain: Tensor) -> State:
-        # A dead particle stays dead whatever the gain: −inf + inf must not become NaN.
-        log_weight = state.log_weight.view(-1)
-        new = torch.where(log_weight == -math.inf, log_weight, log_weight + gain)
-        return replace(state, log_weight=new.view_as(state.log_weight))
+        return weighed(state, run.unsteered(of_factors), seen)
 
     def _require_mass(self, state: State) -> None:
         if not bool((state.log_weight > -math.inf).any()):
             raise zero_mass(self.target, f"all {state.log_weight.numel()} particles died")
-
-    def _select(self, state: State, indices: Tensor) -> State:
-        return replace(
-            state,
-            traces=state.traces.select(indices),
-            run=None if state.run is None else state.run.select(indices),
-            trail=None if state.trail is None else state.trail.select(indices),
-            ahead=None if state.ahead is None else state.ahead.select(indices),
-            eve=state.eve[indices],
-        )
 
     @timed("resample")
     def _resample(self, state: State, ess: Tensor) -> State:
@@ -314,7 +331,7 @@ class SMCEngine:
         to_come = most_of_factors(*where, state.followed)
         state = given_up(state, ancestors, low, to_come)
         flat = (ancestors + numbers.unsqueeze(-1) * num_particles).view(-1)
-        state = counted(self._select(state, flat), state, low)
+        state = counted(selected(state, flat), state, low)
         return replace(
             state,
             log_weight=new_weight,
@@ -324,17 +341,8 @@ class SMCEngine:
         )
 
     def _is_open(self, state: State) -> Tensor:
-        """Of which bindings some text is open or all are complete, `[populations]`.
-
-        The others wait for the texts of other bindings, as they would not alone.
-        """
-        device = state.log_weight.device
-        num_groups = self.target.num_groups
-        if num_groups == 1 or state.run is None:
-            return torch.ones(self.num_populations, dtype=torch.bool, device=device)
-        found = torch.zeros(num_groups, dtype=torch.bool, device=device)
-        found[state.run.open // (state.run.num_rows // num_groups)] = True
-        return found.repeat_interleave(self.settings.num_runs)
+        """Of which bindings some text is open or all are complete, `[populations]`."""
+        return is_open(state, self.target.num_groups)
 
     def hurry(self, state: State, *, spent: float, left: float) -> State:
         """Fewer particles, as many as can be finished; not before half of the budget is spent.
@@ -347,6 +355,8 @@ class SMCEngine:
             self.target, state.stage, state.run, state.log_weight.numel(), self.proposal
         ) * (1.0 + cost_of_moves(self.settings))
         enough = spent < left or needed <= left
+        if state.scouts is not None and (math.isinf(spent) or left <= 0):
+            return replace(state, scouts=None, watch=None)
         # Whoever interrupts does not want to wait for a pilot, either.
         if state.ahead is not None and (math.isinf(spent) or not enough):
             state = replace(state, ahead=state.ahead.without_pilot())
@@ -367,9 +377,11 @@ class SMCEngine:
         """Every population with `size` particles, resampled."""
         numbers = torch.arange(self.num_populations, device=state.log_weight.device)
         runs = state.first_run * self.target.num_groups + numbers
-        return resized(state, size, self.stream.child(name), self._select, runs)
+        return resized(state, size, self.stream.child(name), selected, runs)
 
     def recover(self, state: State) -> State:
+        if state.scouts is not None:
+            return replace(state, scouts=None, watch=None)
         if state.run is None:
             # What a pilot has in caches may be half written.
             return replace(state, ahead=state.ahead and state.ahead.without_pilot())

@@ -17,6 +17,7 @@ from lmppl.inference.failures import NoMass
 from lmppl.inference.loop import Draws
 from lmppl.inference.smc import SMC
 from lmppl.inference.smc.known import ROUNDING
+from lmppl.inference.smc.scouting import missing
 from lmppl.inference.smc.state import State
 from lmppl.posterior import Estimate
 from lmppl.posterior.pareto import pareto_tail
@@ -53,6 +54,11 @@ def draws_of(target: Target, settings: SMC, state: State, complete: bool, group:
             by_factors=not state.followed,
         )
     log_missing, misled = _misled(target, state, here, log_z)
+    lost = None
+    if state.scouts is not None and state.scouts.stage >= len(target.stages):
+        value = float(log_mean_exp(log_z))
+        lost = missing(state, state.scouts, group, target.num_groups, value)
+        log_missing = max(log_missing, lost.log_missing(value))
     first = settings.num_particles
     num_looks = float(first * runs - int(state.unlooked[here].sum()))
     evidence = Estimate.from_genealogy(
@@ -89,7 +95,9 @@ def draws_of(target: Target, settings: SMC, state: State, complete: bool, group:
     if state.told:
         diagnostics["lookahead"] = {told.site: dict(told.facts) for told in state.told}
         info["lookahead_seconds"] = np.array([told.seconds for told in state.told])
-    warnings = [] if misled is None else [misled]
+    if lost is not None:
+        diagnostics["scouts"] = lost.facts()
+    warnings = [words for words in (misled, lost and lost.warning()) if words]
     if size < settings.num_particles:
         warnings.append(
             f"only {size} of {settings.num_particles} particles"

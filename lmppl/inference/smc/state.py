@@ -13,6 +13,7 @@ from lmppl.density import Run, Traces, concatenate
 from lmppl.inference.smc.ahead import Ahead, Told
 from lmppl.inference.smc.growing import Growth
 from lmppl.inference.smc.rejuvenating import Trail
+from lmppl.inference.smc.watching import Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,9 @@ class State:
     run of a binding: a binding draws what it would draw alone.
     `growth` says when there are to be more particles, for the rest of the text only; populations
     have as many as `log_weight` says.
+    `watch` is what every text has gained on its way, kept where something is to be compared with
+    that; `aheads` are how texts were looked ahead to that are followed by `scouts`, which are runs
+    of their own (see `scouting`).
     `trail` is how the texts in the making came to be, where they are moved; they are to make
     `moves_left` moves before they go on. `proposed` and `accepted` `[populations]` count them.
     """
@@ -78,6 +82,32 @@ class State:
     growth: Growth | None = None
     trail: Trail | None = None
     moves_left: int = 0
+    watch: Watch | None = None
+    aheads: tuple[Ahead, ...] = ()
+    scouts: State | None = None
+
+
+def weighed(state: State, gain: Tensor, seen: Tensor | None = None) -> State:
+    """With what every row `[rows]` has gained; `seen` is what is watched of it, where that is
+    something else."""
+    # A dead particle stays dead whatever the gain: −inf + inf must not become NaN.
+    log_weight = state.log_weight.view(-1)
+    new = torch.where(log_weight == -math.inf, log_weight, log_weight + gain)
+    watch = state.watch and state.watch.with_gain(gain if seen is None else seen)
+    return replace(state, log_weight=new.view_as(state.log_weight), watch=watch)
+
+
+def selected(state: State, indices: Tensor) -> State:
+    """The rows `indices` `[rows]`, with repeats, in the place of those that there were."""
+    return replace(
+        state,
+        traces=state.traces.select(indices),
+        run=None if state.run is None else state.run.select(indices),
+        trail=None if state.trail is None else state.trail.select(indices),
+        watch=None if state.watch is None else state.watch.select(indices),
+        ahead=None if state.ahead is None else state.ahead.select(indices),
+        eve=state.eve[indices],
+    )
 
 
 def living(log_weight: Tensor, num_groups: int) -> Tensor | None:
@@ -95,6 +125,28 @@ def living(log_weight: Tensor, num_groups: int) -> Tensor | None:
     first = torch.where(by_binding.any(-1), first, alive.nonzero()[0])
     found = first.repeat_interleave(by_binding.shape[1])
     return torch.where(alive, torch.arange(alive.shape[0], device=alive.device), found)
+
+
+def without_dead(state: State, num_groups: int) -> State:
+    """Dead particles hold unfinished values that must not be scored: they take the place of a
+    living one, keeping weight zero."""
+    source = living(state.log_weight.view(-1), num_groups)
+    if source is None:
+        return state
+    return replace(selected(state, source), log_weight=state.log_weight, eve=state.eve)
+
+
+def is_open(state: State, num_groups: int) -> Tensor:
+    """Of which bindings some text is open or all are complete, `[populations]`.
+
+    The others wait for the texts of other bindings, as they would not alone.
+    """
+    populations, device = state.log_weight.shape[0], state.log_weight.device
+    if num_groups == 1 or state.run is None:
+        return torch.ones(populations, dtype=torch.bool, device=device)
+    found = torch.zeros(num_groups, dtype=torch.bool, device=device)
+    found[state.run.open // (state.run.num_rows // num_groups)] = True
+    return found.repeat_interleave(populations // num_groups)
 
 
 def side_by_side(states: Sequence[State], num_groups: int) -> State:
@@ -156,6 +208,10 @@ def side_by_side(states: Sequence[State], num_groups: int) -> State:
         blind=next((state.blind for state in states if state.blind is not None), None),
         is_bounded=all(state.is_bounded for state in states),
         followed=frozenset.intersection(*(state.followed for state in states)),
+        watch=_watches([state.watch for state in states], rows.to(device)),
+        scouts=None
+        if any(state.scouts is None for state in states)
+        else side_by_side([state.scouts for state in states if state.scouts], num_groups),
         first_run=min(state.first_run for state in states),
     )
 
@@ -170,6 +226,15 @@ def _wide(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         torch.nn.functional.pad(tensor, (0, most - size), value=-math.inf)
         for tensor, size in zip(tensors, sizes, strict=True)
     ]
+
+
+def _watches(watches: Sequence[Watch | None], rows: Tensor) -> Watch | None:
+    """What the texts of all states have gained, in the order of `rows`."""
+    known = [watch for watch in watches if watch is not None]
+    if len(known) < len(watches):
+        return None
+    gained = torch.cat([watch.gained for watch in known])[rows]
+    return Watch(gained, since=max(watch.since for watch in known))
 
 
 def _order(sizes: Sequence[int], num_groups: int) -> Tensor:

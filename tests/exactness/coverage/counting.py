@@ -138,7 +138,7 @@ class Runner:
             options["proposal"] = self.guide(setting)
         by = contextlib.nullcontext()
         if setting.surrogate is not None:
-            by = looking_ahead_by(surrogate(setting.case, setting.surrogate))
+            by = looking_ahead_by(surrogate(setting.case, setting.surrogate, seed))
         try:
             with by:
                 post = lmppl.infer(
@@ -164,13 +164,14 @@ class Runner:
         return self._guides[setting.name]
 
 
-def surrogate(case: Case, nats: float) -> KnownStates:
-    """The prior of a case with normal noise on every log probability, always the same."""
+def surrogate(case: Case, nats: float, seed: int = 0) -> KnownStates:
+    """The prior of a case with normal noise on every log probability, the same for a seed."""
     rows = np.array([*case.prior.transition, case.prior.initial], dtype=np.float64)
     size = rows.shape[1]
     # The row of an end token may be all zero: nothing follows it.
     rows[rows.sum(1) == 0.0] = 1.0
-    noise = nats * np.random.default_rng(zlib.crc32(case.name.encode())).normal(size=rows.shape)
+    rng = np.random.default_rng((zlib.crc32(case.name.encode()), seed))
+    noise = nats * rng.normal(size=rows.shape)
     with np.errstate(divide="ignore"):
         log_rows = torch.from_numpy(np.log(rows) / case.temperature + noise)
     return KnownStates.of(log_rows.log_softmax(-1), torch.arange(size), size)
