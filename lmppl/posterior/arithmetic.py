@@ -101,6 +101,8 @@ def _kind(a: Estimate, b: Estimate) -> Kind:
     kinds.discard("exact")
     if not kinds:
         return "exact"
+    if "of what was seen" in kinds:
+        return "of what was seen"
     # A product of independent unbiased estimates of evidences is unbiased.
     return kinds.pop() if len(kinds) == 1 else "consistent"
 

@@ -15,7 +15,9 @@ from lmppl.posterior.arithmetic import negative, scaled, total
 from lmppl.posterior.intervals import normal_quantile, student_quantile
 from lmppl.posterior.mean_bounds import Units, mean_interval
 
-Kind = Literal["exact", "unbiased", "lower bound", "upper bound", "bracket", "consistent"]
+Kind = Literal[
+    "exact", "unbiased", "lower bound", "upper bound", "bracket", "consistent", "of what was seen"
+]
 Floats = NDArray[np.float64]
 
 
@@ -27,7 +29,9 @@ class Estimate:
     estimate of the evidence (the value itself is too low on average); `lower bound` and
     `upper bound`, which an ELBO and its reverse are and an evidence is not; and `bracket`, where
     `lower` and `upper` hold the evidence at the stated confidence and `value` is their middle.
-    Of an expectation the kind is `exact` or `consistent`.
+    Of an expectation the kind is `exact`, `consistent`, or `of what was seen`: the same where
+    nothing bounds how much of the posterior the draws may have missed, so that the interval is one
+    for the error of draws like these, and of the rest it holds what is known to have been lost.
 
     `[lower, upper]` holds the true value at the stated `confidence`; a side that the draws cannot
     bound is infinite. A standard error that cannot be known from the draws is infinite too.
@@ -337,6 +341,7 @@ _KIND_IN_WORDS = {
     "unbiased": "unbiased in Z",
     "lower bound": "a lower bound",
     "upper bound": "an upper bound",
+    "of what was seen": "of what was seen",
 }
 
 

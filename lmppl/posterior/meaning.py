@@ -50,7 +50,7 @@ def kl_to_prior(draws: WeightedDraws, confidence: float = 0.95) -> Estimate | No
         _error_of_difference(draws, mean, evidence),
         mean.lower - evidence.upper,
         mean.upper - evidence.lower,
-        "consistent",
+        "consistent" if mean.is_exact else mean.kind,
         max(0.0, round(1.0 - missed, 12)),
     ).clipped(0.0, math.inf)
 
@@ -130,7 +130,7 @@ def perplexity(draws: WeightedDraws, site: str | None = None, confidence: float 
         value * around.standard_error,
         _exp(nats + around.lower),
         _exp(nats + around.upper),
-        "consistent",
+        around.kind,
         confidence,
     ).clipped(1.0, math.inf)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lmppl.posterior.cells import Cells
 from lmppl.posterior.chains import autocorrelation_ess
-from lmppl.posterior.estimate import Estimate, cluster_sums, hangs_on_few, honest_error
+from lmppl.posterior.estimate import Estimate, Kind, cluster_sums, hangs_on_few, honest_error
 from lmppl.posterior.mean_bounds import Units, lower_end, mean_interval, upper_end
 from lmppl.posterior.pareto import heaviest_further
 from lmppl.posterior.unseen import Unseen
@@ -44,6 +44,13 @@ class Sample:
 
     def __repr__(self) -> str:
         return f"<Sample of {len(self.weights)} draws>"
+
+    @property
+    def kind(self) -> Kind:
+        """Of what statistics of the draws say."""
+        unseen = self.unseen
+        is_open = unseen is not None and unseen.log_further == math.inf
+        return "of what was seen" if is_open else "consistent"
 
     @property
     def alive(self) -> NDArray[np.bool_]:
@@ -146,7 +153,7 @@ def mean(sample: Sample, x: Floats, bounds: Range, confidence: float) -> Estimat
     lower, upper = _interval(sample, x, bounds, confidence, sample.cells)
     delta = sample.delta_error(x, value)
     error = honest_error(delta, lower, upper, confidence, on_few=sample.hangs_on_few)
-    return Estimate(value, error, min(lower, value), max(upper, value), "consistent", confidence)
+    return Estimate(value, error, min(lower, value), max(upper, value), sample.kind, confidence)
 
 
 def _interval(
@@ -187,7 +194,7 @@ def standard_deviation(sample: Sample, x: Floats, bounds: Range, confidence: flo
         delta = sample.delta_error(squares, value**2) / (2.0 * value)
     delta = delta if delta > 0.0 else 0.0
     error = honest_error(delta, lower, upper, confidence, on_few=sample.hangs_on_few)
-    return Estimate(value, error, min(lower, value), max(upper, value), "consistent", confidence)
+    return Estimate(value, error, min(lower, value), max(upper, value), sample.kind, confidence)
 
 
 def quantile(sample: Sample, x: Floats, q: float, bounds: Range, confidence: float) -> Estimate:
@@ -224,7 +231,7 @@ def quantile(sample: Sample, x: Floats, q: float, bounds: Range, confidence: flo
     lower = bounds[0] if first_not_below == 0 else float(levels[first_not_below - 1])
     upper = bounds[1] if first_reached == levels.size else float(levels[first_reached])
     error = honest_error(0.0, lower, upper, confidence)
-    return Estimate(value, error, min(lower, value), max(upper, value), "consistent", confidence)
+    return Estimate(value, error, min(lower, value), max(upper, value), sample.kind, confidence)
 
 
 def _first(size: int, holds: Callable[[int], bool]) -> int:

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from lmppl.posterior import Estimate, ExpectationResult, log_mean_exp, verdict_of
+from lmppl.posterior import (
+    Estimate,
+    ExpectationResult,
+    Posterior,
+    Unseen,
+    log_mean_exp,
+    verdict_of,
+)
 from lmppl.posterior.intervals import (
     normal_quantile,
     proportion_interval,
@@ -330,3 +337,22 @@ def test_an_exact_value_at_its_bound_is_equal_up_to_rounding() -> None:
 def test_a_result_survives_a_dictionary() -> None:
     result = ExpectationResult("a", "mean(x) >= 0", Estimate.exact(1.0), "holds", "mean", ">=", 0.0)
     assert ExpectationResult.from_dict(result.to_dict()) == result
+
+
+def test_what_nothing_bounds_is_said_to_be_of_what_was_seen() -> None:
+    """And so is what is made of it: no sum may sound surer than its parts."""
+    draws = {"text": ["a", "b", "c", "d"] * 10}
+    x = np.arange(40.0) % 7
+    kinds = []
+    for log_further in (math.inf, -3.0):
+        post = Posterior(
+            sites=draws, log_weights=np.zeros(40), unseen=Unseen(log_further=log_further)
+        )
+        every = [post.statistic(x), post.std(x), post.quantile(x, 0.4)]
+        kinds.append({each.kind for each in every})
+    assert kinds == [{"of what was seen"}, {"consistent"}]
+    seen = Estimate(0.5, 0.1, 0.3, 0.7, "of what was seen")
+    assert str(seen) == "0.50 ± 0.10 (of what was seen; 95%: 0.30 to 0.70)"
+    sure = Estimate(0.5, 0.1, 0.3, 0.7, "consistent")
+    assert (seen - sure).kind == (sure + seen).kind == (2.0 * seen).kind == "of what was seen"
+    assert Estimate.from_dict(seen.to_dict()) == seen
