@@ -12,6 +12,7 @@ from lmppl.inference.planning import plan_method
 from lmppl.inference.proposed import TWIST
 from lmppl.inference.references import (
     kind_taken,
+    line_implied,
     line_named,
     reference_mistake,
     references,
@@ -83,14 +84,15 @@ def wanted(model: Model, settings: Settings, held: Mapping[str, object]) -> Want
             return Wanted(setting.name, kind_taken(setting), None, given)
         if mistake := reference_mistake(setting, value, model.infers):
             raise LmpError([mistake])
-        return Wanted(setting.name, kind_taken(setting), line)
+        implied = line or line_implied(setting, value, model.span)
+        return Wanted(setting.name, kind_taken(setting), implied)
     return None
 
 
 def _is_directory(value: str) -> bool:
     from pathlib import Path
 
-    return "\0" not in value and Path(value).is_dir()
+    return bool(value) and "\0" not in value and Path(value).is_dir()
 
 
 def _too_many(names: str) -> Diagnostic:
@@ -130,7 +132,7 @@ def given(
             raise misfit(why, wanted.kind)
         return found, budget
     name = wanted.line.name or wanted.line.method
-    earlier, left = run_line(name, target, settings, values, budget, progress)
+    earlier, left = run_line(wanted.line, target, settings, values, budget, progress)
     made = [each for each in earlier if not isinstance(each, InferenceError)]
     manifest = made[0].manifest
     facts = {
@@ -155,14 +157,14 @@ def _floor(settings: Settings) -> float:
 
 
 def run_line(
-    name: str,
+    line: InferSpec,
     target: Target,
     settings: Settings,
     values: Sequence[Mapping[str, object]],
     budget: Budget,
     progress: ProgressListener | None,
 ) -> tuple[list[Posterior | InferenceError], Budget]:
-    """What an `infer` line of the file finds, for every binding, and what is left of a budget.
+    """What an `infer` line finds, for every binding, and what is left of a budget.
 
     It may spend half of the budget. Without a seed of its own it has one that follows from that of
     the run which wants it.
@@ -178,7 +180,8 @@ def run_line(
 
     assert settings.seed is not None
     model = target.model
-    own = settings_for(model, None, name, {})
+    name = line.name or line.method
+    own = settings_for(replace(model, infers=(line,)), None, name, {})
     if own.seed is None:
         own = replace(own, seed=Stream.from_seed(settings.seed).child("line", name).key % 2**31)
     own = replace(own, device=settings.device, dtype=settings.dtype)

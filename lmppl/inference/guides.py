@@ -23,6 +23,9 @@ from lmppl.posterior import Posterior
 from lmppl.posterior.storage import guide_directory
 from lmppl.records import brief
 
+# What reading something raises that is no guide, or a damaged one.
+_UNREADABLE = (ValueError, KeyError, TypeError, OSError, RuntimeError, SafetensorError)
+
 
 class Given(Protocol):
     """Something fitted that a run is to draw by; `facts` are what the manifest keeps of it."""
@@ -134,11 +137,12 @@ def held_twist(value: object, target: Target) -> GivenTwist | None:
         return GivenTwist.of(value, target)
     if not isinstance(value, (str, os.PathLike)):
         return None
+    place = _within(Path(value), TWIST)
     try:
-        found = read_twist(target, _within(Path(value), TWIST))
-    except (ValueError, KeyError, OSError, SafetensorError) as error:
-        words = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
-        raise misfit(f"what {value} holds is no twist of this model: {words}", TWIST) from error
+        found = read_twist(target, place)
+    except _UNREADABLE as error:
+        why = f"what {value} holds is no twist of this model: {_in_words(error, place)}"
+        raise misfit(why, TWIST) from error
     return GivenTwist.of(found, target, directory=str(value))
 
 
@@ -146,7 +150,11 @@ def _within(place: Path, kind: str) -> Path:
     """The directory of what was fitted: that of a saved posterior is inside it."""
     if not (place / "posterior.json").is_file():
         return place
-    within = guide_directory(place)
+    try:
+        within = guide_directory(place)
+    except _UNREADABLE as error:
+        why = f"the posterior in {place} cannot be read: {_in_words(error, place)}"
+        raise misfit(why, kind) from error
     if within is None:
         raise misfit(f"the posterior in {place} was saved without a {kind}", kind)
     return within
@@ -167,10 +175,24 @@ def held_guide(value: object, target: Target, floor: float) -> GivenGuide | None
     place = _within(Path(value), GUIDE)
     try:
         guide = read_guide(target.of_groups([0]), place)
-    except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
-        words = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
-        raise misfit(f"what {value} holds is no guide of this model: {words}") from error
+    except _UNREADABLE as error:
+        why = f"what {value} holds is no guide of this model: {_in_words(error, place)}"
+        raise misfit(why) from error
     return GivenGuide.of([guide], target, floor, directory=str(value))
+
+
+def _in_words(error: Exception, place: Path) -> str:
+    """What is wrong with something in a directory."""
+    if isinstance(error, KeyError):
+        return f"{error.args[0]!r} is missing"
+    if isinstance(error, NotADirectoryError):
+        return "it is no directory"
+    if isinstance(error, FileNotFoundError):
+        missing = Path(error.filename or place).name
+        return f"{missing} is missing" if place.is_dir() else "there is no such directory"
+    if isinstance(error, SafetensorError):
+        return f"its numbers cannot be read ({error}): it is damaged"
+    return str(error)
 
 
 def misfit(why: str, kind: str = GUIDE) -> InferenceError:

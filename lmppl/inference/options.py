@@ -27,7 +27,7 @@ def settings_from_options(
     values: dict[str, object] = {}
     for name, value in options.items():
         if name not in known:
-            problems.append(_unknown_option(method, name, tuple(known)))
+            problems.append(_unknown_option(method, name, value, known))
             continue
         if value is None and "none" in known[name].metadata["choices"]:
             # The command line reads `none` as no value, and here it is one of the words.
@@ -49,11 +49,16 @@ def settings_from_options(
     return (None if problems else method(**values)), problems  # type: ignore[arg-type]
 
 
-def _unknown_option(method: type[Settings], name: str, known: tuple[str, ...]) -> Diagnostic:
+def _unknown_option(
+    method: type[Settings], name: str, value: object, settings: Mapping[str, Any]
+) -> Diagnostic:
+    known = tuple(settings)
     meant = _meant_option(method, name, known)
     owners = [m.name for m in METHODS if name in {f.name for f in fields(m)}]
     elsewhere = f"{name} is an option of {', '.join(owners)}" if owners else ""
-    if meant is not None:
+    if meant is not None and value and value == settings[meant].metadata["fits"]:
+        help_ = f'{method.name} has `{meant}` for that: `{meant}="{value}"`'
+    elif meant is not None:
         help_ = "; ".join(filter(None, (f"{method.name} has `{meant}` for that", elsewhere)))
     elif guess := closest(name, known):
         help_ = f"did you mean `{guess}`?"
@@ -139,6 +144,8 @@ def _misfit(setting: Any, value: object) -> str | None:
     if kind == "bool" and not isinstance(value, bool):
         return "it must be true or false"
     if kind == "str" and not isinstance(value, str):
+        if setting.metadata["takes"] and isinstance(value, (list, tuple)):
+            return f"it must be one {setting.metadata['takes']}, for all bindings"
         return "it must be a string"
     choices = setting.metadata["choices"]
     if choices and value not in choices and not setting.metadata["takes"]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
-from lmppl.errors import Diagnostic, closest
+from lmppl.errors import Diagnostic, Span, closest
 from lmppl.inference.methods import METHODS, method_named
 from lmppl.inference.settings import Settings
 from lmppl.ir.model import InferSpec
@@ -49,6 +49,8 @@ def reference_mistake(setting: Any, value: object, specs: Sequence[InferSpec]) -
         return None
     name = setting.name
     spec = line_named(specs, value)
+    if spec is None and value and value == setting.metadata["fits"]:
+        return None
     if spec is None:
         return _unknown(setting, value, specs)
     method = method_named(spec.method)
@@ -70,8 +72,9 @@ def _unknown(setting: Any, value: str, specs: Sequence[InferSpec]) -> Diagnostic
         for spec in specs
         if (method := method_named(spec.method)) is not None and method.gives == kind
     ]
-    words = [f'"{choice}"' for choice in setting.metadata["choices"]]
-    if guess := closest(value, [*lines, *setting.metadata["choices"]]):
+    choices = [*setting.metadata["choices"], *filter(None, [setting.metadata["fits"]])]
+    words = [f'"{choice}"' for choice in choices]
+    if guess := closest(value, [*lines, *choices]):
         help_ = f"did you mean `{guess}`?" if guess in lines else f'did you mean `"{guess}"`?'
     else:
         given = (
@@ -86,6 +89,15 @@ def _unknown(setting: Any, value: str, specs: Sequence[InferSpec]) -> Diagnostic
         f"{setting.name} names `{value}`, and no `infer` line that leaves a {kind} is called so",
         help=help_,
     )
+
+
+def line_implied(setting: Any, value: object, span: Span) -> InferSpec | None:
+    """The line that a word of a setting stands for, though nobody wrote it; None: for none."""
+    if not setting.metadata["fits"] or value != setting.metadata["fits"]:
+        return None
+    kind = kind_taken(setting)
+    giver = next(method for method in METHODS if method.gives == kind)
+    return InferSpec(giver.name, {}, span, str(value))
 
 
 def _givers(kind: str) -> str:

@@ -32,12 +32,21 @@ def option(
     upper: float = math.inf,
     choices: tuple[str, ...] = (),
     takes: str = "",
+    fits: str = "",
 ) -> Any:
     """A setting with its default, its meaning in one sentence and its permitted values.
 
-    With `takes` it may also name another `infer` line whose method gives that kind of thing.
+    With `takes` it may also name another `infer` line whose method gives that kind of thing; `fits`
+    is a word that stands for such a line, with the options that its method has by default, where no
+    line is called so.
     """
-    metadata = {"doc": doc, "range": Interval(lower, upper), "choices": choices, "takes": takes}
+    metadata = {
+        "doc": doc,
+        "range": Interval(lower, upper),
+        "choices": choices,
+        "takes": takes,
+        "fits": fits,
+    }
     return field(default=default, metadata=metadata)
 
 

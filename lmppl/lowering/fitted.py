@@ -17,7 +17,7 @@ from pyro import poutine
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lmppl.density import Target, Traces, concatenate
+from lmppl.density import Stage, Target, Traces, concatenate
 from lmppl.density.walk import scored, walk
 from lmppl.fence import fenced
 from lmppl.jsons import read_json
@@ -33,6 +33,12 @@ from lmppl.writing import whole_directory
 FORMAT_VERSION = 1
 _DESCRIPTION = "lmppl_guide.json"
 _BATCH = 256
+# What a site differs by where its description does.
+_OTHERS = {
+    "kind": "values of another kind",
+    "values": "other values",
+    "vocabulary_digest": "another vocabulary",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,12 +269,18 @@ def read_guide(target: Target, directory: Path) -> FittedGuide:
         raise ValueError(f"it draws {', '.join(saved)}, and the model {', '.join(names)}")
     for site, stage in zip(description["sites"], target.stages, strict=True):
         described = json.loads(json.dumps(stage.described(), default=str))
-        for key in ("kind", "values", "vocabulary_digest"):
+        for key in _OTHERS:
             if key in site and site[key] != described.get(key):
-                raise ValueError(f"`{stage.name}` has another {key.partition('_')[0]} there")
+                raise ValueError(f"`{stage.name}` has {_OTHERS[key]} there")
     kind, rank = description.get("guide", "full"), description.get("lora_rank", 8)
     make = partial(Guide, target, kind=kind, lora_rank=rank)
-    return restore_guide(initialised(make, Stream.from_seed(0)), directory)
+    found = restore_guide(initialised(make, Stream.from_seed(0)), directory)
+    # That of several bindings is not read as a whole, and networks are written as others read them.
+    parts = [found.module.part(number) for number in range(len(names))]
+    is_whole = description["num_bindings"] == 1 and not any(part.is_network for part in parts)
+    if is_whole and found.module.digest != description["guide_digest"]:
+        raise ValueError("its numbers are not those that were saved: it is damaged")
+    return found
 
 
 def _description(directory: Path) -> dict[str, Any]:
@@ -307,10 +319,18 @@ def restore_guide(guide: Guide, directory: Path) -> FittedGuide:
                 rows = parameter.shape[0]
                 saved = saved[binding * rows : (binding + 1) * rows]
                 if num_bindings == 1 or saved.shape != parameter.shape:
-                    raise ValueError(f"{name} of the guide of {stage.name} has another shape")
+                    raise ValueError(_misshapen(name, site, stage))
             with torch.no_grad():
                 parameter.copy_(saved)
     return FittedGuide(guide)
+
+
+def _misshapen(name: str, site: Mapping[str, Any], stage: Stage) -> str:
+    """Why a table does not fit, in words."""
+    there, here = site.get("max_tokens"), stage.described().get("max_tokens")
+    if there != here:
+        return f"`{stage.name}` had up to {there} tokens where it was fitted, and has {here} here"
+    return f"{name} of the guide of `{stage.name}` has another shape there"
 
 
 class _OneBinding:

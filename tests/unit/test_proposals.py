@@ -178,6 +178,37 @@ def test_what_is_no_guide_of_the_model_is_refused_in_words(
         lmppl.infer(model, method="importance", proposal=3)
 
 
+def test_a_damaged_directory_is_refused_in_words(
+    model: lmppl.CompiledModel, tuned: lmppl.Posterior, place: Path, tmp_path: Path
+) -> None:
+    def refused(name: str, size: int, flipped: bool = False) -> str:
+        whole = tmp_path / f"{name}-{size}-{flipped}"
+        tuned.save(whole)
+        data = bytearray((whole / name).read_bytes()[: size or None])
+        if flipped:
+            data[-5] ^= 255
+        (whole / name).write_bytes(bytes(data))
+        found = code_of(
+            lambda: lmppl.infer(model, method="importance", num_samples=10, proposal=whole)
+        )
+        assert found[0] == "LMP408"
+        return found[1]
+
+    assert "it is damaged" in refused("guide/tables.safetensors", 20)
+    assert "it is damaged" in refused("guide/tables.safetensors", 0, flipped=True)
+    assert "cannot be read" in refused("posterior.json", 20)
+    assert "cannot be read" in refused("posterior.json", 0, flipped=True)
+    assert "is no guide" in refused("guide/lmppl_guide.json", 20)
+    tuned.guide.save_pretrained(tmp_path / "guide")
+    longer = lmppl.compile(PROGRAM.replace("max_tokens=3,", "max_tokens=4,"), base_dir=place)
+    options = {"method": "importance", "num_samples": 10}
+    _, message = code_of(lambda: lmppl.infer(longer, proposal=tmp_path / "guide", **options))
+    assert "`second` had up to 3 tokens where it was fitted, and has 4 here" in message
+    _, message = code_of(lambda: lmppl.infer(model, proposal=[tuned, tuned], **options))
+    assert "it must be one guide, for all bindings" in message
+    assert code_of(lambda: lmppl.infer(model, proposal="", **options))[0] == "LMP407"
+
+
 def test_the_command_line_takes_lines_and_directories(
     place: Path, tuned: lmppl.Posterior, capsys: pytest.CaptureFixture[str]
 ) -> None:

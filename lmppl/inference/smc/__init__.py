@@ -8,7 +8,7 @@ from lmppl.errors import Diagnostic
 from lmppl.evaluation.powers import floors
 from lmppl.inference.proposed import MASKED, TWIST, floor_option, proposal_option
 from lmppl.inference.settings import Referee, Settings, Values, option, refusal
-from lmppl.inference.smc.lookaheads import LOOKAHEADS, scores_prefixes
+from lmppl.inference.smc.lookaheads import LEARNED, LOOKAHEADS, scores_prefixes
 from lmppl.inference.smc.schemes import SCHEMES
 from lmppl.ir.model import Model, Potential
 from lmppl.records import dataclass
@@ -52,10 +52,12 @@ class SMC(Settings):
         "auto",
         "'surrogate' draws tokens by what a small model of the language model expects of the"
         " requirements; 'prefix' scores unfinished texts with the factors; both are divided out at"
-        " the end; 'auto' does each where it helps; 'none' looks at constraints only; or"
-        " the name of an `infer` line that fits a twist (from Python also a twist, or a directory)",
+        " the end; 'auto' does each where it helps; 'none' looks at constraints only; 'learned'"
+        " fits a twist first, as `infer twist()` would; or the name of an `infer` line that fits a"
+        " twist (from Python also a twist, or a directory)",
         choices=tuple(LOOKAHEADS),
         takes=TWIST,
+        fits=LEARNED,
     )
     lookahead_every: int = option(4, "tokens between two scores of unfinished texts", lower=1)
     num_moves: int = option(

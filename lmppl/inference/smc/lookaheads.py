@@ -15,6 +15,9 @@ LOOKAHEADS: dict[str, str | None] = {
     "none": None,
 }
 
+# A twist that is fitted before the run, within half of its budget.
+LEARNED = "learned"
+
 BY_SURROGATE = frozenset({"auto", "surrogate"})
 ALWAYS = frozenset({"surrogate"})
 
