@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lmppl.density import Target, TextStage, Traces
-from lmppl.density.steering.learned import TRAINED, Head, LearnedTwist
+from lmppl.density.steering.learned import TRAINED, Head, LearnedTwist, Seen
 from lmppl.density.steering.protocol import Steering
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.jsons import read_json
@@ -135,22 +135,34 @@ def read_twist(target: Target, directory: Path) -> FittedTwist:
             unembedding_of(stage.text), 1, own["inner"].shape[1], torch.Generator().manual_seed(0)
         )
         heads[stage.name] = fresh.with_trained(own)
-    return FittedTwist(
+    found = FittedTwist(
         heads,
         description["vocabularies"],
         {name: tuple(names) for name, names in description["contexts"].items()},
         description["num_bindings"],
     )
+    if set(heads) == set(description["texts"]) and found.digest != description["digest"]:
+        raise ValueError("its numbers are not those that were saved: it is damaged")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
 class LookAhead:
-    """A fitted twist on a target: what a run asks for the steering of a site."""
+    """A fitted twist on a target: what a run asks for the steering of a site.
+
+    Where `seen` is given, what is read of the texts of each site is kept there, by its number.
+    """
 
     twist: FittedTwist
     target: Target
+    seen: dict[int, Seen] | None = None
 
     __repr__ = brief
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether ψ = 1 for all texts, as a fit leaves it that has found none that pays."""
+        return not any(bool(head.outer.any()) for head in self.twist.heads.values())
 
     def steering(self, number: int, traces: Traces) -> Steering:
         """The twist of a text site, for executions that are at it."""
@@ -159,7 +171,12 @@ class LookAhead:
         if self.twist.num_groups == 1:
             # Fitted to one binding, it looks ahead alike for all.
             contexts = contexts % max(1, self.twist.heads[stage.name].context.shape[0])
-        return LearnedTwist(self.twist.heads[stage.name], contexts)
+        head = self.twist.heads[stage.name]
+        if self.seen is None or stage.text is None:
+            return LearnedTwist(head, contexts)
+        seen = Seen.empty(traces.num_rows, stage.text.max_tokens, head)
+        self.seen[number] = seen
+        return LearnedTwist(head, contexts, seen)
 
 
 def unembedding_of(stage: TextStage) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import lmppl
 from lmppl import LmpError
-from lmppl.density import SiteRows
+from lmppl.density import SiteRows, Target
 from lmppl.density.stages.run import Step
 from lmppl.density.steering.learned import Head, LearnedTwist
 from lmppl.density.steering.protocol import Steering
@@ -28,6 +28,7 @@ from lmppl.inference.twist.objectives import (
     contrastive,
     fudge,
     log_ratio,
+    paths,
     sixo,
     soft_q,
 )
@@ -137,9 +138,12 @@ def exact_twist(case: Case) -> Scored:
     )
 
 
-def test_the_best_twist_makes_soft_q_and_the_log_ratio_zero() -> None:
+def test_the_best_twist_makes_paths_soft_q_and_the_log_ratio_zero() -> None:
     best = exact_twist(TILT)
     assert float(soft_q(best, best)) < 1e-10 and float(log_ratio(best, best)) < 1e-10
+    log_z = best.log_value[0, 0]
+    scaled = replace(best, log_psi=best.log_psi - log_z, log_value=best.log_value - log_z)
+    assert float(paths(scaled, scaled)) < 1e-10 < 1e-2 < float(paths(best, best))
     wrong = replace(best, log_psi=best.log_psi + torch.linspace(0, 1, TILT.max_tokens).double())
     tilted = replace(best, log_psi=best.log_psi * torch.rand(best.log_psi.shape).double())
     assert float(soft_q(wrong, wrong)) > 1e-2 and float(log_ratio(tilted, tilted)) > 1e-2
@@ -167,13 +171,13 @@ def test_the_contrastive_loss_is_lowest_at_the_best_twist() -> None:
             positive,
             log_psi=power * positive.log_psi[:, :1],
             inside=positive.inside[:, :1],
-            log_mass=positive.log_mass[:, :1],
+            log_before=positive.log_before[:, :1],
         )
         two = replace(
             before,
             log_value=total.expand(before.log_value.shape[0], 1),
             inside=before.inside[:, :1],
-            log_mass=before.log_mass[:, :1],
+            log_before=before.log_before[:, :1],
         )
         return float(contrastive(one, two))
 
@@ -210,15 +214,51 @@ def bent(texts: Scored, power: float, constant: float) -> Scored:
 def test_a_head_that_does_not_pay_is_no_twist(
     model: lmppl.BoundModel, fitted: lmppl.Posterior
 ) -> None:
-    """Power 0 is tried too: a run by that is one that looks at constraints only."""
+    """Power 0 is tried too: a run by that is one of smc by default."""
     options = {"num_particles": 8, "num_runs": 1, "seed": 2, "method": "smc"}
     nothing = fitted.guide.scaled(0.0)
-    plain = lmppl.infer(model, lookahead="none", **options)
+    plain = lmppl.infer(model, lookahead="auto", **options)
     same = lmppl.infer(model, lookahead=nothing, **options)
     assert np.array_equal(plain.log_weights, same.log_weights)
 
 
 # ------------------------------------------------------------------------------------------ fitting
+
+
+def test_what_was_seen_of_texts_is_what_is_read_of_them(model: lmppl.BoundModel) -> None:
+    """A round of the fit by a twist: hidden states, and prior over proposal of every beginning."""
+    from lmppl.inference.twist import Twist
+    from lmppl.inference.twist.engine import TwistEngine
+    from lmppl.rng import Stream
+
+    settings = Twist(num_steps=4, num_rounds=2, num_particles=16, width=8, lr=0.1)
+    engine = TwistEngine(settings, model.target(), Stream.from_seed(3))
+    state = engine.init()
+    while state.num_done < 2:
+        state, _ = engine.step(state)
+    head, target = state.heads[0], model.target()
+    drawn, _ = engine._by_twist(state, replace(engine.fitted(state).on(target), seen={}))
+    found = drawn[0].texts
+    assert drawn[0].is_draw.all() and float(found.log_before[:, -1].abs().max()) > 1e-3
+    stage = target.stages[0].text
+    assert stage is not None
+    log_p = stage.lm.token_log_probs([""] * 16, found.tokens, found.lengths)
+    scored = found.scored(head, engine_weight(target), torch.arange(16))
+    # The first token's: prior over proposal is what p ψ was divided by, over ψ.
+    ratio = scored.log_value - scored.log_psi
+    assert torch.allclose(found.log_before[:, 1], ratio[:, 0], atol=1e-5)
+    again = found.hidden @ engine_weight(target).float().t()
+    chosen = again.log_softmax(-1).gather(-1, found.tokens.unsqueeze(-1)).squeeze(-1)
+    assert torch.allclose(torch.where(scored.inside, chosen, 0.0), log_p, atol=1e-3)
+
+
+def engine_weight(target: Target) -> Tensor:
+    from lmppl.inference.twists import unembedding_of
+
+    stage = target.stages[0].text
+    assert stage is not None
+    return unembedding_of(stage)
+
 
 PROGRAM = """
 extern lm prior
@@ -288,10 +328,10 @@ def test_a_twist_is_one_by_its_seed_given_saved_or_loaded(
     assert not np.array_equal(other.log_weights, found[0].log_weights)
 
 
-@pytest.mark.parametrize("objective", ["soft-q", "log-ratio", "sixo", "fudge"])
+@pytest.mark.parametrize("objective", ["contrastive", "soft-q", "log-ratio", "sixo", "fudge"])
 def test_other_objectives_fit_too(model: lmppl.BoundModel, objective: str) -> None:
     post = lmppl.infer(
-        model, infer="ahead", objective=objective, num_steps=30, num_particles=32, seed=1
+        model, infer="ahead", objective=objective, num_steps=40, lr=0.02, num_particles=32, seed=1
     )
     losses = post.info["loss"]
     assert losses[-5:].mean() < losses[:5].mean()
@@ -319,5 +359,7 @@ def test_what_has_no_state_to_read_is_refused_and_so_is_a_twist_of_another_model
         code(lambda: lmppl.infer(model, lookahead="none", proposal=fitted.guide, **smc)) == "LMP408"
     )
     assert code(lambda: lmppl.infer(model, lookahead="ahed", **smc)) == "LMP407"
+    with pytest.raises(LmpError, match='lookahead="learned"'):
+        lmppl.infer(model, twist="learned", **smc)
     both = {"lookahead": fitted.guide, "proposal": fitted.guide}
     assert code(lambda: lmppl.infer(model, **both, **smc)) == "LMP407"

@@ -87,8 +87,7 @@ class Head:
 
     def hidden(self, logits: Tensor) -> Tensor:
         """h, `[…, hidden]`, from logits `[…, vocab]` before any warp."""
-        h = self.read(logits)
-        return h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True).clamp(min=1e-12))
+        return scaled(self.read(logits))
 
     def log_psi(self, hidden: Tensor, share: Tensor, contexts: Tensor) -> Tensor:
         """log ψ(x<t v), `[…, vocab]`, from h `[…, hidden]`, `share` and `contexts` `[…]`."""
@@ -97,16 +96,41 @@ class Head:
         return LARGEST * torch.tanh(raw / LARGEST)
 
 
+def scaled(raw: Tensor) -> Tensor:
+    """Hidden states `[…, hidden]`, scaled to a length of √hidden."""
+    return raw * torch.rsqrt(raw.pow(2).mean(-1, keepdim=True).clamp(min=1e-12))
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The hidden states that a run has read before each token of its texts, `[rows, tokens,
+    hidden]`, unscaled; filled in place. A row is what it was from the first token to the last."""
+
+    hidden: Tensor
+
+    __repr__ = brief
+
+    @classmethod
+    def empty(cls, num_rows: int, max_tokens: int, head: Head) -> Seen:
+        return cls(head.reading.new_zeros(num_rows, max_tokens, head.reading.shape[1]))
+
+    def keep(self, run: TextRun, raw: Tensor) -> None:
+        """What is known before the next token of the open texts, `[open, hidden]`."""
+        self.hidden[run.open, run.positions[run.open]] = raw
+
+
 @dataclass(frozen=True, slots=True)
 class LearnedTwist(Steering):
     """ψ of a head; a state is the context of a row, `contexts` `[rows]` of what it was made for.
 
+    What it reads of the language model is kept in `seen`, where that is asked for.
     It must be the only steering of a run that scores tokens by numbers: log ψ of the text so far is
     what these have added up to.
     """
 
     head: Head
     contexts: Tensor
+    seen: Seen | None = None
 
     __repr__ = brief
 
@@ -120,9 +144,12 @@ class LearnedTwist(Steering):
     @torch.no_grad()
     def log_next(self, run: TextRun, states: Tensor) -> Tensor:
         assert run.prefixes is not None
-        hidden = self.head.hidden(run.prefixes.logits)
+        raw = self.head.read(run.prefixes.logits)
         if not run.prefixes.identity:
-            hidden = hidden.index_select(0, run.prefixes.index)
+            raw = raw.index_select(0, run.prefixes.index)
+        if self.seen is not None:
+            self.seen.keep(run, raw)
+        hidden = scaled(raw)
         share = run.positions[run.open] / run.max_tokens
         log_psi = self.head.log_psi(hidden, share, states).double()
         before = run.steered.log_tokens

@@ -233,9 +233,10 @@ class SMCEngine:
         if text is not None and self.proposal is None and not self.record:
             # Who goes on from the particles knows of no masks but those of the automata.
             found = (*found, likely(self.target, rows.number, text, rows.traces))
-        if text is not None and self.learned is not None and self.proposal is None:
-            return *found, self.learned.steering(rows.number, rows.traces)
-        where = LOOKAHEADS.get(self.settings.lookahead)
+        settings, twist = _looking(self.settings, self.learned)
+        if text is not None and twist is not None and self.proposal is None:
+            return *found, twist.steering(rows.number, rows.traces)
+        where = LOOKAHEADS.get(settings.lookahead)
         if text is None or where is None or self.proposal is not None:
             # What proposes looks ahead by its own ratio to the prior: scores of the prefix would
             # count twice what it prefers already.
@@ -247,13 +248,14 @@ class SMCEngine:
 
     def _looking_ahead(self, state: State, text: TextStage) -> tuple[State, Info | None]:
         """One step of what is done before texts are begun; no information once all is done."""
-        if self.proposal is not None or self.learned is not None:
+        settings, twist = _looking(self.settings, self.learned)
+        if self.proposal is not None or twist is not None:
             return state, None  # what was fitted knows the end by itself
         if self.leads is not None:
             return following(self.leads, self.target, state), None
         stream = self.stream.child("ahead", state.stage)
         where = self.target, state.stage, text, state.traces
-        ahead, info = next_ahead(state.ahead, *where, stream, self.settings)
+        ahead, info = next_ahead(state.ahead, *where, stream, settings)
         return (state if ahead is state.ahead else replace(state, ahead=ahead)), info
 
     def _scouting(self, state: State) -> SMCEngine:
@@ -400,3 +402,10 @@ class SMCEngine:
         return by_binding(
             self.target, partial(draws_of, self.target, self.settings, state, complete)
         )
+
+
+def _looking(settings: SMC, learned: LookAhead | None) -> tuple[SMC, LookAhead | None]:
+    """What a run looks ahead by; as by default where a fit has found no twist that pays."""
+    if learned is None or not learned.says_nothing:
+        return settings, learned
+    return replace(settings, lookahead=SMC().lookahead), None

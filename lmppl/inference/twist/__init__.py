@@ -10,7 +10,7 @@ from lmppl.inference.settings import Referee, Settings, Values, noisy, option, r
 from lmppl.ir.model import Model
 from lmppl.records import dataclass
 
-CONTRASTIVE, SOFT_Q, LOG_RATIO = "contrastive", "soft-q", "log-ratio"
+PATHS, CONTRASTIVE, SOFT_Q, LOG_RATIO = "paths", "contrastive", "soft-q", "log-ratio"
 SIXO, FUDGE = "sixo", "fudge"
 
 
@@ -26,18 +26,19 @@ class Twist(Settings):
     more_draws: ClassVar[str] = "use more particles (num_particles)"
     gives: ClassVar[str] = TWIST
 
-    num_steps: int = option(200, "optimiser steps of the head", lower=0)
+    num_steps: int = option(240, "optimiser steps of the head", lower=0)
     num_rounds: int = option(
-        4, "how often new particles are drawn for the fit, by the head as it is then", lower=1
+        12, "how often new particles are drawn for the fit, by the head as it is then", lower=1
     )
     batch_size: int = option(32, "texts of each kind in an optimiser step", lower=1)
     objective: str = option(
-        CONTRASTIVE,
-        "'contrastive' tells texts of the posterior from those that the head would have;"
+        PATHS,
+        "'paths' makes every beginning agree with what became of it and of the tokens after it;"
+        " 'contrastive' tells texts of the posterior from those that the head would have;"
         " 'soft-q' makes every token agree with those after it; 'log-ratio' makes all texts weigh"
         " the same; 'sixo' tells texts of the posterior from those of the prior; 'fudge' foretells"
         " from texts of the prior how much they will weigh",
-        choices=(CONTRASTIVE, SOFT_Q, LOG_RATIO, SIXO, FUDGE),
+        choices=(PATHS, CONTRASTIVE, SOFT_Q, LOG_RATIO, SIXO, FUDGE),
     )
     width: int = option(64, "units of the head", lower=1)
     lr: float = option(0.003, "learning rate of Adam, falls linearly to a tenth", lower=0.0)

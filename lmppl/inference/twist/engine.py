@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmppl.density import Target
+from lmppl.density import Target, Traces
 from lmppl.density.steering.learned import Head
 from lmppl.errors import Diagnostic, InferenceError
 from lmppl.inference.descent import Memory, Trained
@@ -18,23 +18,29 @@ from lmppl.inference.methods import METHODS
 from lmppl.inference.proposed import TWIST
 from lmppl.inference.proposing import propose
 from lmppl.inference.references import kind_taken
+from lmppl.inference.settings import Settings
 from lmppl.inference.starting import engine_of
 from lmppl.inference.twist import Twist
 from lmppl.inference.twist.objectives import OBJECTIVES
 from lmppl.inference.twist.texts import Texts
-from lmppl.inference.twists import FittedTwist, unembedding_of
+from lmppl.inference.twists import FittedTwist, LookAhead, unembedding_of
 from lmppl.lowering.guide import Contexts
 from lmppl.rng import Stream
 from lmppl.sequences.weights import log_mean_exp
 
 # Gradients longer than this are cut: the first texts are few and far from what is to come.
 _LONGEST = 1.0
+# Settings of particles that are weighed and never resampled.
+NEVER_RESAMPLED: dict[str, Any] = {"ess_threshold": 0.0}
 # What a square nat of log ψ costs, so that few texts do not make a head sure of much.
 _SMALL = 0.01
-_POWERS = (1.0, 0.75, 0.5, 0.25, 0.0)
-# Particles of a run that tries one of them, and such runs; a head of fewer steps says too little to
-# be tried.
-_PILOT, _PILOTS = 32, 4
+_POWERS = (1.0, 0.7, 0.4)
+# Particles of a run that tries one of them, such runs of each, and runs of the best and of none.
+_PILOT, _TRIALS, _FINALS = 32, 4, 16
+# What the best must have left of the mean square by which runs without a twist miss: were both
+# alike, one in six times as little would be left by chance (F with 16 and 16 degrees of freedom).
+_CLEARLY = 0.6
+# A head of fewer steps says too little to be tried.
 _FEWEST_STEPS = 10
 # A run that misses more nats of the evidence, or all of it, counts as missing these.
 _LARGEST_MISS = 20.0
@@ -42,12 +48,23 @@ _LARGEST_MISS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """The texts of a round at one site: those of the particles, whose `share` `[texts]` of the
-    posterior the weights say, and those of the prior."""
+    """The texts of all rounds so far at one site.
 
-    particles: Texts
+    `share` `[texts]` is how much of the posterior each stands for, of its binding: those of a round
+    add up to its effective sample size. `is_draw` `[texts]`: of a proposal that is known, the prior
+    or a head, and no survivor of others.
+    """
+
+    texts: Texts
     share: Tensor
-    prior: Texts
+    is_draw: Tensor
+
+    def joined(self, other: Drawn) -> Drawn:
+        return Drawn(
+            self.texts.joined([other.texts]),
+            torch.cat([self.share, other.share]),
+            torch.cat([self.is_draw, other.is_draw]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +88,10 @@ class State:
 class TwistEngine:
     """Learns log ψ of unfinished texts (Zhao et al. 2024, arXiv 2404.17546).
 
-    A round draws particles by the twist as it is, whose weights make them draws of the posterior,
-    and as many texts of the masked prior; then Adam takes steps on minibatches of both. Only the
-    head is trained, on hidden states that are computed once. In the end short runs choose a power
+    The first round draws particles as smc does by default, and as many texts of the masked prior;
+    the others draw texts by the twist as it is, weighed to the posterior and to the prior. After
+    each Adam takes steps on minibatches of all texts so far. Only the head is trained, on hidden
+    states that are computed once. In the end short runs choose a power
     of the twist. Whatever comes of it, the particles that follow are weighted exactly: a twist
     costs draws and no truth.
     """
@@ -122,26 +140,29 @@ class TwistEngine:
         return replace(state, last=last), info
 
     def _best_power(self, state: State) -> tuple[float, int]:
-        """The power under which runs of particles agree most on the evidence, and how many tokens
-        that took; 0, which is no twist, where none agrees more.
+        """The power of the twist under which runs of particles agree most on the evidence, and how
+        many tokens that took; 0, which is no twist, unless one is clearly better than none.
 
-        All runs estimate one number, without bias: what differs is how far each is from it. As the
-        truth is not known, it is the mean over all runs of all powers, which the best of them
-        dominate; a power is judged by the mean square of its runs about that, in nats. Runs
-        that miss what others found are far below it.
+        The best of the powers by some runs of each is compared with none by fresh ones, so that it
+        is not believed for having been lucky: a twist is to make no run worse, at the price of some
+        that would have made it a little better.
         """
-        tries, num_tokens = [], 0
-        size = min(self.settings.num_particles, _PILOT)
-        for number, power in enumerate(_POWERS):
-            named = "power", number
-            engine = self._particles(replace(state, power=power), *named, size=size, runs=_PILOTS)
+        size, groups = min(self.settings.num_particles, _PILOT), self.target.num_groups
+        num_tokens = 0
+
+        def tried(power: float, runs: int, *named: object) -> Tensor:
+            """Estimates of the log evidence, `[bindings, runs]`."""
+            nonlocal num_tokens
+            engine = self._particles(replace(state, power=power), *named, size=size, runs=runs)
             found, drawn = _run(engine)
             num_tokens += drawn
-            tries.append(engine.population(found).log_evidence.view(self.target.num_groups, -1))
-        log_evidence = torch.stack(tries)
-        pooled = log_mean_exp(log_evidence.transpose(0, 1).flatten(1)).unsqueeze(-1)
-        far = (log_evidence - pooled).clamp(min=-_LARGEST_MISS).pow(2).mean(-1).mean(-1)
-        return _POWERS[int(far.argmin())], num_tokens
+            log_evidence: Tensor = engine.population(found).log_evidence
+            return log_evidence.view(groups, -1)
+
+        misses = _misses([tried(power, _TRIALS, "power", power) for power in _POWERS])
+        best = _POWERS[int(misses.argmin())]
+        last = _misses([tried(power, _FINALS, "final", power) for power in (best, 0.0)])
+        return best if float(last[0]) < _CLEARLY * float(last[1]) else 0.0, num_tokens
 
     def fitted(self, state: State) -> FittedTwist:
         """The twist as it is now."""
@@ -152,12 +173,9 @@ class TwistEngine:
         self, state: State, *names: object, size: int | None = None, runs: int = 1
     ) -> Any:
         """What draws particles by the twist, or as it does by default where that says nothing."""
-        taker = next(m for m in METHODS if any(kind_taken(each) == TWIST for each in fields(m)))
-        settings = taker.small_runs(runs, size or self.settings.num_particles)
+        settings = _taker().small_runs(runs, size or self.settings.num_particles)
         stream = self.stream.child("particles", *map(str, names))
         fitted = self.fitted(state)
-        if not any(bool(head.outer.any()) for head in fitted.heads.values()):
-            return engine_of(settings, self.target, stream)
         return engine_of(settings, self.target, stream, learned=fitted.on(self.target))
 
     def _fit(self, state: State) -> tuple[State, Info]:
@@ -187,51 +205,94 @@ class TwistEngine:
         return new, Info("fitting", done + 1, settings.num_steps, message, num_tokens)
 
     def _round(self, state: State) -> tuple[dict[int, Drawn], int]:
-        """New texts, by site, and how many tokens they took."""
+        """The texts so far and new ones, by site, and how many tokens they took."""
+        ahead = replace(self.fitted(state).on(self.target), seen={})
+        if not state.drawn or ahead.says_nothing:
+            new, num_tokens = self._first(state)
+        else:
+            try:
+                new, num_tokens = self._by_twist(state, ahead)
+            except InferenceError:
+                # All died: only those that are resampled on their way come to the end.
+                new, num_tokens = self._first(state)
+        known = state.drawn
+        return {n: known[n].joined(each) if n in known else each for n, each in new.items()}, (
+            num_tokens
+        )
+
+    def _first(self, state: State) -> tuple[dict[int, Drawn], int]:
+        """Particles, which stand for the posterior, and as many draws of the masked prior."""
         target, size = self.target, self.settings.num_particles
         engine = self._particles(state, state.num_done)
         running, num_tokens = _run(engine)
         found = engine.population(running)
         log_weight = found.log_weight.reshape(-1)
         alive = (log_weight > -torch.inf).nonzero().squeeze(-1)
-        share = found.log_weight.softmax(-1).reshape(-1)[alive]
         particles = found.traces.select(alive)
         groups = torch.arange(target.num_groups).repeat_interleave(size)
         counters = torch.arange(size).repeat(target.num_groups)
-        stream = self.stream.child("prior", state.num_done)
-        prior = propose(target, groups, counters, stream)
+        prior = propose(target, groups, counters, self.stream.child("prior", state.num_done))
         drawn = {}
         for number, head in state.heads.items():
             ours = Texts.of(target, number, particles, head)
             theirs = Texts.of(target, number, prior.traces, head)
-            if number in state.drawn:
-                known = state.drawn[number]
-                ours, theirs = known.particles.joined([ours]), known.prior.joined([theirs])
-                drawn[number] = Drawn(ours, torch.cat([known.share, share]), theirs)
-            else:
-                drawn[number] = Drawn(ours, share, theirs)
+            one = Drawn(ours, self._shares(particles, log_weight[alive]), ours.group < 0)
+            two = Drawn(theirs, self._shares(prior.traces, prior.log_weight), theirs.group >= 0)
+            drawn[number] = one.joined(two)
         # Every text is read once more, for the hidden state at each of its tokens.
         read = particles.num_tokens() + prior.traces.num_tokens()
         return drawn, num_tokens + prior.num_tokens + read
+
+    def _by_twist(self, state: State, ahead: LookAhead) -> tuple[dict[int, Drawn], int]:
+        """Draws of the twist as it is, none of which is resampled, so that what the language model
+        knew of each is what was seen when it was drawn."""
+        size = self.settings.num_particles
+        settings: Any = replace(_taker().small_runs(1, size), **NEVER_RESAMPLED)
+        stream = self.stream.child("particles", str(state.num_done))
+        engine: Any = engine_of(settings, self.target, stream, learned=ahead)
+        running, num_tokens = _run(engine)
+        found = engine.population(running)
+        log_weight = found.log_weight.reshape(-1)
+        alive = (log_weight > -torch.inf).nonzero().squeeze(-1)
+        traces = found.traces.select(alive)
+        share, drawn = self._shares(traces, log_weight[alive]), {}
+        for number, head in state.heads.items():
+            seen = None if ahead.seen is None else ahead.seen.get(number)
+            hidden = None if seen is None or not bool(head.outer.any()) else seen.hidden[alive]
+            texts = Texts.of(self.target, number, traces, head, hidden, twisted=True)
+            drawn[number] = Drawn(texts, share, torch.ones_like(share, dtype=torch.bool))
+            if hidden is None:
+                num_tokens += int(texts.lengths.sum())
+        return drawn, num_tokens
+
+    def _shares(self, traces: Traces, log_weight: Tensor) -> Tensor:
+        """How much of the posterior each of weighted executions stands for, of its binding."""
+        shares = torch.zeros_like(log_weight)
+        for group in range(self.target.num_groups):
+            mine = (traces.group == group).nonzero().squeeze(-1)
+            if mine.numel():
+                share = log_weight[mine].softmax(-1)
+                shares[mine] = share / share.pow(2).sum()
+        return shares
 
     def _loss(self, state: State) -> Tensor:
         settings, objective = self.settings, OBJECTIVES[self.settings.objective]
         total = torch.zeros((), dtype=torch.float64, device=self.target.device)
         for number, drawn in state.drawn.items():
-            head, weight = state.heads[number], unembedding_of(drawn.prior.stage)
+            head, weight = state.heads[number], unembedding_of(drawn.texts.stage)
             for group in range(self.target.num_groups):
                 seed = self.stream.child("batch", state.num_done, number, group).key
                 generator = torch.Generator().manual_seed(seed & (2**63 - 1))
-                mine = drawn.share * (drawn.particles.group == group)
-                others = (drawn.prior.group == group).double()
+                mine = drawn.share * (drawn.texts.group == group)
+                others = (drawn.is_draw & (drawn.texts.group == group)).double()
                 if not bool(mine.any()) or not bool(others.any()):
                     continue
                 batch = settings.batch_size
                 one = torch.multinomial(mine.cpu(), batch, replacement=True, generator=generator)
                 two = torch.multinomial(others.cpu(), batch, replacement=True, generator=generator)
                 device = self.target.device
-                ours = drawn.particles.scored(head, weight, one.to(device))
-                theirs = drawn.prior.scored(head, weight, two.to(device))
+                ours = drawn.texts.scored(head, weight, one.to(device))
+                theirs = drawn.texts.scored(head, weight, two.to(device))
                 small = ours.size() + theirs.size()
                 total = total + objective(ours, theirs) + _SMALL * small
         return total
@@ -267,6 +328,24 @@ class TwistEngine:
             )
             for draws in engine.result(last, complete=complete)
         ]
+
+
+def _taker() -> type[Settings]:
+    """The method that draws particles by twists."""
+    return next(m for m in METHODS if any(kind_taken(each) == TWIST for each in fields(m)))
+
+
+def _misses(log_evidence: Sequence[Tensor]) -> Tensor:
+    """The mean square, in nats, by which runs miss the evidence, `[kinds]`, for each of several
+    kinds of runs, `[bindings, runs]`.
+
+    All estimate one number, without bias: what differs is how far each is from it. As the truth is
+    not known, it is the mean over all runs of all kinds, which the best of them dominate. Runs that
+    miss what others found are far below it.
+    """
+    pooled = log_mean_exp(torch.cat(list(log_evidence), -1)).unsqueeze(-1)
+    far = [(each - pooled).clamp(min=-_LARGEST_MISS).pow(2).mean() for each in log_evidence]
+    return torch.stack(far)
 
 
 def _tensors(heads: Mapping[int, Head]) -> list[Tensor]:

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lmppl.inference.twist import CONTRASTIVE, FUDGE, LOG_RATIO, SIXO, SOFT_Q
+from lmppl.inference.twist import CONTRASTIVE, FUDGE, LOG_RATIO, PATHS, SIXO, SOFT_Q
 
 # A factor lower than this, in nats, counts as this: nothing is learnt from how dead a text is.
 _LOWEST = -15.0
+# What a square nat of a path that does not agree counts.
+_OF_PATHS = 0.1
 # A probability of which no text is surer, as a log.
 _SURE = -0.05
 
@@ -23,20 +25,43 @@ class Scored:
     """Texts under a head, all `[texts, tokens]`.
 
     `log_psi` is log ψ of each text up to each of its tokens, `log_value` what the head expects
-    before the token, log Σ_v p(v) ψ(x<t v) over what the requirements allow, and `log_mass` the log
-    of the prior's mass that they have left of the tokens before. `inside` says where there is a
-    token. `log_phi` `[texts]` are the factors of the whole text.
+    before the token, log Σ_v p(v) ψ(x<t v) over what the requirements allow, and `log_before` the
+    log of prior over proposal of the tokens before, of texts that are draws of a proposal. `inside`
+    says where there is a token. `log_phi` `[texts]` are the factors of the whole text.
     """
 
     log_psi: Tensor
     log_value: Tensor
-    log_mass: Tensor
+    log_before: Tensor
     inside: Tensor
     log_phi: Tensor
 
     def size(self) -> Tensor:
         """The mean square of log ψ, in square nats."""
         return torch.where(self.inside, self.log_psi, 0.0).pow(2).sum() / self.inside.sum()
+
+
+def paths(positive: Scored, prior: Scored) -> Tensor:
+    """Path consistency from every token to the end of its text (Nachum et al. 2017, arXiv
+    1702.08892, section 4, with paths as long as can be; the log-variance of Richter et al. 2020 at
+    the first token).
+
+    With V(x<t) = log Σ p ψ, what is expected before a token, the best twist has for every text
+    log ψ(x≤t) = log φ + Σ_{s>t} (V(x<s) − log ψ(x≤s)) − log Z: the sum is how much less likely
+    the proposal p ψ, renormalised, makes the rest of the text than the prior does. So every token
+    learns from the factors themselves, by way of no guess but of the tokens after it, and of texts
+    of any kind: those of the posterior and those of the prior. log Z is what the mean says.
+    """
+    every = (positive, prior)
+    steps = [torch.where(t.inside, t.log_value - t.log_psi, 0.0) for t in every]
+    phi = [texts.log_phi.clamp(min=_LOWEST) for texts in every]
+    whole = torch.cat([p + step.sum(-1) for p, step in zip(phi, steps, strict=True)])
+    log_z, total = whole.mean().detach(), torch.zeros((), dtype=torch.float64)
+    for texts, step, log_phi in zip(every, steps, phi, strict=True):
+        after = step.flip(-1).cumsum(-1).flip(-1) - step
+        error = texts.log_psi - (log_phi - log_z).unsqueeze(-1) - after
+        total = total + torch.where(texts.inside, error, 0.0).pow(2).sum()
+    return _OF_PATHS * total / (positive.inside.sum() + prior.inside.sum())
 
 
 def contrastive(positive: Scored, prior: Scored) -> Tensor:
@@ -49,7 +74,7 @@ def contrastive(positive: Scored, prior: Scored) -> Tensor:
     both = positive.inside.any(0) & prior.inside.any(0)
     share = positive.inside.double()
     mean = (share * positive.log_psi).sum(0) / share.sum(0).clamp(min=1.0)
-    weight = prior.log_mass.masked_fill(~prior.inside, -math.inf)
+    weight = prior.log_before.masked_fill(~prior.inside, -math.inf)
     weight = weight.masked_fill(~both, 0.0)
     log_total = (weight + prior.log_value).logsumexp(0) - weight.logsumexp(0)
     return (log_total - mean)[both].mean()
@@ -117,12 +142,13 @@ def fudge(positive: Scored, prior: Scored) -> Tensor:
 def _of_prior(texts: Scored) -> Tensor:
     """What makes means over texts of the masked prior those of the prior, `[texts, tokens]`: they
     sum to 1 at every token that some text has."""
-    weight = texts.log_mass.masked_fill(~texts.inside, -math.inf)
+    weight = texts.log_before.masked_fill(~texts.inside, -math.inf)
     return weight.softmax(0).nan_to_num(0.0)
 
 
 Objective = Callable[[Scored, Scored], Tensor]
 OBJECTIVES: Mapping[str, Objective] = {
+    PATHS: paths,
     CONTRASTIVE: contrastive,
     SOFT_Q: soft_q,
     LOG_RATIO: log_ratio,
