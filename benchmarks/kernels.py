@@ -1,10 +1,14 @@
 """How many effective draws each kind of move of mcmc gives for the tokens that it computes.
 
     python benchmarks/kernels.py
+    python benchmarks/kernels.py --rejuvenation [--runs 24]
 
 Every kind alone, infill beside suffix moves, on a posterior near the prior and on one far from it,
 over `builtin:stories` with 40 tokens. Chains start from small particle runs; effective draws are
 the smallest over a few numbers of the texts (Vehtari et al. 2021).
+
+With `--rejuvenation`, what moves of unfinished texts take from the variance of the evidence of smc,
+beside more particles for as many tokens.
 """
 
 from __future__ import annotations
@@ -123,14 +127,54 @@ def measure(case: Case, kernel: Kernel, num_chains: int, seed: int) -> str:
     )
 
 
+COUNTED = """
+reward merry(t: string): int<lower=0, upper=60> = count("love|happy|fun|play")
+model count() {
+    text ~ lm("builtin:stories", prompt="Once upon a time", max_tokens=24)
+    factor 3 * merry(text)
+    return text
+}
+"""
+REJUVENATED: tuple[dict[str, object], ...] = (
+    {"num_particles": 32},
+    {"num_particles": 32, "num_moves": 1, "move_every": 8, "block_size": 8},
+    {"num_particles": 64},
+)
+
+
+def rejuvenation(num_runs: int, seed: int) -> None:
+    """The relative variance of estimates of the evidence, runs without a surrogate."""
+    model = lmppl.compile(COUNTED)()
+    options = {"method": "smc", "lookahead": "prefix", "num_runs": num_runs, "seed": seed}
+    for chosen in REJUVENATED:
+        found = lmppl.infer(model, **options, **chosen)
+        log_z = np.asarray(found.diagnostics["log_evidence_runs"])
+        share = np.exp(log_z - log_z.max())
+        # Its standard error is by leaving out each run in turn.
+        rest = [np.delete(share, n) for n in range(len(share))]
+        left = np.array([each.var(ddof=1) / each.mean() ** 2 for each in rest])
+        error = float(np.sqrt((len(left) - 1) * left.var()))
+        tokens = found.manifest["num_tokens"]
+        print(
+            f"{chosen}: relative variance {share.var(ddof=1) / share.mean() ** 2:.3f}"
+            f" ± {error:.3f}, {tokens:,} tokens",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--chains", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="")
     parser.add_argument("--moves", type=float, default=1.0, help="this share of the moves only")
+    parser.add_argument("--rejuvenation", action="store_true")
+    parser.add_argument("--runs", type=int, default=24, help="runs of smc, with --rejuvenation")
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    if asked.rejuvenation:
+        rejuvenation(asked.runs, asked.seed)
+        return
     print("| posterior | moves | draws by 1,000 tokens | draws by CPU second | accepted | tokens |")
     print("|---|---|---|---|---|---|")
     for case in (NEAR, FAR):
