@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from scipy.stats import binomtest
 
 import lmppl
 from lmppl.density.stages.scoring import weight_of
 from lmppl.inference.loop import WHOLE, Shard
 from lmppl.inference.smc import SMC, scouting
 from lmppl.inference.smc.engine import SMCEngine
+from lmppl.inference.smc.plain import PlainDraws
 from lmppl.inference.smc.scouting import CODE, Missing, missing
 from lmppl.inference.smc.state import State
 from lmppl.inference.smc.watching import Watch
@@ -143,6 +145,41 @@ def test_scouts_of_parts_are_those_of_one_run(runner: Runner) -> None:
     assert draws.diagnostics["scouts"]["num_scouts"] == found.num_scouts
 
 
+def plain_draws(runner: Runner, num_runs: int, size: int) -> PlainDraws:
+    """Of so many runs, as if they were bindings."""
+    target = bind_target([runner.model(KEYWORD)()], None, None)
+    draws = PlainDraws.begin(target, num_runs * size)
+    while not draws.is_done:
+        draws, _ = draws.stepped(target, Stream.from_seed(4))
+    return PlainDraws(draws.log_weight.view(num_runs, size))
+
+
+def test_draws_of_the_prior_bound_the_evidence_as_often_as_they_say(runner: Runner) -> None:
+    """Over 300 runs the bound is below the evidence no more often than at 2.5 %; the criterion
+    has a false-alarm rate of 1e-4, and rejects what takes the estimate itself for the bound."""
+    draws = plain_draws(runner, 300, 32)
+    found = [draws.evidence(run, 0.0) for run in range(300)]
+    above = binomtest(
+        sum(e.upper < KEYWORD.log_evidence for e in found), 300, 0.025, alternative="greater"
+    )
+    assert above.pvalue > 1e-4
+    wrong = binomtest(
+        sum(e.value < KEYWORD.log_evidence for e in found), 300, 0.025, alternative="greater"
+    )
+    assert wrong.pvalue < 1e-4
+    # Far from the prior it says that much, and no more.
+    nothing = PlainDraws(torch.full((1, 32), -math.inf, dtype=torch.float64))
+    assert nothing.evidence(0, 0.0).upper == pytest.approx(math.log(1 - 0.025 ** (1 / 32)))
+
+
+def test_the_evidence_of_a_steered_run_ends_where_the_prior_says(runner: Runner) -> None:
+    post = found_by(runner, KEYWORD, 0.5, 1)
+    most = post.diagnostics["prior_draws"]
+    assert most["num_draws"] == 32
+    assert post.log_evidence.upper == most["log_evidence_at_most"] < 0.0
+    assert found_by(runner, KEYWORD, 0.5, 1, scouts=0.0).log_evidence.upper == 0.0
+
+
 def test_what_was_found_by_few_may_be_more() -> None:
     """Poisson's upper limits: 5.57 times one, 1.84 times ten."""
     few, many = (Missing(0.1, 0.2, n, 64) for n in (1.0, 10.0))
@@ -153,7 +190,7 @@ def test_what_was_found_by_few_may_be_more() -> None:
 def test_a_run_out_of_time_waits_for_no_scouts(runner: Runner) -> None:
     with looking_ahead_by(surrogate(KEYWORD, 0.5)):
         whole = lmppl.infer(runner.model(KEYWORD), method="smc", seed=1, progress=False)
-        tokens = whole.manifest["num_tokens"] - 64 * KEYWORD.max_tokens
+        tokens = whole.manifest["num_tokens"] - 96 * KEYWORD.max_tokens
         post = lmppl.infer(
             runner.model(KEYWORD),
             method="smc",

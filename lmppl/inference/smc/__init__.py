@@ -71,7 +71,7 @@ class SMC(Settings):
     scouts: float = option(
         0.25,
         "share of the particles that are drawn once more where a surrogate steers them, trusting it"
-        " less, to find what was lost; 0 draws none",
+        " less, to find what was lost, and half as many by the prior; 0 draws none",
         lower=0.0,
         upper=1.0,
     )

@@ -30,8 +30,15 @@ from lmppl.inference.smc.knowing import most_of_factors, population_of, with_kno
 from lmppl.inference.smc.lookaheads import LOOKAHEADS
 from lmppl.inference.smc.losses import counted, given_up
 from lmppl.inference.smc.moving import cost_of_moves, due, moved, traced, with_trail
+from lmppl.inference.smc.plain import PlainDraws
 from lmppl.inference.smc.resizing import grown, resized
-from lmppl.inference.smc.scouting import following, is_watched, settings_of
+from lmppl.inference.smc.scouting import (
+    following,
+    is_watched,
+    settings_of,
+    size_of,
+    without_scouts,
+)
 from lmppl.inference.smc.state import (
     State,
     is_open,
@@ -131,15 +138,16 @@ class SMCEngine:
         return state.stage >= len(self.target.stages)
 
     def is_done(self, state: State) -> bool:
-        scouts = state.scouts
-        return self.is_drawn(state) and (scouts is None or self.is_drawn(scouts))
+        return self.is_drawn(state) and (state.scouts is None or self.is_drawn(state.scouts))
 
     def step(self, state: State) -> tuple[State, Info]:
         number = state.stage
         if state.scouts is not None:
-            scouts, checked = self._scouting(state).step(state.scouts)
-            told = replace(checked, stage=f"checking {checked.stage}")
-            return replace(state, scouts=scouts), told
+            if (plain := state.plain) is not None and not plain.is_done:
+                plain, told = plain.stepped(self.target, self.stream.child("p", state.first_run))
+                return replace(state, plain=plain), told
+            scouts, told = self._scouting(state).step(state.scouts)
+            return replace(state, scouts=scouts), replace(told, stage=f"checking {told.stage}")
         if self.is_drawn(state):
             return state, Info("checking", 0, None)  # in a hurry no scouts are waited for
         stage = self.target.stages[number]
@@ -152,7 +160,8 @@ class SMCEngine:
         own_steps = state.own_steps + self._is_open(state)
         new, changed, num_drawn = self._draw(state, stage)
         if self.is_drawn(new) and new.watch is not None and self.leads is None:
-            new = replace(new, scouts=self._scouting(new).init())
+            plain = PlainDraws.begin(self.target, size_of(self.settings))
+            new = replace(new, scouts=self._scouting(new).init(), plain=plain)
         tokens = num_drawn * tokens_per_step(self.target, self.proposal, number)
         total = stage.num_steps
         done = total if new.run is None else int(new.run.position or 0)
@@ -358,7 +367,7 @@ class SMCEngine:
         ) * (1.0 + cost_of_moves(self.settings))
         enough = spent < left or needed <= left
         if state.scouts is not None and (math.isinf(spent) or left <= 0):
-            return replace(state, scouts=None, watch=None)
+            return without_scouts(state)
         # Whoever interrupts does not want to wait for a pilot, either.
         if state.ahead is not None and (math.isinf(spent) or not enough):
             state = replace(state, ahead=state.ahead.without_pilot())
@@ -383,7 +392,7 @@ class SMCEngine:
 
     def recover(self, state: State) -> State:
         if state.scouts is not None:
-            return replace(state, scouts=None, watch=None)
+            return without_scouts(state)
         if state.run is None:
             # What a pilot has in caches may be half written.
             return replace(state, ahead=state.ahead and state.ahead.without_pilot())

@@ -54,7 +54,9 @@ def draws_of(target: Target, settings: SMC, state: State, complete: bool, group:
             by_factors=not state.followed,
         )
     log_missing, misled = _misled(target, state, here, log_z)
-    lost = None
+    lost, by_prior = None, None
+    if state.plain is not None and state.plain.is_done:
+        by_prior = state.plain.evidence(group, weight_bound(target, group).log_bound)
     if state.scouts is not None and state.scouts.stage >= len(target.stages):
         value = float(log_mean_exp(log_z))
         lost = missing(state, state.scouts, group, target.num_groups, value)
@@ -72,6 +74,9 @@ def draws_of(target: Target, settings: SMC, state: State, complete: bool, group:
     if bound.elsewhere:
         # What draws did not show may weigh anything, but all together no more than this.
         most = weight_bound(target, group).log_bound
+        if by_prior is not None:
+            # Each end misses at half of the rate; this one by draws of its own.
+            most = min(most, by_prior.upper)
         evidence = replace(evidence, upper=max(min(evidence.upper, most), evidence.value))
     clusters = eve.reshape(-1)[alive.cpu().numpy()]
     unseen = bound.unseen(evidence.value, num_looks, log_missing)
@@ -97,6 +102,8 @@ def draws_of(target: Target, settings: SMC, state: State, complete: bool, group:
         info["lookahead_seconds"] = np.array([told.seconds for told in state.told])
     if lost is not None:
         diagnostics["scouts"] = lost.facts()
+    if state.plain is not None and by_prior is not None:
+        diagnostics["prior_draws"] = state.plain.facts(by_prior)
     warnings = [words for words in (misled, lost and lost.warning()) if words]
     if size < settings.num_particles:
         warnings.append(

@@ -86,6 +86,11 @@ def size_of(settings: SMC) -> int:
     return size if size >= _FEWEST and not settings.num_moves else 0
 
 
+def without_scouts(state: State) -> State:
+    """A run that is not checked, as time has run out."""
+    return replace(state, scouts=None, watch=None, plain=None)
+
+
 def settings_of(settings: SMC) -> SMC:
     """Those of the run that scouts are drawn by, a population for each degree."""
     return replace(settings, num_particles=size_of(settings), num_runs=len(DEGREES), scouts=0.0)

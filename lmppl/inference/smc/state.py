@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from lmppl.density import Run, Traces, concatenate
+from lmppl.inference.smc import plain
 from lmppl.inference.smc.ahead import Ahead, Told
 from lmppl.inference.smc.growing import Growth
+from lmppl.inference.smc.plain import PlainDraws
 from lmppl.inference.smc.rejuvenating import Trail
 from lmppl.inference.smc.watching import Watch
 
@@ -46,7 +48,7 @@ class State:
     have as many as `log_weight` says.
     `watch` is what every text has gained on its way, kept where something is to be compared with
     that; `aheads` are how texts were looked ahead to that are followed by `scouts`, which are runs
-    of their own (see `scouting`).
+    of their own (see `scouting`); `plain` are draws of the prior that bound the evidence.
     `trail` is how the texts in the making came to be, where they are moved; they are to make
     `moves_left` moves before they go on. `proposed` and `accepted` `[populations]` count them.
     """
@@ -85,6 +87,7 @@ class State:
     watch: Watch | None = None
     aheads: tuple[Ahead, ...] = ()
     scouts: State | None = None
+    plain: PlainDraws | None = None
 
 
 def weighed(state: State, gain: Tensor, seen: Tensor | None = None) -> State:
@@ -212,6 +215,7 @@ def side_by_side(states: Sequence[State], num_groups: int) -> State:
         scouts=None
         if any(state.scouts is None for state in states)
         else side_by_side([state.scouts for state in states if state.scouts], num_groups),
+        plain=plain.side_by_side([state.plain for state in states]),
         first_run=min(state.first_run for state in states),
     )
 
