@@ -32,7 +32,16 @@ from lmppl.inference.smc import SMC
 from lmppl.inference.smc.engine import SMCEngine
 from lmppl.rng import Stream
 from lmppl.sequences.weights import log_mean_exp
-from tests.exactness.finite_cases import EVERY, IN_PROGRAMS, LongCase, dyck, ending, hidden, keyword
+from tests.exactness.finite_cases import (
+    EVERY,
+    IN_PROGRAMS,
+    LETTERS,
+    LongCase,
+    dyck,
+    ending,
+    hidden,
+    keyword,
+)
 from tests.exactness.test_sampling import run_to_the_end
 
 EXACT = 1e-9
@@ -467,6 +476,107 @@ def test_sums_are_those_of_the_oracle(shared: Path, name: str) -> None:
         # There, a text that has ended goes on with end tokens.
         marginals[:, eos] += 1.0 - marginals.sum(-1)
     assert np.abs(marginals - np.array(exact["marginals"])).max() < EXACT
+
+
+# ------------------------------------------------- the ends of the scale, by products of matrices
+
+
+def matrices(folder: Path, weights: np.ndarray, eos: bool) -> tuple[np.ndarray, np.ndarray]:
+    """A chain in a file, and its first row and its matrix, both normalised."""
+    size = weights.shape[1]
+    letters = [*LETTERS[: size - eos], "<eos>"][:size]
+    table = {
+        "tokens": letters,
+        "initial": weights[-1].tolist(),
+        "transition": weights[:-1].tolist(),
+        "eos": "<eos>" if eos else None,
+    }
+    (folder / "scale.json").write_text(json.dumps(table))
+    rows = weights / weights.sum(-1, keepdims=True)
+    return rows[-1], rows[:-1]
+
+
+def test_an_evidence_far_below_the_smallest_number_is_exact(tmp_path: Path) -> None:
+    """Forty tokens of a few in 10¹⁰ each: e⁻⁹⁰⁰ and their marginals, rescaled at every step."""
+    rng = np.random.default_rng(3)
+    weights = rng.gamma(0.6, size=(31, 30)) + 1e-3
+    weights[:, :2] = np.array([1e-10, 3e-11]) * rng.uniform(0.5, 1.5, (31, 2))
+    first, matrix = (part[..., :2] for part in matrices(tmp_path, weights, eos=False))
+    forward, log_z = [first / first.sum()], math.log(first.sum())
+    for _ in range(39):
+        grown = forward[-1] @ matrix[:2]
+        log_z += math.log(grown.sum())
+        forward.append(grown / grown.sum())
+    assert log_z < -880.0
+    backward_, marginals = np.ones(2), []
+    for own in reversed(forward):
+        marginals.append(own * backward_ / (own @ backward_))
+        backward_ = matrix[:2] @ backward_
+        backward_ /= backward_.sum()
+    model = lmppl.compile(
+        'model m() { text ~ markov("scale.json", max_tokens=40)'
+        ' require matches(text, "[ab]+") return text }',
+        base_dir=tmp_path,
+    )
+    post = lmppl.infer(model, method="exact", num_samples=50, seed=0, progress=False)
+    assert post.log_evidence is not None
+    assert post.log_evidence.value == pytest.approx(log_z, abs=EXACT)
+    found = np.array(post.info["token_probabilities"]["text"])
+    assert np.abs(found[:, :2] - np.array(marginals[::-1])).max() < EXACT
+    assert found[:, 2:].max() == 0.0
+
+
+@pytest.mark.parametrize("alpha", [0.5, 2, 8])
+def test_powers_of_texts_that_end_at_any_place_are_products_of_matrices(
+    alpha: float, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(4)
+    first, matrix = matrices(tmp_path, rng.gamma(0.6, size=(31, 30)) + 1e-3, eos=True)
+    first, matrix = first**alpha, matrix**alpha
+    total, open_mass = first[-1], first[:-1]
+    for _ in range(39):
+        grown = open_mass @ matrix[:-1]
+        total, open_mass = total + grown[-1], grown[:-1]
+    model = lmppl.compile(
+        'model m(a: real = 2) { text ~ markov("scale.json", max_tokens=40)'
+        " factor (a - 1) * log_prob(text) return text }",
+        base_dir=tmp_path,
+    )
+    post = lmppl.infer(model(a=alpha), method="exact", num_samples=50, seed=0, progress=False)
+    assert post.log_evidence is not None
+    assert post.log_evidence.value == pytest.approx(math.log(total + open_mass.sum()), abs=EXACT)
+
+
+def test_beginnings_that_lead_nowhere_do_not_hide_that_there_is_no_text(tmp_path: Path) -> None:
+    """The chain never writes the b after the a that the automaton waits for."""
+    weights = np.ones((6, 5))
+    weights[0, 1] = 0.0
+    matrices(tmp_path, weights, eos=False)
+    model = lmppl.compile(
+        'model m() { text ~ markov("scale.json", max_tokens=40)'
+        ' require contains(text, "ab") return text }',
+        base_dir=tmp_path,
+    )
+    with pytest.raises(lmppl.InferenceError, match="LMP901"):
+        lmppl.infer(model, method="exact", progress=False)
+
+
+def test_a_few_texts_among_too_many_beginnings_are_summed(tmp_path: Path) -> None:
+    """One text has an `ab`, and to find it all beginnings would be listed that have none yet."""
+    weights = np.ones((6, 5))
+    weights[:, :2] = 0.0
+    weights[:2] = [0, 1, 0, 0, 0]
+    weights[-1] = [1, 0, 3, 3, 3]
+    matrices(tmp_path, weights, eos=False)
+    model = lmppl.compile(
+        'model m() { text ~ markov("scale.json", max_tokens=30)'
+        ' require contains(text, "ab") return text }',
+        base_dir=tmp_path,
+    )
+    post = lmppl.infer(model, method="exact", max_sequences=500, seed=0, progress=False)
+    assert post.log_evidence is not None
+    assert post.log_evidence.value == pytest.approx(math.log(0.1), abs=EXACT)
+    assert set(post.texts) == {"a" + "b" * 29} and post.diagnostics["summed"]
 
 
 def test_a_target_comes_to_few_sums(folder: Path) -> None:

@@ -33,7 +33,7 @@ class State:
     and then `remainder` holds them.
 
     Where texts are summed, nothing is enumerated: `sums` says what, and `log_evidences` are those
-    done so far. `obstacle` is why they are not.
+    done so far. `obstacle` is why they cannot be, and `spare` what they come to where they can.
     """
 
     traces: Traces
@@ -45,6 +45,7 @@ class State:
     sums: Sums | None = None
     log_evidences: tuple[float, ...] = ()
     obstacle: Obstacle | None = None
+    spare: Sums | None = None
 
 
 # Combinations of choices for each of which the weights of texts are looked at.
@@ -70,14 +71,16 @@ class ExactEngine:
 
     def init(self) -> State:
         every = self.target.start(torch.arange(self.target.num_groups))
+        sums, obstacle = None, None
         try:
             sums = sums_of(self.target, min(_MOST_COMBINATIONS, self.settings.max_sequences))
-            if sums.log_num_executions() > math.log(self.settings.max_sequences) + 1e-9:
+            size = sums.log_num_executions()
+            # Where there are none at all, many beginnings may seem to lead to some.
+            if size == -math.inf or size > math.log(self.settings.max_sequences) + 1e-9:
                 return State(every, 0, None, sums=sums)
-            obstacle = None
         except Obstacle as found:
             obstacle = found
-        return State(self._prune(every), 0, None, obstacle=obstacle)
+        return State(self._prune(every), 0, None, obstacle=obstacle, spare=sums)
 
     def is_done(self, state: State) -> bool:
         if state.sums is not None:
@@ -120,7 +123,12 @@ class ExactEngine:
             at = self.target.rows(number, traces)
             run = stage.start(at, *self.target.steering(at))
         run, children = stage.children(run)
-        self._check_budget(children.rows.shape[0], state.obstacle)
+        size = children.rows.shape[0]
+        if size > self.settings.max_sequences and state.spare is not None:
+            # Executions are few, and what is begun and leads to none of them is not.
+            every = self.target.start(torch.arange(self.target.num_groups))
+            return State(every, 0, None, sums=state.spare), children.num_children
+        self._check_budget(size, state.obstacle)
         num_open = run.num_open
         traces, run = traces.select(children.rows), stage.grown(run, children)
         if run.num_open:
@@ -130,7 +138,8 @@ class ExactEngine:
             ), children.num_children
         traces = traces.with_value(stage.name, stage.finish(run), run.log_prior)
         traces = self._prune(self.target.apply_potentials(traces, number))
-        return State(traces, number + 1, None, obstacle=state.obstacle), children.num_children
+        new = State(traces, number + 1, None, obstacle=state.obstacle, spare=state.spare)
+        return new, children.num_children
 
     def hurry(self, state: State, *, spent: float, left: float) -> State:
         """Draws for the rest, where neither the next step nor what comes after it has time."""
