@@ -19,7 +19,7 @@ from lmppl.automata.predicates import Arguments, Counting, Predicate
 from lmppl.builtins.kinds import Countable
 from lmppl.evaluation.constants import NotConstant, constant_value
 from lmppl.evaluation.constraints import PredicateReader
-from lmppl.evaluation.measures import counted, summed_source
+from lmppl.evaluation.measures import counted, might_be_summed, summed_source
 from lmppl.evaluation.powers import scored_site
 from lmppl.ir.expr import (
     Binary,
@@ -40,12 +40,14 @@ MOST_VALUES = 20_000
 
 
 class NotAdditive(Exception):
-    """An expression is no such sum: `expr` is the part that is at fault, `why` says what it is."""
+    """An expression is no such sum: `expr` is the part that is at fault, `why` says what it is, and
+    `remedy` what helps, where that is known."""
 
-    def __init__(self, expr: Expr, why: str) -> None:
+    def __init__(self, expr: Expr, why: str, remedy: str = "") -> None:
         super().__init__(why)
         self.expr = expr
         self.why = why
+        self.remedy = remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +240,7 @@ class _Reader:
 
     def _number(self, expr: Expr) -> float:
         if self.model.sites_of(expr) & self.apart:
-            raise NotAdditive(expr, "it looks at two texts together")
+            raise NotAdditive(expr, "it looks at two texts together", _APART)
         try:
             found = constant_value(expr, self.model, self.values)
         except NotConstant:
@@ -273,7 +275,7 @@ class _Reader:
     def _function(self, expr: Expr, scale: float) -> Function:
         """Any expression, tabulated over the values of what it looks at in the text."""
         if self.model.sites_of(expr) & self.apart:
-            raise NotAdditive(expr, "it looks at two texts together")
+            raise NotAdditive(expr, "it looks at two texts together", _APART)
         atoms: dict[Atom, list[Expr]] = {}
         self._gather(expr, atoms)
         size = math.prod(atom.size for atom in atoms)
@@ -316,10 +318,22 @@ class _Reader:
                 atoms.setdefault(atom, []).append(node)
                 continue
             if scored_site(self.model, node) == self.site:
-                raise NotAdditive(node, "how likely a text is can be multiplied by a number only")
+                raise NotAdditive(
+                    node,
+                    "how likely a text is can be multiplied by a number only",
+                    "multiply log_prob by a known number and nothing else",
+                )
             if summed_source(self.model, node, self.site) is not None:
                 raise NotAdditive(
-                    node, "a sum of scores can be added and multiplied by numbers only"
+                    node,
+                    "a sum of scores can be added and multiplied by numbers only",
+                    "use the score itself, times a known number",
+                )
+            if might_be_summed(self.model, node):
+                raise NotAdditive(
+                    node,
+                    "the mean of scores is no sum: the whole text is read for it",
+                    "sum its scores (`reduce` of the source)",
                 )
             if isinstance(node, (Reference, RewardCall)) or not children(node):
                 raise NotAdditive(node, _WHY_NOT[isinstance(node, RewardCall)])
@@ -348,6 +362,7 @@ def _required(expr: Expr, countable: Countable, arguments: Mapping[str, object])
     return Count(countable, tuple(arguments.items()))
 
 
+_APART = "write a sum with a part for each text, or link them by a choice that both depend on"
 _WHY_NOT = {
     True: "a score of this kind is read from the whole text",
     False: "more of the text is looked at than conditions and counts",

@@ -145,6 +145,15 @@ def counted(
     return None
 
 
+def might_be_summed(model: Model, expr: Expr) -> bool:
+    """Whether a reward is one of those whose score can be a sum of counts, and is none here."""
+    if not isinstance(expr, RewardCall) or expr.reward not in model.rewards:
+        return False
+    described = model.rewards[expr.reward].source
+    source = source_of(described)
+    return source.summed is not None and not source.is_sum(source.complete(described.arguments))
+
+
 def summed_source(model: Model, expr: Expr, site: str) -> kinds.Source | None:
     """The source of a reward of the text of a site whose score is a sum of counts; None for
     something else."""

@@ -13,6 +13,7 @@ from lmppl.evaluation.additive import NOTHING, Additive, NotAdditive, additive_f
 from lmppl.evaluation.constants import NotConstant, constant_value
 from lmppl.evaluation.constraints import asks_of_text, hindrance, required_predicate
 from lmppl.evaluation.facts import texts_read
+from lmppl.evaluation.powers import floors
 from lmppl.evaluation.ranges import TextRanges, expr_range
 from lmppl.ir.expr import Expr
 from lmppl.ir.model import Model, Potential
@@ -31,13 +32,15 @@ class TextWeight:
 
 
 class NotFollowed(Exception):
-    """No automaton follows a potential: `expr` (None: all of it) is at fault, `why` says how."""
+    """No automaton follows a potential: `expr` (None: all of it) is at fault, `why` says how, and
+    `remedy` what helps, where that is known."""
 
-    def __init__(self, potential: Potential, expr: Expr | None, why: str) -> None:
+    def __init__(self, potential: Potential, expr: Expr | None, why: str, remedy: str = "") -> None:
         super().__init__(f"{potential.title}: {why}")
         self.potential = potential
         self.expr = expr
         self.why = why
+        self.remedy = remedy
 
 
 def text_weight(
@@ -85,13 +88,16 @@ def text_weight(
                     ranges.summands if ranges is not None and with_sums else None,
                 )
             except NotAdditive as problem:
-                raise NotFollowed(potential, problem.expr, problem.why) from problem
+                raise NotFollowed(potential, problem.expr, problem.why, problem.remedy) from problem
             continue
         if _is_lifted(model, potential, site, values, known):
             continue
         predicate = required_predicate(model, potential, site, values)
         if predicate is None:
             part = hindrance(model, potential, site, values)
+            if floors(model, potential.expr, site):
+                why = "no automaton tells all probabilities of texts apart"
+                raise NotFollowed(potential, part, why, "leave it out")
             raise NotFollowed(potential, part, "no automaton decides it")
         required[predicate] = None
     return TextWeight(tuple(required), form)

@@ -187,10 +187,12 @@ class ExactEngine:
 
     def _refusal(self, obstacle: Obstacle | None, so_far: str = "") -> InferenceError:
         notes: tuple[str, ...] = ()
-        ways = "lower max_tokens, use a smaller vocabulary, raise max_sequences, or use smc"
+        ways = "lower max_tokens, use a smaller vocabulary, or raise max_sequences"
         if obstacle is not None:
             notes = (f"they cannot be summed by dynamic programming: {obstacle}",)
             ways = f"{obstacle.remedy}; or {ways}"
+        else:
+            ways = f"{ways}, or use smc"
         return InferenceError(
             [
                 Diagnostic(

@@ -63,9 +63,12 @@ def not_followed(problem: NotFollowed) -> Obstacle:
     span = problem.potential.span if problem.expr is None else problem.expr.span
     return Obstacle(
         f"{problem.potential.title} is neither an automaton nor a sum of counts: {problem.why}",
-        "say it by conditions, counts and lengths of the text, or use smc",
+        f"{problem.remedy or _BY_COUNTS}, or use smc",
         span,
     )
+
+
+_BY_COUNTS = "say it by conditions, counts and lengths of the text"
 
 
 class _Few:

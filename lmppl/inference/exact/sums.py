@@ -117,10 +117,15 @@ class Sums:
 def _automaton(stage: TextStage, weight: TextWeight, strips: bool) -> WeightedAutomaton:
     try:
         return weighted_automaton(stage, weight, strips)
-    except (AutomatonTooLarge, ValueError) as problem:
+    except AutomatonTooLarge as problem:
         raise Obstacle(
             f"the texts of {stage.name} cannot be followed: {problem}",
             "ask for less at once, or use smc",
+        ) from problem
+    except ValueError as problem:
+        raise Obstacle(
+            f"a factor on {stage.name} cannot be summed: {problem}",
+            "give it a value on every text, as `max(length(text), 1)` is never 0 in a divisor",
         ) from problem
 
 
