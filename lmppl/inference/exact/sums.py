@@ -125,7 +125,8 @@ def _automaton(stage: TextStage, weight: TextWeight, strips: bool) -> WeightedAu
     except ValueError as problem:
         raise Obstacle(
             f"a factor on {stage.name} cannot be summed: {problem}",
-            "give it a value on every text, as `max(length(text), 1)` is never 0 in a divisor",
+            "give it a value on every text, as `max(length(text), 1)` is never 0 in a divisor, or"
+            " use smc",
         ) from problem
 
 
@@ -144,7 +145,8 @@ def sums_of(target: Target, most_combinations: int) -> Sums:
         try:
             priors[name] = finite_states(stage.lm, stage.warp)
         except NotFinite as problem:
-            raise Obstacle(str(problem), problem.remedy, model.site(name).span) from problem
+            remedy = f"{problem.remedy}, or use smc"
+            raise Obstacle(str(problem), remedy, model.site(name).span) from problem
     choices = _choices(target, most_combinations)
     numbers: dict[TextSum, int] = {}
     needed: dict[str, list[int]] = {name: [] for name in texts}
