@@ -32,9 +32,10 @@ DEGREES = (2.0, 16.0)
 # How many times as much as any text of the run a scout must gain to count as beyond its reach, as
 # weights of one more draw are often a little above the largest of many.
 _FACTOR = 3.0
-# A share of the posterior that is worth a warning.
-_WORTH_SAYING = 0.1
-# What is missing, counted by Poisson's law, is more than is said with this probability.
+# A share of the posterior that is worth a warning, where it is surely that much.
+_WORTH_SAYING = 0.05
+# What is missing, counted by Poisson's law, is more than is said with this probability, and less
+# than the least with twice that: one heavy scout alone may be chance.
 _TAIL = 0.025
 # Texts of one population of scouts: too few find nothing.
 _FEWEST = 8
@@ -46,9 +47,10 @@ CODE = "LMP933"
 class Missing:
     """What scouts say of a run: the `share` of the posterior beyond its reach, which no population
     of them puts higher; `num_families` independent ones of `num_scouts` have found it, and
-    `most` is how large it may be if it was found by chance."""
+    `least` and `most` are how small and large it may be, as so many may have found it by chance."""
 
     share: float = 0.0
+    least: float = 0.0
     most: float = 0.0
     num_families: float = 0.0
     num_scouts: int = 0
@@ -57,6 +59,7 @@ class Missing:
         return {
             "num_scouts": self.num_scouts,
             "share_beyond": self.share,
+            "least_beyond": self.least,
             "most_beyond": self.most,
             "num_families_beyond": self.num_families,
         }
@@ -68,8 +71,8 @@ class Missing:
         return value + math.log(self.most) - math.log1p(-min(self.most, 1.0 - 1e-12))
 
     def warning(self) -> str | None:
-        """Words where the share is worth them."""
-        if self.share <= _WORTH_SAYING:
+        """Words where the share is worth them, and surely so."""
+        if self.least <= _WORTH_SAYING:
             return None
         return (
             f"a part of the posterior was lost on the way: texts drawn as a check, which trust the"
@@ -158,9 +161,11 @@ def missing(state: State, scouts: State, group: int, num_groups: int, value: flo
             continue
         families = _effective(worth[each], eve[each])
         most = log_odds + math.log(float(gammaincinv(families + 1.0, 1.0 - _TAIL)) / families)
+        least = log_odds + math.log(float(gammaincinv(families, 2.0 * _TAIL)) / families)
         one = replace(
             found,
             share=_share(log_odds),
+            least=_share(least),
             most=_share(most),
             num_families=families,
         )
