@@ -240,9 +240,10 @@ def test_a_token_ahead_is_the_table_before(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_columns_are_those_of_whole_tables(seed: int) -> None:
-    """Where nothing is left out tables of some states say what those of all say."""
+    """Where nothing is left out tables of some states say what those of all say, of powers too."""
     random = Random(200 + seed)
     model, _, _, _, _ = model_of(seed, 2 + seed % 3)
+    model = model.powered((1.0, 2.5, 0.5)[seed % 3])
     automaton = any_automaton(random, VOCAB, 3)
     whole = backward(model, automaton, 3).log_value
     log_probs = torch.full((VOCAB,), -math.log(VOCAB)).double()
