@@ -122,7 +122,7 @@ class SMCEngine:
             own_steps=counts,
             ess=(),
             first_run=first_run,
-            watch=None if self.leads is None else Watch.begin(self.target, 0, groups.to(device)),
+            watch=None if self.leads is None else Watch.begin(self.target, 0),
         )
 
     @property
@@ -193,7 +193,7 @@ class SMCEngine:
                 growth = ahead.growth if grows else None
                 state = replace(state, ahead=None, told=told, growth=growth)
                 if is_watched(ahead, settings):
-                    watch = state.watch or Watch.begin(self.target, number, state.traces.group)
+                    watch = state.watch or Watch.begin(self.target, number)
                     state = replace(state, watch=watch, aheads=(*state.aheads, ahead))
             run = start_site(
                 self.target, self.proposal, rows, *steering, record=record, looks_ahead=True
@@ -208,7 +208,7 @@ class SMCEngine:
         if state.watch is None:
             run, step = stage.step(run, uniforms)
         else:
-            watch = state.watch.at(self.target, number, run.position or 0)
+            watch = state.watch.at(self.target, number, run)
             run, step, watch, seen = watch.stepped(stage, run, uniforms)
             state = replace(state, watch=watch)
         state = traced(replace(state, run=run), step)

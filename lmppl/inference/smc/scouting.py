@@ -175,12 +175,10 @@ def missing(state: State, scouts: State, group: int, num_groups: int, value: flo
 
 def _effective(worth: Tensor, eve: Tensor) -> float:
     """How many families of scouts `[populations, size]`, in logs, are worth as much alike."""
-    _, family = torch.unique(
-        eve.reshape(-1) + eve.amax() * torch.arange(eve.shape[0]).repeat_interleave(eve.shape[1]),
-        return_inverse=True,
-    )
+    rows = torch.arange(eve.shape[0], device=eve.device).unsqueeze(-1)
+    _, family = torch.unique(eve + (eve.amax() + 1) * rows, return_inverse=True)
     weight = (worth - worth.amax()).exp().reshape(-1)
-    total = torch.zeros(int(family.amax()) + 1, dtype=weight.dtype).index_add(0, family, weight)
+    total = weight.new_zeros(int(family.amax()) + 1).index_add(0, family.reshape(-1), weight)
     return float(total.sum() ** 2 / (total**2).sum())
 
 

@@ -238,7 +238,8 @@ def _watches(watches: Sequence[Watch | None], rows: Tensor) -> Watch | None:
     if len(known) < len(watches):
         return None
     gained = torch.cat([watch.gained for watch in known])[rows]
-    return Watch(gained, since=max(watch.since for watch in known))
+    since = max(watch.since for watch in known)
+    return Watch(gained.unbind(-1)[since:], gained.shape[1], since)
 
 
 def _order(sizes: Sequence[int], num_groups: int) -> Tensor:

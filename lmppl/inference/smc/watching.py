@@ -26,34 +26,45 @@ Stepped: TypeAlias = "tuple[Any, Step, Watch, Tensor | None]"
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """The log weight that every text has gained on its way, `[rows, places]`.
+    """The log weight that every text has gained on its way, `columns` `[rows]` for every place.
 
     A place is one token of one site, and that of the last one has what comes when the text is
-    whole; `place` is the present one, and before the place `since` nothing was kept. Where `ahead`
+    whole. The last column is that of the present place, the first that of place `since`, before
+    which nothing was kept; `num_places` are there in all, and texts of other runs that ended sooner
+    have gained nothing in the others. Where `ahead`
     is given, tokens are drawn by something else, and what is gained is what `ahead` would have left
     in its place: `states` are its states, `log_tokens` `[rows]` what it, and all else that steers,
     has said of the tokens so far.
     """
 
-    gained: Tensor
+    columns: tuple[Tensor, ...]
+    num_places: int
     since: int = 0
-    place: int = 0
     ahead: SurrogateLookahead | None = None
     states: Tensor | None = None
     log_tokens: Tensor | None = None
 
     @classmethod
-    def begin(cls, target: Target, number: int, rows: Tensor) -> Watch:
-        """Before anything of site `number` is drawn, in the rows of `rows` `[rows]`."""
-        since = _first_place(target, number)
+    def begin(cls, target: Target, number: int) -> Watch:
+        """Before anything of site `number` is drawn."""
         places = _first_place(target, len(target.stages))
-        # Single precision: these are compared, and never weigh anything.
-        shape = (rows.shape[0], places)
-        return cls(torch.zeros(shape, dtype=torch.float32, device=rows.device), since, since)
+        return cls((), places, _first_place(target, number))
 
-    def at(self, target: Target, number: int, position: int) -> Watch:
+    def at(self, target: Target, number: int, run: Run) -> Watch:
         """Before a token of site `number`."""
-        return replace(self, place=_first_place(target, number) + position)
+        place = _first_place(target, number) + (run.position or 0)
+        # Single precision: these are compared, and never weigh anything.
+        none = torch.zeros(run.num_rows, dtype=torch.float32, device=target.device)
+        further = place + 1 - self.since - len(self.columns)
+        return replace(self, columns=(*self.columns, *(none,) * further))
+
+    @property
+    def gained(self) -> Tensor:
+        """`[rows, places]`; 0 where nothing was kept."""
+        first = self.columns[0]
+        none = torch.zeros_like(first)
+        after = self.num_places - self.since - len(self.columns)
+        return torch.stack((*(none,) * self.since, *self.columns, *(none,) * after), -1)
 
     def looking(self, ahead: SurrogateLookahead | None, rows: Tensor) -> Watch:
         """At the begin of a site whose texts, for the executions `rows`, something else draws."""
@@ -65,14 +76,13 @@ class Watch:
 
     def with_gain(self, gain: Tensor) -> Watch:
         """With what every row `[rows]` has gained at the present place."""
-        gained = self.gained.clone()
-        gained[:, self.place] += gain.to(gained.dtype)
-        return replace(self, gained=gained)
+        last = self.columns[-1] + gain.to(self.columns[-1].dtype)
+        return replace(self, columns=(*self.columns[:-1], last))
 
     def select(self, indices: Tensor) -> Watch:
         return replace(
             self,
-            gained=self.gained[indices],
+            columns=tuple(column[indices] for column in self.columns),
             states=None if self.states is None else self.states[indices],
             log_tokens=None if self.log_tokens is None else self.log_tokens[indices],
         )
