@@ -310,6 +310,11 @@ def test_an_automaton_too_large_for_all_tables_has_those_that_matter(
         assert post.complete
     assert words[0] == words[1] and words[2] == words[0] + ", by the last token alone"
     assert words[3].startswith("the tables of values would take")
+    # Where every token is of a kind of its own, tables take long.
+    monkeypatch.setattr(expecting, "_MOST_CLASSES", 3)
+    post = lmppl.infer(bound, num_particles=64, seed=0, lookahead="surrogate")
+    told = post.diagnostics["lookahead"]["text"]
+    assert told["surrogate"] is None and "kinds of tokens apart" in told["why"]
 
 
 def test_a_pilot_mends_a_surrogate() -> None:

@@ -32,6 +32,10 @@ Encode = Callable[[Prompt], Sequence[int]]
 MOST_BYTES = 1 << 27
 _MOST_CORRECTED = 1 << 26
 
+# Every kind of tokens that an automaton tells apart takes a product by each table: with more of
+# them, as of a list of hundreds of words, tables would take longer than the run.
+_MOST_CLASSES = 256
+
 # Where texts weigh as large a share, and more, of the most that a text can weigh, that is found
 # without looking ahead: the effective sample size is at least that share of the draws, and what no
 # draw of the prior showed is bounded by it, which nothing bounds that a surrogate does not propose.
@@ -87,8 +91,14 @@ class Expected:
         Raises:
             TablesTooLarge: they would take more than `MOST_BYTES`, or half of that with
                 `log_shares`.
-            ValueError: the prior has no sums of such powers.
+            ValueError: the prior has no sums of such powers, or a surrogate's tables would take
+                long.
         """
+        if log_shares is not None and automaton.num_classes > _MOST_CLASSES:
+            raise ValueError(
+                f"its automaton tells {automaton.num_classes} kinds of tokens apart, so that tables"
+                " for looking ahead would take longer than the texts"
+            )
         weighed = automaton
         if correction is not None:
             weight = automaton.log_weight
