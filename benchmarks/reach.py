@@ -159,7 +159,7 @@ def run(
 def truths(
     known: dict[str, Any], runs: dict[str, Any]
 ) -> dict[tuple[str, str], tuple[float, float]]:
-    """The log of the mass of every row, and its error, as far as they are known."""
+    """The log of the mass of every row, and its error (NaN: not known), as far as it was found."""
     found = {}
     for group, names in known["counts"].items():
         for name, counted in names.items():
@@ -169,7 +169,7 @@ def truths(
         for name in known[group]:
             long = runs.get(f"{group}: {name}: long: {LONG_SEED}")
             if long is not None:
-                found[group, name] = long["log_evidence"], long["error"] or math.inf
+                found[group, name] = long["log_evidence"], long["error"] or math.nan
     return found
 
 

@@ -1,4 +1,4 @@
-"""What the runs of `reach.py` have shown: two tables in docs/performance.md, and a plot.
+"""What the runs of `reach.py` have shown: four tables in docs/performance.md, and a plot.
 
     python benchmarks/reach_table.py [--runs FILE]
 
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from reach import COUNTS, RUNS, row_names, truths
+from reach_costs import COSTS
+from reach_finite import FINITE
 
 DOCS = Path(__file__).parents[1] / "docs"
 _TABLE = re.compile(r"(<!-- runs: (\w+) -->\n).*?(<!-- end of runs -->)", re.DOTALL)
@@ -38,6 +40,17 @@ class Row:
 
     def errors(self, how: str = "ahead") -> list[float]:
         return [each["log_evidence"] - self.truth for each in self.runs[how]]
+
+    @property
+    def truth_in_words(self) -> str:
+        known = not math.isnan(self.truth_error)
+        return f"{self.truth:.2f} ± " + (f"{self.truth_error:.2f}" if known else "?")
+
+    @property
+    def is_near(self) -> bool:
+        """Whether the mean is right but for the error of the truth, which it cannot undercut."""
+        known = 0.0 if math.isnan(self.truth_error) else self.truth_error
+        return abs(self.mean) <= MEAN + 2.0 * known
 
     @property
     def mean(self) -> float:
@@ -79,8 +92,7 @@ def by_group(rows: Sequence[Row]) -> str:
     for group, of in groups.items():
         errors = [abs(error) for row in of for error in row.errors()]
         masks = [abs(error) for row in of for error in row.errors("masks")]
-        # The truth has an error of its own, which the mean of a row cannot undercut.
-        near = sum(abs(row.mean) <= MEAN + 2.0 * row.truth_error for row in of)
+        near = sum(row.is_near for row in of)
         ess, texts = ([value for row in of for value in row.of(key)] for key in ("ess", "texts"))
         lines.append(
             (
@@ -116,7 +128,7 @@ def by_row(rows: Sequence[Row]) -> str:
     lines = [
         (
             f"{row.group}: {row.name.strip()}",
-            f"{row.truth:.2f} ± {row.truth_error:.2f}",
+            row.truth_in_words,
             " ".join(f"{error:+.2f}" for error in row.errors()),
             f"{row.mean:+.2f}",
             f"{min(row.of('ess')):.0f}",
@@ -126,6 +138,48 @@ def by_row(rows: Sequence[Row]) -> str:
         for row in rows
     ]
     head = ("requirement", "truth", "errors by seed", "of their mean", "ess", "texts", "masks")
+    return markdown(head, lines)
+
+
+def by_cost(runs: dict[str, Run]) -> str:
+    """A line for what each kind of steering costs over its rival."""
+    pairs: dict[str, list[Run]] = defaultdict(list)
+    for key, run in runs.items():
+        group, _, rest = key.partition(": ")
+        if group == COSTS:
+            pairs[rest.rpartition(": ")[0]].append(run)
+    lines = []
+    for name, of in pairs.items():
+        tokens, whole = (
+            sorted(run[which] / run["rival"] for run in of) for which in ("tokens_alone", "run")
+        )
+        before = statistics.median(run["run"] - run["tokens_alone"] for run in of)
+        lines.append(
+            (
+                name,
+                f"{statistics.median(tokens):.2f} ({tokens[0]:.2f}–{tokens[-1]:.2f})",
+                f"{statistics.median(whole):.2f}",
+                f"{before:.1f}",
+                f"{of[0]['most']:g}",
+            )
+        )
+    head = ("what steers", "its tokens", "the whole run", "CPU s before the first token", "aim")
+    return markdown(head, lines)
+
+
+def by_case(runs: dict[str, Run]) -> str:
+    """A line for each finite case."""
+    lines = []
+    for key, run in runs.items():
+        group, _, name = key.partition(": ")
+        if group == FINITE:
+            wrong = [
+                f"{each['mean']:.3f} ± {each['error']:.3f} ({each['relative_variance']:.3f})"
+                for each in run["wrong"].values()
+            ]
+            off = f"{run['off']:.0e}" if run["off"] else "0"
+            lines.append((name, f"{run['log_evidence']:.4f}", off, *wrong))
+    head = ("case", "log evidence", "off, the prior ahead", "wrong by 0.5 nats", "by 1 nat")
     return markdown(head, lines)
 
 
@@ -190,12 +244,18 @@ def plot(rows: Sequence[Row]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, default=RUNS)
-    rows = rows_of(json.loads(COUNTS.read_text()), json.loads(parser.parse_args().runs.read_text()))
-    tables = {"groups": by_group(rows), "rows": by_row(rows)}
+    runs = json.loads(parser.parse_args().runs.read_text())
+    rows = rows_of(json.loads(COUNTS.read_text()), runs)
+    tables = {
+        "groups": by_group(rows),
+        "rows": by_row(rows),
+        "costs": by_cost(runs),
+        "cases": by_case(runs),
+    }
     page = DOCS / "performance.md"
     page.write_text(_TABLE.sub(lambda m: m[1] + tables[m[2]] + m[3], page.read_text()))
     (DOCS / "reach.svg").write_text(plot(rows))
-    print(tables["groups"])
+    print(tables["groups"], tables["costs"], tables["cases"], sep="\n")
 
 
 if __name__ == "__main__":
