@@ -366,7 +366,7 @@ def _expected(
     if weight.is_empty:
         return None, "nothing is asked of it that an automaton follows", False
     reason, too_large = "", False
-    for tried in (weight, weight.without_factors()):
+    for tried in dict.fromkeys((weight, weight.without_factors())):
         if tried.is_empty:
             break
         try:
