@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -76,8 +76,12 @@ def backward(
     *,
     budget: int = TABLES_BUDGET,
     keep: torch.dtype = torch.float64,
+    correction: Tensor | None = None,
 ) -> BackwardTables:
     """The tables for texts of at most `max_tokens` tokens.
+
+    With a `correction` `[A, C]` tokens are e^correction times as likely by their class and the
+    state of the automaton, and then as likely together as they should be.
 
     Computed in float64, in time (states of the prior) × (vocabulary) × (states of the automaton)
     for each token at most. `keep` is the type in which the tables are kept: float32 does for a
@@ -98,7 +102,7 @@ def backward(
     if num_bytes > budget:
         raise TablesTooLarge(num_bytes, budget)
     log_value = torch.empty(shape, dtype=keep, device=prior.device)
-    for remaining, current in enumerate(_levels(prior, automaton, max_tokens)):
+    for remaining, current in enumerate(_levels(prior, automaton, max_tokens, correction)):
         log_value[remaining] = current
     return BackwardTables(prior, automaton, log_value)
 
@@ -113,14 +117,40 @@ def log_count(prior: FiniteStateLM, automaton: WeightedAutomaton, max_tokens: in
     return float(counting.log_expected(counting.begin([()]), last, automaton.start(1)))
 
 
+def corrected(
+    automaton: WeightedAutomaton, correction: Tensor
+) -> tuple[WeightedAutomaton, WeightedAutomaton]:
+    """An automaton whose moves weigh the `correction` as well, and one in which these are all that
+    weighs and nothing moves: what tokens come to together with their corrections."""
+    weight = automaton.log_weight
+    states = torch.arange(automaton.num_states, device=automaton.device)
+    return (
+        replace(automaton, log_weight=correction if weight is None else weight + correction),
+        replace(
+            automaton,
+            step=states.unsqueeze(-1).expand_as(automaton.step).contiguous(),
+            log_weight=correction,
+            log_token=None,
+        ),
+    )
+
+
 def _levels(
-    prior: FiniteStateLM, automaton: WeightedAutomaton, max_tokens: int
+    prior: FiniteStateLM,
+    automaton: WeightedAutomaton,
+    max_tokens: int,
+    correction: Tensor | None = None,
 ) -> Iterator[Tensor]:
+    log_total: Tensor | float = 0.0
+    if correction is not None:
+        automaton, alone = corrected(automaton, correction)
+        shape = prior.num_states, automaton.num_states
+        log_total = prior.pull(alone)(torch.zeros(shape, dtype=torch.float64, device=prior.device))
     pull = prior.pull(automaton)
     current = automaton.final(max_tokens).expand(prior.num_states, -1).clone()
     yield current
     ended = automaton.ended
     for remaining in range(1, max_tokens + 1):
-        current = pull(current)
+        current = pull(current) - log_total
         current[:, ended] = automaton.final(max_tokens - remaining)[ended]
         yield current

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lmppl.finite.automaton import WeightedAutomaton
-from lmppl.finite.backward import TablesTooLarge
+from lmppl.finite.backward import TablesTooLarge, corrected
 from lmppl.finite.prior import FiniteStateLM
 from lmppl.records import brief
 
@@ -166,24 +166,36 @@ def column_levels(
     *,
     budget: int,
     left_out: float = LEFT_OUT,
+    correction: Tensor | None = None,
 ) -> ColumnLevels:
     """Tables for a large automaton: float32, of the states that matter.
 
     Which those are is judged by texts of tokens that are drawn independently, with the
     probabilities e^`log_probs` `[V]`; what is expected in all others is judged by those, too,
     and moved to the height of what the prior expects in the states that have columns. So this is
-    no table of the prior's expectations, as `backward` makes it, but a guide.
+    no table of the prior's expectations, as `backward` makes it, but a guide. A `correction` is as
+    for `backward`; where tables of what it comes to would be too large, it is not evened out.
 
     Raises:
         TablesTooLarge: they would take more than `budget` bytes, or the prior has no tables of
             some states alone.
     """
+    alone = automaton
+    if correction is not None:
+        automaton, alone = corrected(automaton, correction)
     shares = Shares.of(automaton, log_probs, max_tokens)
     columns = shares.columns(automaton, left_out)
     num_bytes = 4 * prior.num_states * sum(map(len, columns))
     pull = prior.pull(automaton)
     if num_bytes > budget or not isinstance(pull, ColumnPull):
         raise TablesTooLarge(num_bytes, budget)
+    used = torch.unique(torch.cat(columns))
+    log_total: Tensor | None = None
+    if correction is not None and 4 * prior.num_states * len(used) <= budget:
+        even = torch.zeros(prior.num_states, len(used), dtype=torch.float64, device=prior.device)
+        of_all = prior.pull(alone)
+        assert isinstance(of_all, ColumnPull)
+        log_total = of_all.some(even, used).float()
     elsewhere = [automaton.final(max_tokens)]
     states = columns[0]
     last = elsewhere[0][states].expand(prior.num_states, -1)
@@ -197,6 +209,8 @@ def column_levels(
         known = (place[needed] >= 0).nonzero().squeeze(-1)
         log_next[:, known] = last[:, place[needed[known]]]
         last = pull.some(log_next, states)
+        if log_total is not None:
+            last = last - log_total[:, torch.searchsorted(used, states)]
         rest = shares.log_value[remaining]
         height = _height(last.mean(0) - rest[states], shares.log_share[remaining][states])
         ended = automaton.final(max_tokens - remaining)

@@ -382,3 +382,40 @@ def test_a_budget_bounds_the_tables_and_costs_the_best_contexts_last() -> None:
     assert losses[-1] < losses[0]
     small = count_contexts(texts_, 3, Budget(10**6, 20))
     assert small.num_arcs <= 20
+
+
+def everything(random: Random) -> tuple[WeightedAutomaton, torch.Tensor]:
+    """An automaton that takes every text, and corrections of its moves, which are no small ones."""
+    step = torch.tensor([[random.randrange(3) for _ in range(VOCAB)] for _ in range(3)])
+    automaton = WeightedAutomaton(
+        step=step,
+        log_weight=None,
+        token_class=torch.arange(VOCAB),
+        ended=torch.zeros(3, dtype=torch.bool),
+        log_final=torch.zeros(1, 3, dtype=torch.float64),
+        log_token=None,
+    )
+    correction = torch.tensor([[random.gauss(0.0, 3.0) for _ in range(VOCAB)] for _ in range(3)])
+    return automaton, correction.double()
+
+
+def test_corrected_tokens_are_as_likely_together_as_they_were() -> None:
+    """What takes every text is believed to be met, and a state is reached as by definition."""
+    model, _, contexts, _, _ = model_of(2, 3)
+    automaton, correction = everything(Random(4))
+    log_probs = model.root.log()
+    whole = backward(model, automaton, 5, correction=correction)
+    assert float(whole.log_value.abs().max()) < EXACT
+    some = column_levels(
+        model, automaton, 5, log_probs, budget=1 << 20, left_out=0.0, correction=correction
+    )
+    assert max(float(values.abs().max()) for values in some.values) < 1e-5
+    heavier = replace(automaton, log_weight=correction)
+    assert float(backward(model, heavier, 5).log_value.abs().max()) > 1.0
+    # One token to go, and only state 0 is wanted.
+    final = torch.tensor([[0.0, -math.inf, -math.inf]], dtype=torch.float64)
+    wanted = backward(model, replace(automaton, log_final=final), 1, correction=correction)
+    for state in range(len(contexts)):
+        tilted = model.log_probs(torch.tensor([state])).exp() * correction.exp()
+        there = (tilted * (automaton.step == 0)).sum(1) / tilted.sum(1)
+        torch.testing.assert_close(wanted.log_value[1, state].exp(), there, rtol=0, atol=EXACT)

@@ -16,7 +16,7 @@ from lmppl.density.steering.surrogate import Outlook, SurrogateLookahead
 from lmppl.density.target import Target
 from lmppl.density.text_automaton import weighted_automaton
 from lmppl.finite.automaton import WeightedAutomaton
-from lmppl.finite.backward import TablesTooLarge, backward
+from lmppl.finite.backward import TablesTooLarge, backward, corrected
 from lmppl.finite.building import AutomatonTooLarge
 from lmppl.finite.columns import ColumnLevels, column_levels
 from lmppl.finite.prior import FiniteStateLM
@@ -58,8 +58,9 @@ class Expected:
     `automaton` has the weights of the target; `log_value` `[T + 1, S, A]` is what the surrogate
     expects of them (float32, but for a prior that is its own surrogate, `is_prior`), where the
     moves of the automaton may be more or less likely than it believes by itself: by e^c with
-    `correction` `[A, C]` (None: 0). `log_shares` `[V]` are how likely tokens are wherever they
-    stand, where that is known: a large automaton may then have tables of some states alone.
+    `correction` `[A, C]` (None: 0), and then as likely together as before. `log_shares` `[V]` are
+    how likely tokens are wherever they stand, where that is known: a large automaton may then have
+    tables of some states alone.
     `labels` are those of the factors among what is weighed; with an `exponent` α they take every
     text's own probability to the power α − 1, so that tokens are weighed by the power α of theirs.
     """
@@ -99,21 +100,26 @@ class Expected:
                 f"its automaton tells {automaton.num_classes} kinds of tokens apart, so that tables"
                 " for looking ahead would take longer than the texts"
             )
-        weighed = automaton
-        if correction is not None:
-            weight = automaton.log_weight
-            weighed = replace(
-                automaton, log_weight=correction if weight is None else weight + correction
-            )
         log_value: Tensor | ColumnLevels
-        powered = prior if exponent == 1.0 else prior.powered(exponent)
+        powered, weighed, evened = prior, automaton, correction
+        if exponent != 1.0:
+            # Powers of probabilities do not come to 1 as it is.
+            powered, evened = prior.powered(exponent), None
+            weighed = automaton if correction is None else corrected(automaton, correction)[0]
         size = 4 * (max_tokens + 1) * prior.num_states * automaton.num_states
         if log_shares is None or size <= _MOST_CORRECTED:
-            tables = backward(powered, weighed, max_tokens, budget=MOST_BYTES, keep=keep)
+            tables = backward(
+                powered, weighed, max_tokens, budget=MOST_BYTES, keep=keep, correction=evened
+            )
             log_value = tables.log_value
         else:
             log_value = column_levels(
-                powered, weighed, max_tokens, log_shares, budget=_MOST_CORRECTED
+                powered,
+                weighed,
+                max_tokens,
+                log_shares,
+                budget=_MOST_CORRECTED,
+                correction=evened,
             )
         return cls(prior, automaton, log_value, correction, log_shares, exponent=exponent)
 
