@@ -7,6 +7,7 @@ often scouts find it, over many more surrogates and seeds, is counted in the gui
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,6 +145,32 @@ def test_scouts_of_parts_are_those_of_one_run(runner: Runner) -> None:
     assert found.num_scouts == sum(each.num_scouts for each in shares)
     (draws,) = engine.result(merged, complete=True)
     assert draws.diagnostics["scouts"]["num_scouts"] == found.num_scouts
+
+
+TWO_TEXTS = """
+model both(word: string = "cb") {
+    first ~ categorical(["cb", "bc"])
+    t ~ markov("prior.json", max_tokens=9)
+    require contains(t, first)
+    u ~ markov("prior.json", max_tokens=6, stop=["cc"])
+    require contains(u, word)
+    return t, u
+}
+"""
+
+
+def test_scouts_follow_choices_and_several_texts_and_each_binding_alone(tmp_path: Path) -> None:
+    KEYWORD.prior.write(tmp_path / "prior.json")
+    model = lmppl.compile(TWO_TEXTS, base_dir=tmp_path)
+    bound = [model(word=word) for word in ("cb", "bb")]
+    options: dict[str, Any] = {"method": "smc", "num_particles": 64, "seed": 1, "progress": False}
+    with looking_ahead_by(surrogate(KEYWORD, 2.0, 1)):
+        together = lmppl.infer(bound, **options)
+        alone = [lmppl.infer(each, **options) for each in bound]
+    for one, other in zip(together, alone, strict=True):
+        for name in ("scouts", "prior_draws"):
+            assert one.diagnostics[name] == other.diagnostics[name]
+        assert one["u"] == other["u"]
 
 
 def plain_draws(runner: Runner, num_runs: int, size: int) -> PlainDraws:
