@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lmppl.inference.smc.scouting import CODE
 from tests.exactness.coverage.cases import CASES
 from tests.exactness.coverage.counting import (
     ALL_OF,
@@ -22,6 +23,8 @@ from tests.exactness.coverage.counting import (
 )
 
 PAGE = Path(__file__).parents[3] / "docs" / "guides" / "coverage.md"
+# What every result says whose texts a surrogate has drawn.
+_STEERED = "texts were not drawn as the prior draws them"
 _PLACE = re.compile(r"(<!-- coverage -->\n).*?(<!-- end of coverage -->)", re.DOTALL)
 
 _HEAD = (
@@ -45,7 +48,7 @@ def tables(
     counts = {name: counts_of(setting, runs) for name, (setting, runs) in runs_of.items()}
     totals = pooled(runs_of)
     named = too_many([count for each in counts.values() for count in each] + totals, false_alarm)
-    parts = [_verdict(named), _totals(totals)]
+    parts = [_verdict(named), _totals(totals), *_told(runs_of)]
     for case in CASES:
         mine = [name for name, (setting, _) in runs_of.items() if setting.case is case]
         if mine:
@@ -91,6 +94,29 @@ def _totals(totals: Sequence[Count]) -> str:
         ("all of", "evidence missed (5 %)", "an interval missed (5 %)", "a verdict wrong (1 %)"),
         rows,
     )
+
+
+def _told(runs_of: Mapping[str, tuple[Setting, Sequence[Run]]]) -> list[str]:
+    """What is missed by runs that a surrogate steered, with and without word of a lost part."""
+    rows = []
+    steered = [(setting, runs) for setting, runs in runs_of.values() if setting.surrogate]
+    for nats in sorted({setting.surrogate or 0.0 for setting, _ in steered}):
+        runs = [run for setting, of in steered if setting.surrogate == nats for run in of]
+        # Where no surrogate was worth using, weights are bounded, and nothing was looked for.
+        runs = [run for run in runs if any(_STEERED in words for words in run.warnings)]
+        told = [run for run in runs if any(CODE in words for words in run.warnings)]
+        others = [run for run in runs if run not in told]
+        cells = [f"{nats:g}", f"{len(runs)}", f"{len(told)}"]
+        for some in (told, others):
+            every = [interval for run in some for interval in run.intervals]
+            cells.append(f"{sum(each.missed for each in every)} of {len(every)}")
+        evidence = [run.evidence for run in runs if run.evidence is not None]
+        cells.append(f"{sum(each.missed for each in evidence)} of {len(evidence)}")
+        rows.append(cells)
+    head = (
+        "nats off", "runs", f"{CODE}", f"intervals missed with {CODE}", "without", "evidence missed"
+    )  # fmt: skip
+    return [_markdown(head, rows)] if rows else []
 
 
 def _row(
