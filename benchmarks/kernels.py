@@ -143,9 +143,9 @@ REJUVENATED: tuple[dict[str, object], ...] = (
 
 
 def rejuvenation(num_runs: int, seed: int) -> None:
-    """The relative variance of estimates of the evidence, runs without a surrogate."""
+    """The relative variance of estimates of the evidence, with what smc looks ahead by."""
     model = lmppl.compile(COUNTED)()
-    options = {"method": "smc", "lookahead": "prefix", "num_runs": num_runs, "seed": seed}
+    options = {"method": "smc", "num_runs": num_runs, "seed": seed}
     for chosen in REJUVENATED:
         found = lmppl.infer(model, **options, **chosen)
         log_z = np.asarray(found.diagnostics["log_evidence_runs"])

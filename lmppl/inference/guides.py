@@ -188,8 +188,10 @@ def _in_words(error: Exception, place: Path) -> str:
     if isinstance(error, NotADirectoryError):
         return "it is no directory"
     if isinstance(error, FileNotFoundError):
-        missing = Path(error.filename or place).name
-        return f"{missing} is missing" if place.is_dir() else "there is no such directory"
+        if not place.is_dir():
+            return "there is no such directory"
+        # What reads numbers does not say the name of the file by itself.
+        return f"{Path(error.filename).name} is missing" if error.filename else str(error)
     if isinstance(error, SafetensorError):
         return f"its numbers cannot be read ({error}): it is damaged"
     return str(error)

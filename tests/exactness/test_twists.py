@@ -328,6 +328,15 @@ def test_a_twist_is_one_by_its_seed_given_saved_or_loaded(
     assert not np.array_equal(other.log_weights, found[0].log_weights)
 
 
+def test_a_word_fits_a_twist_first(model: lmppl.BoundModel) -> None:
+    post = lmppl.infer(
+        model, method="smc", lookahead="learned", num_particles=16, seed=1, budget="2500 tokens"
+    )
+    found = post.manifest["lookahead"]
+    assert found["line"] == "learned" and found["method"] == "twist"
+    assert 0 < found["num_tokens"] <= 2500
+
+
 @pytest.mark.parametrize("objective", ["contrastive", "soft-q", "log-ratio", "sixo", "fudge"])
 def test_other_objectives_fit_too(model: lmppl.BoundModel, objective: str) -> None:
     post = lmppl.infer(

@@ -12,8 +12,11 @@ from torch.nn import functional
 
 from lmppl.inference.twist import CONTRASTIVE, FUDGE, LOG_RATIO, PATHS, SIXO, SOFT_Q
 
-# A factor lower than this, in nats, counts as this: nothing is learnt from how dead a text is.
-_LOWEST = -15.0
+# A factor this far below their mean, in nats, and one farther count alike: nothing is learnt from
+# how dead a text is.
+_DEPTH = 20.0
+# What stands for their mean where all are 0.
+_NOTHING = -1e4
 # What a square nat of a path that does not agree counts.
 _OF_PATHS = 0.1
 # A probability of which no text is surer, as a log.
@@ -54,7 +57,7 @@ def paths(positive: Scored, prior: Scored) -> Tensor:
     """
     every = (positive, prior)
     steps = [torch.where(t.inside, t.log_value - t.log_psi, 0.0) for t in every]
-    phi = [texts.log_phi.clamp(min=_LOWEST) for texts in every]
+    phi = [texts.log_phi.clamp(min=_lowest(*every)) for texts in every]
     whole = torch.cat([p + step.sum(-1) for p, step in zip(phi, steps, strict=True)])
     log_z, total = whole.mean().detach(), torch.zeros((), dtype=torch.float64)
     for texts, step, log_phi in zip(every, steps, phi, strict=True):
@@ -84,13 +87,14 @@ def soft_q(positive: Scored, prior: Scored) -> Tensor:
     """Path consistency: log ψ up to a token is what is expected after it, and in the end the
     factors (soft Q-learning; Nachum et al. 2017, arXiv 1702.08892; Zhao et al. 2024, appendix)."""
     total, count = torch.zeros((), dtype=torch.float64), 0.0
+    lowest = _lowest(positive, prior)
     for texts in (positive, prior):
         after = torch.cat([texts.log_value[:, 1:], texts.log_value[:, :1]], -1)
         last = texts.inside & ~torch.cat(
             [texts.inside[:, 1:], torch.zeros_like(texts.inside[:, :1])], -1
         )
-        end = texts.log_phi.clamp(min=_LOWEST).unsqueeze(-1)
-        goal = torch.where(last, end, after.detach().clamp(min=_LOWEST))
+        end = texts.log_phi.clamp(min=lowest).unsqueeze(-1)
+        goal = torch.where(last, end, after.detach().clamp(min=lowest))
         error = torch.where(texts.inside, texts.log_psi - goal, 0.0)
         total, count = total + error.pow(2).sum(), count + float(texts.inside.sum())
     return total / max(count, 1.0)
@@ -106,7 +110,7 @@ def log_ratio(positive: Scored, prior: Scored) -> Tensor:
     for texts in (positive, prior):
         # log p cancels. Tokens are drawn from p(v) ψ(x<t v) / Σ p ψ, whatever ψ(x<t) was.
         steps = torch.where(texts.inside, texts.log_value - texts.log_psi, 0.0)
-        every.append(texts.log_phi.clamp(min=_LOWEST) + steps.sum(-1))
+        every.append(texts.log_phi.clamp(min=_lowest(positive, prior)) + steps.sum(-1))
     ratio = torch.cat(every)
     return (ratio - ratio.mean()).pow(2).mean() / positive.inside.shape[1]
 
@@ -137,6 +141,13 @@ def fudge(positive: Scored, prior: Scored) -> Tensor:
     log_not = torch.log(-torch.expm1(sure)) - slope * (log_taken - sure)
     loss = -(taken * sure + (1.0 - taken) * log_not)
     return (_of_prior(prior) * loss).sum() / prior.inside.any(0).sum().clamp(min=1)
+
+
+def _lowest(positive: Scored, prior: Scored) -> float:
+    """The least that a factor counts as."""
+    log_phi = torch.cat([positive.log_phi, prior.log_phi])
+    mean = float(log_phi.logsumexp(0)) - math.log(log_phi.shape[0])
+    return max(mean, _NOTHING) - _DEPTH
 
 
 def _of_prior(texts: Scored) -> Tensor:
