@@ -144,7 +144,7 @@ class Expected:
     def sharpened(self, degree: float) -> Expected:
         """(E w^degree)^(1/degree) in the place of E w, the weight w that texts are to have.
 
-        Half of what is wrong of the surrogate goes in with degree 2, and a quarter with 4, while
+        Half of what is wrong of the surrogate goes in with degree 2, a sixteenth with 16, while
         the weight counts in full: the higher, the nearer is that to the most that can be had from
         a beginning, however likely. Where texts weigh 0 or 1 it is a root of what is expected.
         """

@@ -1,7 +1,7 @@
 """Scouts: texts that trust a surrogate less, to look for what a run that is steered by it has lost.
 
 The weights of texts that a surrogate has proposed cannot show what it hardly ever proposes. So a
-few more are drawn by a ψ in which only the half, or a quarter, of what is wrong of the surrogate
+few more are drawn by a ψ in which only the half, or a sixteenth, of what is wrong of the surrogate
 goes in (see `Expected.sharpened`): they are weighted draws of the same posterior, and reach what
 lies beyond the run's own ψ. Of each of
 them it is known what it would have gained in the run itself, from every token on. Where that is
