@@ -130,6 +130,11 @@ def _warped(probs: Sequence[float], temperature: float, top_k: int | None) -> li
 Stop = Callable[[str], str | None]
 
 
+def _nowhere(string: str) -> str | None:
+    """Nothing ends a text before its budget."""
+    return None
+
+
 def _before(stop: str) -> Stop:
     return lambda s: s[: s.index(stop)] if stop in s else None
 
@@ -142,6 +147,11 @@ def _until(pattern: str) -> Stop:
     return lambda s: next(
         (s[:n] for n in range(1, len(s) + 1) if re.fullmatch(pattern, s[:n])), None
     )
+
+
+def _no_prompt(env: Env) -> str:
+    """Texts that continue nothing."""
+    return ""
 
 
 STOPS: Sequence[tuple[str, Stop]] = (
@@ -384,7 +394,7 @@ class Composer:
     def text(self, name: str, prior: Prior, max_tokens: int) -> Site:
         pick = self.random
         options = [f"max_tokens={max_tokens}"]
-        stop: Stop = lambda string: None  # noqa: E731
+        stop: Stop = _nowhere
         if pick.random() < 0.35:
             written, stop = pick.choice(STOPS)
             options.append(written)
@@ -396,7 +406,7 @@ class Composer:
         if prior.warps and not prior.takes_prompts and pick.random() < 0.2:
             top_k = 2
             options.append("top_k=2")
-        prompt: Callable[[Env], str] = lambda env: ""  # noqa: E731
+        prompt: Callable[[Env], str] = _no_prompt
         named = [t for t in self.texts if t in self.plain]
         named += [c for c in self.choices if isinstance(self.values[c][0], str)]
         if prior.takes_prompts and named and pick.random() < 0.7:

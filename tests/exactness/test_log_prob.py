@@ -17,7 +17,7 @@ from pyro import poutine
 from torch import Tensor
 
 import lmppl
-from lmppl.density import Target, Traces
+from lmppl.density import Target, TextStage, Traces
 from lmppl.density.steering.likely import Likely
 from lmppl.evaluation.environment import Environment
 from lmppl.evaluation.powers import floors
@@ -179,8 +179,8 @@ def test_no_token_is_drawn_after_which_a_text_is_too_unlikely(
 def test_a_floor_that_is_a_little_too_high_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     true_likely = smc_engine.likely
 
-    def strict(*where: object) -> Likely:
-        found = true_likely(*where)  # type: ignore[arg-type]
+    def strict(target: Target, number: int, stage: TextStage, traces: Traces) -> Likely:
+        found = true_likely(target, number, stage, traces)
         return replace(found, least=found.least + 1.0)
 
     monkeypatch.setattr(smc_engine, "likely", strict)
